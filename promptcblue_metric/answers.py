@@ -1,0 +1,397 @@
+"""Answers as text and as structure, both ways, in the released dialect (standard library only).
+
+Every format is one class with two inverse methods. ``render`` writes a structured answer the way the
+official targets are written (formats.md section 2); ``parse`` reads a model's output exactly as the
+official post-processor does (section 4), and also says what in the text it could not read. Parsing never
+raises on any string and takes time linear in its length.
+
+The dialect has no escape. ``parse(render(a)) == a`` therefore holds for answers whose parts hold none of
+the separators, and ``render`` raises `SeparatorError` for the others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from .errors import SeparatorError
+
+#: A structured answer: a list of dicts, a dict of section to text, or a string (formats.md section 3).
+Answer: TypeAlias = Any
+
+ProblemKind = Literal[
+    "empty output",
+    "missing lead line",
+    "unreadable line",
+    "missing line",
+    "repeated line",
+    "unknown label",
+    "unknown relation",
+    "unknown status",
+    "unknown term",
+]
+
+
+class Problem(NamedTuple):
+    """Something in an output that is not in the dialect, and the 1-based line where it stands."""
+
+    kind: ProblemKind
+    line: int
+
+
+class Parsed(NamedTuple):
+    """What could be read of an output, and what was wrong with the rest."""
+
+    answer: Answer
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether the whole output is in the dialect."""
+        return not self.problems
+
+    @property
+    def readable(self) -> bool:
+        """Whether the output says anything: it is well-formed, or some of it was read and no label is unknown."""
+        return self.well_formed or (
+            bool(self.answer) and not any(problem.kind == "unknown label" for problem in self.problems)
+        )
+
+
+class AnswerFormat(ABC):
+    """One way to write an answer.
+
+    ``choices`` are the row's answer choices (entity types, relations, candidate terms, labels or statuses).
+    """
+
+    @abstractmethod
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        """Write ``answer`` in the released dialect.
+
+        Raises:
+            SeparatorError: when a part of the answer cannot be written so that it reads back the same.
+        """
+
+    @abstractmethod
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        """Read ``text`` as the official post-processor does; never raises."""
+
+
+def _checked(part: str, what: str, separators: Iterable[str] = (), *, empty: bool = False) -> str:
+    """Return ``part`` if it survives writing and reading; ``separators`` are the strings it must not hold."""
+    for separator in ("\n", *separators):
+        if separator in part:
+            raise SeparatorError(
+                f"{what} {part!r} holds {separator!r}, which the released dialect uses as a separator "
+                "and cannot escape; leave the sample out or change the text"
+            )
+    if part != part.strip() or not (part or empty):
+        raise SeparatorError(f"{what} {part!r} is empty or has white space at an end; strip it first")
+    return part
+
+
+def _parts(text: str, separator: str = "，") -> list[str]:
+    """The stripped, non-empty parts of ``text``."""
+    return [part for piece in text.split(separator) if (part := piece.strip())]
+
+
+def _line_problems(lines: Sequence[str], lead: str, problem_of: Callable[[str], ProblemKind | None]) -> list[Problem]:
+    """Problems of an answer that is a lead line followed by lines of one kind."""
+    if not any(line.strip() for line in lines):
+        return [Problem("empty output", 1)]
+    problems = [] if lines[0] == lead else [Problem("missing lead line", 1)]
+    return problems + [
+        Problem(kind, number) for number, line in enumerate(lines[1:], 2) if (kind := problem_of(line)) is not None
+    ]
+
+
+def _coverage_problems(found: Sequence[str], asked: Sequence[str], last_line: int) -> list[Problem]:
+    """Problems of an answer that should have one line for each of ``asked``, given the lines' own keys."""
+    kinds: list[ProblemKind] = ["repeated line"] * (len(found) - len(set(found)))
+    kinds += ["missing line"] * len(set(asked) - set(found))
+    return [Problem(kind, last_line) for kind in kinds]
+
+
+@dataclass(frozen=True)
+class EntityLines(AnswerFormat):
+    """A line per asked type, ``{type}实体：{mention}，{mention}``: CMeEE-V2 and IMCS-V2-NER.
+
+    The answer is a list of ``{"entity", "type"}``, grouped by type in the order of the choices.
+    """
+
+    lead: str = "上述句子中的实体包含："
+    nothing: str = "上述句子没有指定类型实体"
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        mentions: dict[str, list[str]] = {choice: [] for choice in choices}
+        for item in answer:
+            if item["type"] not in mentions:
+                raise SeparatorError(f"entity type {item['type']!r} is not among the choices {list(choices)}")
+            separators = ("，", *(f"{choice}实体：" for choice in choices))
+            mentions[item["type"]].append(_checked(item["entity"], "entity", separators))
+        if not answer:
+            return self.nothing
+        return "\n".join([self.lead, *(f"{choice}实体：" + "，".join(found) for choice, found in mentions.items())])
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        lines = text.split("\n")
+        entities: list[dict[str, str]] = []
+        found: list[str] = []
+        for choice in choices:
+            start, head = f"{choice}实体", f"{choice}实体："
+            for line in lines:
+                if line.startswith(start):
+                    entities += ({"entity": mention, "type": choice} for mention in _parts(line.replace(head, "")))
+                    if line.startswith(head):
+                        found.append(choice)
+        if text == self.nothing:
+            return Parsed(entities)
+        heads = tuple(f"{choice}实体：" for choice in choices)
+        problems = _line_problems(lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
+        return Parsed(entities, (*problems, *_coverage_problems(found, choices, len(lines))))
+
+
+@dataclass(frozen=True)
+class TripleLines(AnswerFormat):
+    """A line per asked relation, its entity pairs each ended by ``。``: CMeIE.
+
+    The answer is a list of ``{"predicate", "subject", "object"}``, grouped by relation in the order of the
+    choices. As in the official post-processor, a predicate outside the choices is kept.
+    """
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        pairs: dict[str, list[str]] = {choice: [] for choice in choices}
+        for choice in choices:
+            _checked(choice, "relation", ("关系的头尾实体对", "。"))
+        for item in answer:
+            if item["predicate"] not in pairs:
+                raise SeparatorError(f"relation {item['predicate']!r} is not among the choices {list(choices)}")
+            separators = ("。", "头实体为", "尾实体为", "关系的头尾实体对")
+            head = _checked(item["subject"], "subject", separators)
+            tail = _checked(item["object"], "object", separators)
+            pair = f"头实体为{head}，尾实体为{tail}。"
+            # A part that ends in a piece of the marker could complete it together with the text around it.
+            if self._pair(pair[:-1]) != (head, tail):
+                raise SeparatorError(f"the pair {head!r}, {tail!r} forms a separator where its parts are joined")
+            pairs[item["predicate"]].append(pair)
+        return "\n".join(f"具有{choice}关系的头尾实体对如下：" + "".join(found) for choice, found in pairs.items())
+
+    @staticmethod
+    def _pair(piece: str) -> tuple[str, str]:
+        head, tail = piece.split("，尾实体为")[:2]
+        return head.replace("头实体为", "").strip(), tail.replace("尾实体为", "").strip()
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        triples: list[dict[str, str]] = []
+        problems: list[Problem] = []
+        found: list[str] = []
+        lines = text.split("\n")
+        for number, line in enumerate(lines, 1):
+            predicate = line.split("关系的头尾实体对", 1)[0][2:].strip()
+            lead = f"具有{predicate}关系的头尾实体对如下："
+            pieces = line.replace(lead, "").split("。")
+            for piece in pieces:
+                if "，尾实体为" in piece:
+                    head, tail = self._pair(piece)
+                    triples.append({"predicate": predicate, "subject": head, "object": tail})
+            found.append(predicate)
+            if kind := self._problem(line, lead, pieces, predicate, choices):
+                problems.append(Problem(kind, number))
+        if not text.strip():
+            return Parsed(triples, (Problem("empty output", 1),))
+        return Parsed(triples, (*problems, *_coverage_problems(found, choices, len(lines))))
+
+    @staticmethod
+    def _problem(
+        line: str, lead: str, pieces: Sequence[str], predicate: str, choices: Sequence[str]
+    ) -> ProblemKind | None:
+        if not line.startswith(lead) or pieces[-1].strip():
+            return "unreadable line"
+        if any(not piece.startswith("头实体为") or "，尾实体为" not in piece for piece in pieces[:-1]):
+            return "unreadable line"
+        return "unknown relation" if choices and predicate not in choices else None
+
+
+@dataclass(frozen=True)
+class EventLines(AnswerFormat):
+    """A line per event, its fields joined by ``；``: CHIP-CDEE.
+
+    The answer is a list of ``{"主体词": str, "发生状态": str, "描述词": [str], "解剖部位": [str]}``.
+    """
+
+    lead: str = "上述句子中的临床发现事件如下："
+    #: Each field, and whether it holds a list.
+    fields: Mapping[str, bool] = field(
+        default_factory=lambda: {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
+    )
+    statuses: tuple[str, ...] = ("", "否定", "不确定")
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        return "\n".join([self.lead, *("；".join(self._render_fields(event)) for event in answer)])
+
+    def _render_fields(self, event: Mapping[str, Any]) -> Iterable[str]:
+        for key, is_list in self.fields.items():
+            values = event[key] if is_list else [event[key]]
+            separators = ("；", "，") if is_list else ("；",)
+            checked = (_checked(value, key, (*separators, f"{key}："), empty=not is_list) for value in values)
+            yield f"{key}：" + "，".join(checked)
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        lines = text.split("\n")
+        events = [self._event(line) for line in lines[1:]]
+        return Parsed(events, tuple(_line_problems(lines, self.lead, self._problem)))
+
+    def _event(self, line: str) -> dict[str, Any]:
+        event: dict[str, Any] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
+        for part in line.split("；"):
+            for key, is_list in self.fields.items():
+                if part.startswith(f"{key}："):
+                    value = part.replace(f"{key}：", "")
+                    event[key] = _parts(value) if is_list else value.strip()
+        return event
+
+    def _problem(self, line: str) -> ProblemKind | None:
+        keys = [part.partition("：")[0] for part in line.split("；")]
+        if keys != list(self.fields):
+            return "unreadable line"
+        return None if self._event(line)["发生状态"] in self.statuses else "unknown status"
+
+
+@dataclass(frozen=True)
+class TermList(AnswerFormat):
+    """Candidate terms joined by ``，`` on one line: CHIP-CDN.
+
+    The answer is a list of ``{"entity", "type": "normalization"}``: a set, so the terms are sorted.
+    """
+
+    nothing: str = "没有对应的标准化实体"
+    type: str = "normalization"
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        terms = [item["entity"] for item in answer]
+        for term in terms:
+            if term not in choices:
+                raise SeparatorError(f"term {term!r} is not among the choices {list(choices)}")
+            _checked(term, "term", ("，",))
+        return "，".join(terms) or self.nothing
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        lines = text.split("\n")
+        written, offered = set(_parts(lines[-1])), set(choices)
+        problems: list[Problem] = []
+        if not text.strip():
+            problems.append(Problem("empty output", 1))
+        problems += (Problem("unreadable line", number) for number in range(1, len(lines)))
+        if written - offered and lines[-1].strip() != self.nothing:
+            problems.append(Problem("unknown term", len(lines)))
+        terms = sorted(written & offered)
+        return Parsed([{"entity": term, "type": self.type} for term in terms], tuple(problems))
+
+
+@dataclass(frozen=True)
+class Label(AnswerFormat):
+    """The label alone: the classification and inference tasks. The answer is a string.
+
+    Args:
+        none_of_these: the label that may answer without being offered, or None.
+        synonyms: other spellings of a label, to the label (CHIP-STS asks in two ways).
+    """
+
+    none_of_these: str | None = None
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        spellings = [answer, *(spelling for spelling, label in self.synonyms.items() if label == answer)]
+        offered = [spelling for spelling in spellings if spelling in choices]
+        if not offered and answer != self.none_of_these:
+            raise SeparatorError(f"label {answer!r} is not among the choices {list(choices)}")
+        return offered[0] if offered else str(answer)
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        label = text.strip()
+        if not label:
+            return Parsed(label, (Problem("empty output", 1),))
+        known = label in choices or label == self.none_of_these
+        return Parsed(self.synonyms.get(label, label), () if known else (Problem("unknown label", 1),))
+
+
+@dataclass(frozen=True)
+class StatusLines(AnswerFormat):
+    """A line per finding, ``{finding}：{status}``: CHIP-MDCFNPC and IMCS-V2-SR.
+
+    The answer is a list of ``{"entity", "attr"}``. A status that is not offered becomes ``fallback``.
+    """
+
+    lead: str
+    fallback: str
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        for item in answer:
+            _checked(item["entity"], "finding", ("：",), empty=True)
+            if item["attr"] not in choices:
+                raise SeparatorError(f"status {item['attr']!r} is not among the choices {list(choices)}")
+            _checked(item["attr"], "status", ("：",))
+        return "\n".join([self.lead, *(f"{item['entity']}：{item['attr']}" for item in answer)])
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        lines = text.split("\n")
+        offered = set(choices)
+        findings = [
+            {"entity": finding.strip(), "attr": status if status in offered else self.fallback}
+            for finding, status in (line.split("：") for line in lines[1:] if line.count("：") == 1)
+        ]
+
+        def problem_of(line: str) -> ProblemKind | None:
+            if line.count("：") != 1:
+                return "unreadable line"
+            return None if line.split("：")[1] in offered else "unknown status"
+
+        return Parsed(findings, tuple(_line_problems(lines, self.lead, problem_of)))
+
+
+@dataclass(frozen=True)
+class Report(AnswerFormat):
+    """A line per section, ``{section}：{text}``: IMCS-V2-MRG. The answer is a dict of section to text."""
+
+    lead: str = "上述问诊对话的诊疗报告如下："
+    sections: tuple[str, ...] = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        if unknown := set(answer) - set(self.sections):
+            raise SeparatorError(f"unknown report sections {sorted(unknown)}; the sections are {list(self.sections)}")
+        written = [
+            f"{section}：" + _checked(answer[section], section, (f"{section}：",), empty=True)
+            for section in self.sections
+            if section in answer
+        ]
+        return "\n".join([self.lead, *written])
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        lines = text.strip().split("\n")
+        report: dict[str, str] = {}
+        found: list[str] = []
+        for line in lines[1:]:
+            section, colon, _ = line.partition("：")
+            if colon and section in self.sections:
+                report[section] = line.rsplit(f"{section}：", 1)[1].strip()
+                found.append(section)
+        heads = tuple(f"{section}：" for section in self.sections)
+        problems = _line_problems(lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
+        return Parsed(report, (*problems, *_coverage_problems(found, self.sections, len(lines))))
+
+
+@dataclass(frozen=True)
+class FreeText(AnswerFormat):
+    """The text itself: MedDG. The answer is a string."""
+
+    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+        text = str(answer)
+        if text != text.strip():
+            raise SeparatorError(f"the text {text!r} has white space at an end; strip it first")
+        return text
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        answer = text.strip()
+        return Parsed(answer, () if answer else (Problem("empty output", 1),))

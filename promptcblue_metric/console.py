@@ -1,0 +1,24 @@
+"""What the three commands share: how errors reach the user, and how a command starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from .errors import PromptCBLUEError
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    try:
+        app()
+    except PromptCBLUEError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,27 @@
+"""Writing files that a user would hate to lose."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import PromptCBLUEError
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as readable UTF-8 JSON, whole or not at all.
+
+    Raises:
+        PromptCBLUEError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error

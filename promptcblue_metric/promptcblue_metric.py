@@ -1,0 +1,90 @@
+"""The ``evaluate`` metric of PromptCBLUE.
+
+The Hub copies to the user's cache only the modules that this file imports itself, in the first column, so
+every sibling that the metric needs is imported here, those too that only other siblings use.
+"""
+
+import datasets
+import evaluate
+
+from .answers import Answer
+from .errors import PromptCBLUEError
+from .evaluation import Evaluation
+from .rouge import rouge_scores
+from .scoring import Scorer
+from .tasks import TASKS
+from .version import VERSION
+
+_DESCRIPTION = """\
+Scores answers to PromptCBLUE, 16 Chinese medical language tasks written as prompt and response. The free text
+of a model is parsed into structured answers and scored exactly as the benchmark's official scorer does:
+micro-F1 for extraction, symptom status and inference, macro-F1 for classification, ROUGE-L for generation.
+"""
+
+_INPUTS = """\
+Args:
+    predictions: list of str, the model's outputs as they are.
+    references: list of dicts, the rows of the dataset as they are, in the same order, with the fields input,
+        target, answer_choices, sample_id, task_type and task_dataset. `references=dataset` works too.
+Returns:
+    With a config name, that task's precision, recall and f1 (or rouge1, rouge2 and rougeL), samples,
+    well_formed (the share of outputs in the expected form) and signature. Without one, `overall`, `groups`
+    and `tasks` for all the tasks that the references hold, and `missing_tasks`.
+Example:
+    >>> metric = evaluate.load("promptcblue", "CHIP-STS")
+    >>> row = {"input": "头痛和头疼是同一个意思吗？", "target": "是的", "answer_choices": ["是的", "不是"],
+    ...        "sample_id": "1", "task_type": "cls", "task_dataset": "CHIP-STS"}
+    >>> metric.compute(predictions=["是的"], references=[row])["f1"]
+    1.0
+"""
+
+_CITATION = """\
+@article{zhu2023promptcblue,
+  title   = {PromptCBLUE: A Chinese Prompt Tuning Benchmark for the Medical Domain},
+  author  = {Zhu, Wei and Wang, Xiaoling and Zheng, Huanran and Chen, Mosha and Tang, Buzhou},
+  journal = {arXiv preprint arXiv:2310.14151},
+  year    = {2023}
+}
+"""
+
+#: Config names that mean "every task": evaluate's own default, and the dataset's.
+_EVERY_TASK = ("default", "all")
+
+
+class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
+    """``evaluate.load("promptcblue")`` for every task, ``evaluate.load("promptcblue", "CMeEE-V2")`` for one."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        # Refuses an unknown config name here, when the metric is loaded, and not after hours of prediction.
+        self._evaluation()
+        text = datasets.Value("string")
+        reference = {
+            "input": text,
+            "target": text,
+            "answer_choices": datasets.Sequence(text),
+            "sample_id": text,
+            "task_type": text,
+            "task_dataset": text,
+        }
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": text, "references": reference}),
+            codebase_urls=["https://huggingface.co/spaces/evaluate-metric/promptcblue"],
+            reference_urls=["https://arxiv.org/abs/2310.14151"],
+        )
+
+    def _evaluation(self) -> Evaluation:
+        return Evaluation(None if self.config_name in _EVERY_TASK else self.config_name)
+
+    def _compute(self, predictions: list[str], references: list[dict]) -> dict:  # type: ignore[type-arg]
+        evaluation = self._evaluation()
+        for prediction, reference in zip(predictions, references, strict=True):
+            evaluation.add(prediction, reference)
+        result = evaluation.result()
+        if self.config_name in _EVERY_TASK:
+            return {**result}
+        (task,) = result["tasks"].values()
+        kept = {"samples": task["samples"], "well_formed": task["well_formed"], "counts": task["counts"]}
+        return {**task["scores"], **kept, "signature": result["signature"]}

@@ -1,0 +1,47 @@
+"""The official structured form of a run, ``{task: [{"sample_id", "answer"}]}`` (formats.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import RowError
+from .predictions import BadRows, Prediction, match
+from .records import Sample
+from .tasks import get_task
+
+
+def structured_answers(
+    predictions: Sequence[Prediction], references: Sequence[Sample] | None, path: str | Path
+) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """Parse predictions, in their own order, under the task names that they write.
+
+    Args:
+        references: give task and answer choices where a prediction does not carry them, or None.
+
+    Returns:
+        the structured form, and how many predictions were well-formed.
+
+    Raises:
+        PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
+    """
+    samples: dict[int, Sample] = {}
+    if references is not None:
+        samples = {found.line: sample for sample, found in match(predictions, references, path) if found}
+    bad, answers, well_formed = BadRows(), dict[str, list[dict[str, Any]]](), 0
+    for prediction in predictions:
+        sample = samples.get(prediction.line)
+        name = prediction.task or (sample and sample["task_dataset"])
+        choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
+        if name is None or (choices is None and get_task(name).needs_choices):
+            field = "task_dataset" if name is None else "answer_choices"
+            bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
+            continue
+        task = get_task(name)
+        parsed = task.format.parse(prediction.text, task.choices(choices))
+        row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
+        answers.setdefault(prediction.written_task or name, []).append(row)
+        well_formed += parsed.well_formed
+    bad.stop_if_any("these predictions cannot be parsed")
+    return answers, well_formed

@@ -1,0 +1,164 @@
+"""The ``promptcblue-metric`` command, with right and wrong input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Run, SampleRows
+
+Files = Callable[..., Path]
+#: Runs the command as the console script does, errors included.
+COMMAND = "import sys; from promptcblue_metric.cli import main; sys.argv[0] = 'promptcblue-metric'; main()"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Files:
+    def write(name: str, rows: Sequence[Mapping[str, Any] | str]) -> Path:
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def references(write: Files, sample_rows: SampleRows) -> Path:
+    return write("references.jsonl", sample_rows("test"))
+
+
+def predicted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{"sample_id": row["sample_id"], "prediction": row["target"]} for row in rows]
+
+
+def test_score_matches_in_any_order_and_writes_every_digit(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    predictions = write("predictions.jsonl", predicted(sample_rows("test"))[::-1])
+    output = tmp_path / "out" / "scores.json"
+    done = run_python(COMMAND, "score", predictions, "--references", references, "--json", output)
+    assert done.returncode == 0, done.stderr
+    assert "overall" in done.stdout
+    scores = json.loads(output.read_text())
+    assert scores["overall"] == pytest.approx(1.0, abs=1e-6)
+    assert scores["signature"] in done.stdout
+
+
+def test_score_reads_the_official_form_and_gzip(
+    references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    predictions = tmp_path / "test_predictions.json"
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sample_rows("test"))
+    predictions.write_bytes(gzip.compress(lines.encode()))
+    done = run_python(COMMAND, "score", predictions, "--references", references)
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_predictions_stop_the_run_unless_counted_wrong(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    predictions = write("predictions.jsonl", predicted(sample_rows("test"))[3:])
+    done = run_python(COMMAND, "score", predictions, "--references", references)
+    assert done.returncode == 1
+    assert f"3 of {len(sample_rows('test'))}" in done.stderr
+    assert "--missing count-wrong" in done.stderr
+    output = tmp_path / "scores.json"
+    arguments = ("--missing", "count-wrong", "--json", output)
+    done = run_python(COMMAND, "score", predictions, "--references", references, *arguments)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(output.read_text())
+    assert scores["missing_predictions"] == 3
+    assert scores["overall"] < 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"sample_id": "no-such", "prediction": "x"}, "not among the references"),
+        ({"sample_id": "test-1", "prediction": "x"}, "already predicted on line 1"),
+        ({"sample_id": "test-1", "task_dataset": "MedDG", "prediction": "x"}, "of MedDG is not among"),
+        ({"sample_id": "test-1", "task_dataset": "MedGD", "prediction": "x"}, "did you mean 'MedDG'"),
+        ({"sample_id": 7, "prediction": "x"}, "field 'sample_id'"),
+        ({"sample_id": "test-1", "prediction": None}, "field 'prediction'"),
+        ({"sample_id": "test-1"}, "field 'target'"),
+        ("[1]", "found a list"),
+        ('{"sample_id": "test-1", "predi', "JSON"),
+    ],
+)
+def test_a_bad_prediction_row_is_named_with_its_line(
+    bad: dict[str, Any] | str, said: str, write: Files, references: Path, sample_rows: SampleRows, run_python: Run
+) -> None:
+    rows = sorted(predicted(sample_rows("test")), key=lambda row: row["sample_id"] != "test-1")
+    predictions = write("predictions.jsonl", [*rows, bad])
+    done = run_python(COMMAND, "score", predictions, "--references", references)
+    assert done.returncode == 1
+    assert f"{predictions}:{len(rows) + 1}: " in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_id_of_several_tasks_needs_its_task(write: Files, sample_rows: SampleRows, run_python: Run) -> None:
+    by_task = {row["task_dataset"]: {**row, "sample_id": "same"} for row in sample_rows("test")}
+    references = write("references.jsonl", [by_task["MedDG"], by_task["KUAKE-IR"]])
+    without = write("without.jsonl", [{"sample_id": "same", "prediction": "相关"}])
+    done = run_python(COMMAND, "score", without, "--references", references)
+    assert done.returncode == 1
+    assert "task_dataset" in done.stderr
+    rows = [{"sample_id": "same", "task_dataset": task, "prediction": "相关"} for task in ("KUAKE-IR", "MedDG")]
+    done = run_python(COMMAND, "score", write("with.jsonl", rows), "--references", references)
+    assert done.returncode == 0, done.stderr
+    assert "mean of 2 of 16 tasks" in done.stdout
+
+
+@pytest.mark.parametrize("source", ["no-such-file.jsonl", "no/such/folder/at/all"])
+def test_references_that_are_not_there(source: str, write: Files, run_python: Run, tmp_path: Path) -> None:
+    predictions = write("predictions.jsonl", [{"sample_id": "1", "prediction": "x"}])
+    done = run_python(COMMAND, "score", predictions, "--references", source, cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert source in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_parse_takes_task_and_choices_from_the_references(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    predictions = write("predictions.jsonl", predicted(sample_rows("test")))
+    output = tmp_path / "results.json"
+    done = run_python(COMMAND, "parse", predictions, "--output", output)
+    assert done.returncode == 1
+    assert "field 'task_dataset'" in done.stderr
+    assert not output.exists()
+    done = run_python(COMMAND, "parse", predictions, "--references", references, "--output", output)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(output.read_text())
+    assert len(answers) == 16
+    assert {row["sample_id"] for rows in answers.values() for row in rows} == {
+        row["sample_id"] for row in sample_rows("test")
+    }
+
+
+def test_the_command_starts_without_the_heavy_libraries(references: Path, write: Files, run_python: Run) -> None:
+    heavy = ("torch", "transformers", "datasets", "evaluate", "pandas", "sklearn")
+    code = f"""
+import atexit, sys
+sys.argv[0] = "promptcblue-metric"
+atexit.register(lambda: print("loaded:", [name for name in {heavy} if name in sys.modules]))
+from promptcblue_metric.cli import main
+main()
+"""
+    assert "loaded: []" in run_python(code, "--help").stdout
+    rows = write("predictions.jsonl", [json.loads(line) for line in references.read_text().splitlines()])
+    done = run_python(code, "score", rows, "--references", references)
+    assert "overall" in done.stdout
+    assert "loaded: []" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["score", "parse", "install"])
+def test_help_shows_an_example(command: str, run_python: Run) -> None:
+    assert f"promptcblue-metric {command}" in run_python(COMMAND, command, "--help").stdout
