@@ -1,0 +1,119 @@
+"""Checking official files row by row: what is good is kept, what is not is listed with file, line and field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptcblue_metric.errors import RowError
+from promptcblue_metric.predictions import BadRows
+from promptcblue_metric.records import Sample, read_json_lines, sample_from_row
+from promptcblue_metric.tasks import TASKS
+
+
+@dataclass
+class Checked:
+    """What the checks found in a set of split files.
+
+    Attributes:
+        samples: the good samples in the order of their files, by config and split, configs in the registry's order.
+        bad: the rows that were left out, and why.
+        rows: rows read, good and bad.
+        warnings: how often each kind of flaw was seen in a target that can be read nevertheless, by config and kind.
+    """
+
+    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    bad: BadRows = field(default_factory=BadRows)
+    rows: int = 0
+    warnings: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def check_files(files: Mapping[str, Path], on_row: Callable[[str], object] = lambda split: None) -> Checked:
+    """Read and check the file of each split.
+
+    Args:
+        files: path by split (``train``, ``validation``, ``test``).
+        on_row: called with the split for every row read, to show progress.
+    """
+    checked = Checked()
+    for split, path in files.items():
+        _check_file(path, split, checked, on_row)
+    checked.samples = {name: checked.samples[name] for name in TASKS if name in checked.samples}
+    return checked
+
+
+def _check_file(path: Path, split: str, checked: Checked, on_row: Callable[[str], object]) -> None:
+    first_line: dict[tuple[str, str], int] = {}
+
+    def count() -> None:
+        checked.rows += 1
+        on_row(split)
+
+    def not_json(error: RowError) -> None:
+        count()
+        checked.bad.add(error)
+
+    for line, row in read_json_lines(path, not_json):
+        count()
+        try:
+            sample, flaws = check_row(row, split, path, line)
+            task, key = sample["task_dataset"], (sample["task_dataset"], sample["sample_id"])
+            if key in first_line:
+                message = f"'{key[1]}' of {task} stands in line {first_line[key]} already"
+                raise RowError(str(path), line, "sample_id", message)
+        except RowError as error:
+            checked.bad.add(error)
+            continue
+        first_line[key] = line
+        checked.warnings.update((task, kind) for kind in flaws)
+        checked.samples.setdefault(task, {}).setdefault(split, []).append(sample)
+
+
+def check_row(row: Mapping[str, Any], split: str, path: Path, line: int) -> tuple[Sample, set[str]]:
+    """The sample of a row, and the kinds of flaws in its target that can be read nevertheless.
+
+    Raises:
+        RowError: a field is missing or wrong, or the target cannot be used.
+    """
+    sample = sample_from_row(row, path, line)
+    _check_text(sample, path, line)
+    return sample, _check_target(sample, split, path, line)
+
+
+def _check_text(sample: Sample, path: Path, line: int) -> None:
+    """JSON can escape half of a surrogate pair, which no file in UTF-8 can hold."""
+    for name, value in sample.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _encodable(text):
+                raise RowError(str(path), line, name, "expected Unicode text, found an unpaired surrogate escape")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_target(sample: Sample, split: str, path: Path, line: int) -> set[str]:
+    """The kinds of flaws in a target that can be read.
+
+    Raises:
+        RowError: the target is missing where the split needs one, or its task's parser reads nothing from it.
+    """
+    target, task = sample["target"], TASKS[sample["task_dataset"]]
+    if not target and split == "test":
+        return set()
+    if not target.strip():
+        raise RowError(str(path), line, "target", f"expected an answer, found none; the {split} split needs targets")
+    parsed = task.format.parse(target, task.choices(sample["answer_choices"]))
+    if not parsed.readable:
+        problems = ", ".join(sorted({problem.kind for problem in parsed.problems}))
+        raise RowError(
+            str(path), line, "target", f"expected an answer as {task.name} writes it, found {target!r:.80} ({problems})"
+        )
+    return {problem.kind for problem in parsed.problems}

@@ -1,0 +1,113 @@
+"""The ``promptcblue-dataset`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptcblue_metric.console import run
+
+if TYPE_CHECKING:
+    from promptcblue_dataset.importer import Imported, Progress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Make the PromptCBLUE dataset from its files.",
+)
+
+
+class OnError(str, Enum):
+    """What to do with rows that cannot be used."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+@app.callback()
+def commands() -> None:
+    """Make the PromptCBLUE dataset from its files."""
+
+
+@app.command("import", epilog="Example: promptcblue-dataset import downloads/PromptCBLUE --output promptcblue")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Folder with train, dev and test (.json or .jsonl, .gz or not), or the word `sample` for the small "
+            "data that come with the package.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write; it can be uploaded to the Hub as it is.")] = Path(
+        "promptcblue"
+    ),
+    on_error: Annotated[
+        OnError, typer.Option(help="Bad rows: stop and write nothing, or skip and list them in the report.")
+    ] = OnError.stop,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output folder even if no import wrote it.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help='Make load_dataset("promptcblue") work in any folder.')
+    ] = True,
+) -> None:
+    """Check official files and write them as a dataset: Parquet by config and split, and a card."""
+    from promptcblue_dataset.importer import import_files
+
+    with _progress() as on_progress:
+        imported = import_files(
+            source,
+            output,
+            skip_bad=on_error is OnError.skip,
+            overwrite=overwrite,
+            cache=cache,
+            on_progress=on_progress,
+        )
+    _print_summary(imported)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on stderr, one for each thing that is done; none when stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        shown = {}
+
+        def on_progress(doing: str, item: str, total: int | None) -> None:
+            if doing not in shown:
+                shown[doing] = bars.add_task(doing, total=total)
+            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
+
+        yield on_progress
+
+
+def _print_summary(imported: Imported) -> None:
+    from rich.console import Console
+
+    from promptcblue_dataset.summary import notes, table
+
+    console = Console()
+    if not console.is_terminal:
+        # A pipe or a file has no width to fit into.
+        console = Console(width=120, file=console.file)
+    console.print(table(imported))
+    for line in notes(imported):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(app)

@@ -1,0 +1,178 @@
+"""The folder that goes to the Hub: ``README.md`` and ``{config}/{split}-00000-of-00001.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from promptcblue_dataset.official import SPLITS
+from promptcblue_metric.records import Sample
+from promptcblue_metric.tasks import TASKS
+
+#: The config that holds the samples of every task; it is the default one.
+ALL = "all"
+
+#: What the names of our entries in the datasets cache start with.
+FINGERPRINT_PREFIX = "promptcblue-"
+
+CARD = "README.md"
+#: Stands in each card we write, so that the folder is known as one that may be replaced.
+MARK = "<!-- Written by promptcblue-dataset import. -->"
+
+_FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
+# `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
+_FEATURE_KINDS = {"answer_choices": "sequence"}
+_SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+#: Path in the folder and sizes of each Parquet file of a config, by split.
+ConfigInfo = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where samples come from, for their card: an id of a licence that the Hub knows, and a paragraph."""
+
+    license: str
+    text: str
+
+
+OFFICIAL = Origin(
+    "other",
+    """\
+The samples were imported from files in the official PromptCBLUE form, each row checked. PromptCBLUE (Zhu et al.,
+*PromptCBLUE: A Chinese Prompt Tuning Benchmark for the Medical Domain*) is built from the corpora of CBLUE, and each
+corpus keeps the terms of those who made it, in general for research only. Before you publish this folder make sure that
+you may, and keep the official test targets private.""",
+)
+EMBEDDED = Origin(
+    "apache-2.0",
+    """\
+These are the samples that come with the promptcblue package, written for it in the form of the official files. They are
+there to try the tools on and hold no text of CBLUE; scores on them say nothing about a model.""",
+)
+
+
+def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """The Parquet files of an imported folder, by config and split; empty where the folder is no such folder."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for config in TASKS:
+        splits = {split: sorted((folder / config).glob(f"{split}-*.parquet")) for split in SPLITS}
+        if files := {split: paths for split, paths in splits.items() if paths}:
+            found[config] = files
+    return found
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether `write` made this folder and nothing was added to it since."""
+    card = folder / CARD
+    if not card.is_file() or MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        return False
+    written = {
+        card,
+        *(path for splits in parquet_files(folder).values() for paths in splits.values() for path in paths),
+    }
+    return all(path in written for path in folder.rglob("*") if not path.is_dir())
+
+
+def write(
+    folder: Path,
+    samples: Mapping[str, Mapping[str, Sequence[Sample]]],
+    origin: Origin,
+    on_config: Callable[[str], object] = lambda config: None,
+) -> None:
+    """Write the samples (by config and split) as Parquet with their card; the same samples give the same bytes.
+
+    Args:
+        folder: an existing empty folder.
+        origin: what the card says of their source.
+        on_config: called with each config when it is written, to show progress.
+    """
+    infos = {}
+    for config, splits in samples.items():
+        infos[config] = write_config(folder, config, splits)
+        on_config(config)
+    write_card(folder, infos, origin)
+
+
+def write_config(folder: Path, config: str, splits: Mapping[str, Sequence[Sample]]) -> ConfigInfo:
+    """Write the Parquet files of one config; their paths and sizes, by split, as `write_card` wants them."""
+    return {split: _write_split(folder, config, split, rows) for split, rows in splits.items()}
+
+
+def write_card(folder: Path, infos: Mapping[str, ConfigInfo], origin: Origin) -> None:
+    """Write the card of a folder whose configs are written."""
+    (folder / CARD).write_text(_card(infos, origin), encoding="utf-8", newline="\n")
+
+
+def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) -> dict[str, Any]:
+    """Write one Parquet file; its path in the folder and its sizes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"answer_choices": pa.list_(pa.string())}
+    # A schema of our own carries none of datasets' metadata, whose newest form datasets 3 cannot read.
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in _FIELDS])
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    name = f"{config}/{split}-00000-of-00001.parquet"
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+    return {"path": name, "num_bytes": table.nbytes, "num_examples": len(rows), "file_bytes": path.stat().st_size}
+
+
+def _card(infos: Mapping[str, Mapping[str, Mapping[str, Any]]], origin: Origin) -> str:
+    from huggingface_hub import DatasetCardData
+
+    files: dict[str, dict[str, list[Mapping[str, Any]]]] = {
+        ALL: {split: [splits[split] for splits in infos.values() if split in splits] for split in SPLITS}
+    }
+    files |= {config: {split: [info] for split, info in splits.items()} for config, splits in infos.items()}
+    files[ALL] = {split: parts for split, parts in files[ALL].items() if parts}
+    total = sum(part["num_examples"] for parts in files[ALL].values() for part in parts)
+    data = DatasetCardData(
+        language="zh",
+        license=origin.license,
+        pretty_name="PromptCBLUE",
+        size_categories=next((name for limit, name in _SIZE_CATEGORIES if total < limit), "n>1M"),
+        task_categories=["token-classification", "text-classification", "text-generation", "summarization"],
+        tags=["medical", "chinese", "benchmark", "prompt-tuning", "promptcblue"],
+        configs=[_config(config, splits) for config, splits in files.items()],
+        dataset_info=[_dataset_info(config, splits) for config, splits in files.items()],
+    )
+    template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
+    body = template.substitute(
+        mark=MARK, table=_table(infos), total=f"{total:,}", example=next(iter(infos)), origin=origin.text
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _config(config: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    default = {"default": True} if config == ALL else {}
+    files = [{"split": split, "path": [part["path"] for part in parts]} for split, parts in splits.items()]
+    return {"config_name": config, **default, "data_files": files}
+
+
+def _dataset_info(config: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    sizes = [
+        {"name": split, **{key: sum(part[key] for part in parts) for key in ("num_bytes", "num_examples")}}
+        for split, parts in splits.items()
+    ]
+    return {
+        "config_name": config,
+        "features": [{"name": name, _FEATURE_KINDS.get(name, "dtype"): "string"} for name in _FIELDS],
+        "splits": sizes,
+        "download_size": sum(part["file_bytes"] for parts in splits.values() for part in parts),
+        "dataset_size": sum(split["num_bytes"] for split in sizes),
+    }
+
+
+def _table(infos: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    lines = [f"| config | group | metric | {' | '.join(SPLITS)} |", "|---|---|---|" + "---:|" * len(SPLITS)]
+    for config, splits in infos.items():
+        counts = [f"{splits[split]['num_examples']:,}" if split in splits else "–" for split in SPLITS]
+        lines.append(f"| {config} | {TASKS[config].group} | {TASKS[config].metric} | {' | '.join(counts)} |")
+    return "\n".join(lines)
