@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.records import Sample
+from promptcblue_training.data import training_rows
+from promptcblue_training.prompts import IGNORED, PromptEncoder
+from promptcblue_training.tiny import build_tokenizer
+
+PROMPT, TARGET = "找出疾病实体：\n患者患有高血压和糖尿病。\n答：", "上述句子中的实体包含：\n疾病实体：高血压，糖尿病"
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def plain() -> Any:
+    return build_tokenizer([PROMPT, TARGET])
+
+
+def chat() -> Any:
+    tokenizer = build_tokenizer([PROMPT, TARGET, "user assistant"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def merging() -> Any:
+    """A tokenizer that has a token for the last character of the prompt with the first of the target."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator([PROMPT[-2:] + TARGET[:2]] * 50 + [PROMPT + TARGET], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
+
+
+TOKENIZERS = [plain, chat, merging]
+
+
+def sample(prompt: str = PROMPT, target: str = TARGET, name: str = "train-1") -> Sample:
+    return {
+        "input": prompt,
+        "target": target,
+        "answer_choices": ["疾病"],
+        "sample_id": name,
+        "task_type": "ner",
+        "task_dataset": "CMeEE-V2",
+    }
+
+
+def test_the_merging_tokenizer_merges_across_the_boundary() -> None:
+    tokenizer = merging()
+    apart = tokenizer(PROMPT)["input_ids"] + tokenizer(TARGET)["input_ids"]
+    assert tokenizer(PROMPT + TARGET)["input_ids"] != apart
+
+
+@pytest.mark.parametrize("make", TOKENIZERS)
+def test_the_loss_is_on_the_target_and_its_end_alone(make: Any) -> None:
+    encoder = PromptEncoder(make())
+    (row,) = training_rows([sample()], encoder, 1024, "train").dataset
+    ids, labels = row["input_ids"], row["labels"]
+    start = next(index for index, label in enumerate(labels) if label != IGNORED)
+    assert labels == [IGNORED] * start + ids[start:]
+    assert labels[-1] == encoder.end
+    assert encoder.decode(labels[start:-1]).replace(" ", "") == TARGET.replace(" ", "")
+    assert encoder.end not in labels[start:-1]
+    # What comes before is, token for token, what prediction starts from.
+    assert ids[:start] == encoder.prompts([PROMPT])[0]
+
+
+def test_a_plain_prompt_is_the_text_after_the_start_token() -> None:
+    tokenizer = plain()
+    (ids,) = PromptEncoder(tokenizer).prompts([PROMPT])
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids[1:]) == PROMPT
+
+
+def test_a_tokenizer_that_closes_its_texts_leaves_the_prompt_open() -> None:
+    from tokenizers import processors
+
+    tokenizer = plain()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.eos_token_id)]
+    )
+    assert tokenizer(PROMPT)["input_ids"][-1] == tokenizer.eos_token_id
+    (ids,) = PromptEncoder(tokenizer).prompts([PROMPT])
+    assert tokenizer.decode(ids) == PROMPT
+
+
+def test_a_chat_model_ends_its_answer_as_its_template_ends_a_turn() -> None:
+    tokenizer = chat()
+    encoder = PromptEncoder(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(encoder.end) == "<|im_end|>"
+    (ids,) = encoder.prompts([PROMPT])
+    assert tokenizer.decode(ids) == f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_without_an_end_token_there_is_nothing_to_train() -> None:
+    tokenizer = plain()
+    tokenizer.eos_token = None
+    with pytest.raises(PromptCBLUEError, match="eos_token"):
+        PromptEncoder(tokenizer)
+
+
+@pytest.mark.parametrize("make", TOKENIZERS)
+def test_a_long_prompt_loses_its_middle_and_the_target_nothing(make: Any) -> None:
+    encoder = PromptEncoder(make())
+    text = PROMPT[:7] + "患" * 500 + PROMPT[-4:]
+    whole, limit = encoder.prompts([text])[0], 130
+    rows = training_rows([sample(text), sample()], encoder, limit, "train")
+    cut = rows.dataset[0]
+    (target,) = encoder.targets([TARGET])
+    assert len(cut["input_ids"]) == limit
+    assert [label for label in cut["labels"] if label != IGNORED] == target
+    kept = cut["input_ids"][: -len(target)]
+    head, tail = encoder.frame
+    text_head = next(index for index, (a, b) in enumerate(zip(kept, whole, strict=False)) if a != b)
+    assert text_head > head
+    assert kept[-tail - 2 :] == whole[-tail - 2 :]
+    assert rows.cut == {"CMeEE-V2": 1}
+    assert rows.samples == {"CMeEE-V2": 2}
+    assert "1 of 2" in rows.summary()
+
+
+ENCODER = PromptEncoder(chat())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(PROMPT, max_size=80), st.integers(0, 120))
+def test_a_cut_prompt_keeps_both_ends_and_the_frame(text: str, room: int) -> None:
+    (whole,) = ENCODER.prompts([text])
+    head, tail = ENCODER.frame
+    try:
+        kept = ENCODER.fit(whole, room)
+    except ValueError:
+        assert room < min(len(whole), head + tail + 2)
+        return
+    assert len(kept) == min(len(whole), room)
+    shared_head = next((i for i, (a, b) in enumerate(zip(kept, whole, strict=False)) if a != b), len(kept))
+    assert shared_head >= head
+    assert kept[len(kept) - tail :] == whole[len(whole) - tail :]
+    # Nothing but one stretch is missing.
+    missing = len(whole) - len(kept)
+    assert any(kept == whole[:start] + whole[start + missing :] for start in range(len(kept) + 1))
+
+
+def test_a_target_that_leaves_no_room_is_an_error_that_names_what_would_do() -> None:
+    encoder = PromptEncoder(plain())
+    with pytest.raises(PromptCBLUEError, match="train-1") as caught:
+        training_rows([sample()], encoder, 20, "train")
+    needed = int(str(caught.value).split("set max_length to ")[1].split()[0])
+    assert training_rows([sample()], encoder, needed, "train").longest == needed
+    with pytest.raises(PromptCBLUEError):
+        training_rows([sample()], encoder, needed - 1, "train")
+
+
+def test_an_empty_target_is_an_error() -> None:
+    rows = [sample(), sample(target=" ", name="train-2")]
+    with pytest.raises(PromptCBLUEError, match="train-2"):
+        training_rows(rows, PromptEncoder(plain()), 100, "train")

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_training.hardware import best_dtype, choose_dtype
+from promptcblue_training.settings import RECIPES, parse_recipe
+
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(f"output_dir: {path.parent / 'out'}\nmodel: some/model\n{text}", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write(tmp_path / "recipe.yaml", "dataset: here\nlearning_rate: 3e-4\nmax_length: 512\nbatch_size: 64\n")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_are_found_by_name_and_valid(name: str, tmp_path: Path) -> None:
+    run, training = parse_recipe(name, ["--output_dir", str(tmp_path), "--dataset", "mine"])
+    assert run.dataset == "mine"
+    assert training.seed == 42
+    assert not training.report_to
+
+
+def test_the_lora_recipe_is_the_paper_s() -> None:
+    run, training = parse_recipe("lora", ["--output_dir", "unused"])
+    assert (run.method, run.lora_rank, run.lora_target_modules) == ("lora", 24, ["all-linear"])
+    assert (training.learning_rate, training.warmup_steps, training.num_train_epochs) == (3e-4, 100, 10)
+    assert training.train_batch_size * training.gradient_accumulation_steps * training.world_size == 64
+    assert (training.lr_scheduler_type, training.max_grad_norm, training.weight_decay) == ("linear", 1.0, 1e-4)
+    assert training.optim == "adamw_torch"
+
+
+def test_the_command_line_overrides_the_recipe(recipe: Path) -> None:
+    run, training = parse_recipe(
+        recipe, ["--learning_rate", "1e-5", "--configs", "CMeEE", "CHIP-STC", "--max-length=9"]
+    )
+    assert (training.learning_rate, training.max_length) == (1e-5, 9)
+    assert run.configs == ["CMeEE-V2", "CHIP-STS"]
+    assert parse_recipe(recipe)[1].learning_rate == 3e-4
+
+
+def test_the_batch_size_is_filled_by_accumulation(recipe: Path) -> None:
+    _, training = parse_recipe(recipe, ["--per_device_train_batch_size", "4"])
+    assert training.gradient_accumulation_steps * 4 * training.world_size == 64
+    with pytest.raises(PromptCBLUEError, match="batch_size 64"):
+        parse_recipe(recipe, ["--per_device_train_batch_size", "5"])
+
+
+def test_a_cpu_gets_float32(recipe: Path) -> None:
+    _, training = parse_recipe(recipe, ["--use_cpu", "true"])
+    assert (training.bf16, training.fp16) == (False, False)
+    assert best_dtype(torch.device("cpu")) is torch.float32
+    assert choose_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("learning_rat: 1", [], "learning_rate"),
+        ("", ["--learning_rat", "1"], "learning_rate"),
+        ("", ["--learning_rate", "fast"], "learning_rate"),
+        ("", ["stray"], "stray"),
+        ("", ["--config", "other.yaml"], "config"),
+        ("method: magic", [], "lora, full"),
+        ("dtype: int4", [], "bfloat16"),
+        ("configs: [NoSuchTask]", [], "NoSuchTask"),
+        ("from_config: {model_type: llama}", [], "from_config"),
+        ("from_config: nonsense", [], "JSON object"),
+        ("[", [], "YAML"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(PromptCBLUEError, match=message):
+        parse_recipe(write(tmp_path / "recipe.yaml", text), overrides)
+
+
+def test_a_recipe_must_be_there_and_hold_settings(tmp_path: Path) -> None:
+    with pytest.raises(PromptCBLUEError, match="demo, full, lora"):
+        parse_recipe("no-such-recipe")
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("")
+    with pytest.raises(PromptCBLUEError, match=r"empty\.yaml"):
+        parse_recipe(empty)
+    empty.write_text("model: a/b\n")
+    with pytest.raises(PromptCBLUEError, match="output_dir"):
+        parse_recipe(empty)
+    empty.write_text("output_dir: out\n")
+    with pytest.raises(PromptCBLUEError, match="model"):
+        parse_recipe(empty)

@@ -1,0 +1,1 @@
+"""Fine-tune causal language models on PromptCBLUE, and predict with them."""

@@ -1,0 +1,145 @@
+"""Samples as rows to train on, with nothing cut or dropped in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from promptcblue_dataset.layout import ALL, parquet_files
+from promptcblue_dataset.official import resolve, split_files
+from promptcblue_dataset.source import load_samples
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.records import Sample
+from promptcblue_metric.tasks import get_task
+
+from .prompts import IGNORED, PromptEncoder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+#: Samples tokenised at a time: enough for a fast tokenizer's threads, little beside the rows themselves.
+_CHUNK = 1000
+
+
+class Row(TypedDict):
+    """One sample to train on: prompt, target and end; the labels leave the prompt out of the loss."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows and what was done to make them fit.
+
+    Attributes:
+        dataset: columns ``input_ids`` and ``labels``, in the order of the samples.
+        cut: by task, how many prompts were cut in the middle.
+        samples: by task, how many samples there are.
+        longest: tokens of the longest row.
+    """
+
+    dataset: Dataset
+    cut: Counter[str]
+    samples: Counter[str]
+    longest: int
+
+    def summary(self) -> str:
+        """One line for the user, and one more a task with cut prompts."""
+        lines = [f"{self.samples.total()} samples of {len(self.samples)} task(s), longest {self.longest} tokens"]
+        if self.cut:
+            lines.append(f"{self.cut.total()} prompts longer than max_length were cut in the middle:")
+            lines += [f"  {task}: {count} of {self.samples[task]}" for task, count in self.cut.most_common()]
+        return "\n".join(lines)
+
+
+def training_rows(samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str) -> Rows:
+    """Tokenise samples, each in at most ``max_length`` tokens; what is too long loses the middle of its prompt.
+
+    Args:
+        name: what the samples are, for error messages.
+
+    Raises:
+        PromptCBLUEError: a target is empty, or so long that its prompt does not fit beside it.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
+    _refuse_empty_targets(samples, name)
+    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
+    cut: Counter[str] = Counter()
+    too_long: dict[int, int] = {}
+    tables, longest = [], 0
+    for start in range(0, len(samples), _CHUNK):
+        rows: list[Row] = []
+        for index, (prompt, target) in enumerate(_tokenised(samples[start : start + _CHUNK], encoder), start):
+            room = len(prompt) if max_length is None else max_length - len(target)
+            try:
+                kept = encoder.fit(prompt, room)
+            except ValueError:
+                too_long[index] = len(target) + sum(encoder.frame) + 2
+                continue
+            cut[samples[index]["task_dataset"]] += len(kept) < len(prompt)
+            longest = max(longest, len(kept) + len(target))
+            rows.append({"input_ids": kept + target, "labels": [IGNORED] * len(kept) + target})
+        tables.append(pa.Table.from_pylist(rows, schema=schema))
+    if too_long:
+        worst = max(too_long, key=too_long.__getitem__)
+        raise PromptCBLUEError(
+            f"{name}: the targets of {len(too_long)} sample(s) leave no room for a prompt in max_length {max_length}; "
+            f"the longest is {_named(samples[worst])}: set max_length to {too_long[worst]} or more"
+        )
+    counts = Counter(sample["task_dataset"] for sample in samples)
+    return Rows(Dataset(pa.concat_tables(tables)), +cut, counts, longest)
+
+
+def _tokenised(samples: Sequence[Sample], encoder: PromptEncoder) -> Iterator[tuple[list[int], list[int]]]:
+    prompts = encoder.prompts([sample["input"] for sample in samples])
+    return zip(prompts, encoder.targets([sample["target"] for sample in samples]), strict=True)
+
+
+def _refuse_empty_targets(samples: Sequence[Sample], name: str) -> None:
+    empty = [sample for sample in samples if not sample["target"].strip()]
+    if empty:
+        raise PromptCBLUEError(
+            f"{name}: {len(empty)} of {len(samples)} samples have an empty target, the first is {_named(empty[0])}; "
+            "there is nothing to learn from them (official test targets are not public): take another split or "
+            "leave them out"
+        )
+
+
+def _named(sample: Sample) -> str:
+    return f"'{sample['sample_id']}' of {sample['task_dataset']}"
+
+
+def load_split_if_any(source: str, split: str, tasks: Sequence[str] | None) -> list[Sample]:
+    """The samples of a split, or [] where the source has no such split or none of the tasks in it.
+
+    Args:
+        source: as for `load_samples`; a single file has no splits.
+        split: canonical name of the split.
+        tasks: names or aliases; every task by default.
+
+    Raises:
+        PromptCBLUEError: the split is there and cannot be read.
+    """
+    if split not in _splits(source):
+        return []
+    wanted = None if tasks is None else {get_task(name).name for name in tasks}
+    return [sample for sample in load_samples(source, split) if wanted is None or sample["task_dataset"] in wanted]
+
+
+def _splits(source: str) -> Collection[str]:
+    path = resolve(source)
+    if path.is_dir():
+        return {split for files in parquet_files(path).values() for split in files} or split_files(path)
+    if path.exists():
+        return ()
+    from datasets import get_dataset_split_names
+
+    try:
+        return list(get_dataset_split_names(source, ALL))
+    except Exception as error:  # the Hub's client raises errors of many unrelated classes
+        raise PromptCBLUEError(f"{source}: its splits cannot be listed: {error}") from error

@@ -1,0 +1,160 @@
+"""Loading tokenizers and models, from folders or the Hub, with their adapters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from promptcblue_metric.errors import PromptCBLUEError
+
+from .resume import folder_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+#: Where a run keeps the backbone that it built itself, inside its output folder.
+BACKBONE = "backbone"
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+class ModelSource(NamedTuple):
+    """A model as the user named it: a backbone, and an adapter on it or None. Both are folders or Hub ids."""
+
+    backbone: str
+    adapter: str | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer is: with the adapter if it was saved there, else with the backbone."""
+        if self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file():
+            return self.adapter
+        return self.backbone
+
+
+def find_model(model: str, adapter: str | None = None) -> ModelSource:
+    """What to load for ``--model`` and ``--adapter``; a model that is an adapter's folder brings its own backbone.
+
+    Raises:
+        PromptCBLUEError: a folder is missing or holds no model, or the adapter's backbone is not to be found.
+    """
+    for name in filter(None, (model, adapter)):
+        check_exists(name)
+    if adapter is None and (Path(model) / _ADAPTER_CONFIG).is_file():
+        return ModelSource(_backbone_of(Path(model)), model)
+    return ModelSource(model, adapter)
+
+
+def check_exists(name: str) -> None:
+    """Refuse what looks like a folder and is none; a name on the Hub is left to the Hub's client.
+
+    Raises:
+        PromptCBLUEError: no such folder, or no model in it.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", _ADAPTER_CONFIG)):
+            raise PromptCBLUEError(f"model {name}: the folder has no config.json and no {_ADAPTER_CONFIG}")
+    elif path.exists() or name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise PromptCBLUEError(f"model {name}: no such folder, and a model on the Hub is named 'owner/name'")
+
+
+def _backbone_of(adapter: Path) -> str:
+    try:
+        backbone = json.loads((adapter / _ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise PromptCBLUEError(f"{adapter / _ADAPTER_CONFIG}: expected base_model_name_or_path: {error!r}") from error
+    # A run's own backbone moves with its folder.
+    own = adapter / BACKBONE
+    if own.is_dir():
+        return str(own)
+    try:
+        check_exists(str(backbone))
+    except PromptCBLUEError as error:
+        raise PromptCBLUEError(
+            f"adapter {adapter}: its {error}; name the backbone with --model and the adapter with --adapter"
+        ) from error
+    return str(backbone)
+
+
+def identify(name: str) -> str:
+    """A model's name with what tells one state of it from another: a digest of its folder, or its commit on the Hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return f"{folder.resolve().name}@{folder_fingerprint(folder)}"
+    from huggingface_hub import try_to_load_from_cache
+
+    for config in ("config.json", _ADAPTER_CONFIG):
+        if isinstance(cached := try_to_load_from_cache(name, config), str):
+            return f"{name}@{Path(cached).parent.name}"
+    return name
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a token to pad with.
+
+    Raises:
+        PromptCBLUEError: it cannot be loaded, or has neither a padding nor an end-of-sequence token.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token is None:
+        # Safe, since padding is masked and the labels of an answer's own end are set one by one.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise PromptCBLUEError(
+            f"the tokenizer of {name} has no pad, eos or unk token; set one in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model in ``dtype``, on the CPU, ready to be trained.
+
+    Raises:
+        PromptCBLUEError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = _load(AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code)
+    return model
+
+
+def load_for_prediction(source: ModelSource, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+    """A model with its adapter, in evaluation mode, on the CPU.
+
+    Raises:
+        PromptCBLUEError: the backbone or the adapter cannot be loaded.
+    """
+    model: Any = load_model(source.backbone, dtype, trust_remote_code=trust_remote_code)
+    if source.adapter:
+        from peft import PeftModel
+
+        try:
+            model = PeftModel.from_pretrained(model, source.adapter)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise PromptCBLUEError(
+                f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
+            ) from error
+    return model.eval()
+
+
+def context_length(model: Any) -> int | None:
+    """How many tokens the model can see, prompt and answer together; None where its config does not say."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def _load(auto_class: Any, name: str, **options: Any) -> Any:
+    check_exists(name)
+    try:
+        return auto_class.from_pretrained(str(Path(name).expanduser()) if Path(name).exists() else name, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise PromptCBLUEError(f"model {name} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

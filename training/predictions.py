@@ -1,0 +1,113 @@
+"""The predictions file: appended line by line, resumed where it stopped, never mixed from two kinds of run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from promptcblue_metric.errors import PromptCBLUEError, RowError
+from promptcblue_metric.records import Sample, read_json_lines
+
+from .resume import check_settings, write_settings
+
+#: What names a sample: ids are unique within a task.
+Key = tuple[str, str]
+
+_REMEDY = "give another --output, or pass --overwrite to start anew"
+
+
+def sample_key(sample: Sample) -> Key:
+    """What names a sample."""
+    return sample["task_dataset"], sample["sample_id"]
+
+
+def check_unique(samples: Sequence[Sample], name: str) -> None:
+    """Refuse samples that a predictions file could not tell apart.
+
+    Raises:
+        PromptCBLUEError: names the first that comes twice.
+    """
+    seen: set[Key] = set()
+    for sample in samples:
+        key = sample_key(sample)
+        if key in seen:
+            raise PromptCBLUEError(f"{name}: sample '{key[1]}' of {key[0]} comes twice; ids must be unique in a task")
+        seen.add(key)
+
+
+class PredictionsFile:
+    """A predictions file that is open for appending, with its settings in ``{name}.meta.json`` beside it.
+
+    Args:
+        path: the file; made if it is not there.
+        settings: what every prediction in it is made with.
+        notes: recorded beside them, not compared.
+        overwrite: begin an empty file.
+
+    Raises:
+        PromptCBLUEError: the file is of a run with other settings, or cannot be read or written.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
+        self.path, self.meta = path, path.with_name(path.name + ".meta.json")
+        self.done: set[Key] = set()
+        self.counts: dict[str, int] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                path.unlink(missing_ok=True)
+            if path.exists() and path.stat().st_size:
+                check_settings(self.meta, settings, _REMEDY)
+                _repair(path)
+                self._read_done()
+            else:
+                write_settings(self.meta, settings, notes)
+            self._stream: BinaryIO = path.open("ab")
+        except OSError as error:
+            raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _read_done(self) -> None:
+        for line, row in read_json_lines(self.path):
+            key = row.get("task_dataset"), row.get("sample_id")
+            if not (isinstance(key[0], str) and isinstance(key[1], str)):
+                raise RowError(str(self.path), line, "sample_id", f"expected task_dataset and sample_id; {_REMEDY}")
+            self.done.add((key[0], key[1]))
+
+    def append(self, sample: Sample, row: Mapping[str, Any]) -> None:
+        """Write the prediction of a sample so that it outlives this process.
+
+        Raises:
+            PromptCBLUEError: the disk is full, or the file cannot be written for another reason.
+        """
+        names = {"sample_id": sample["sample_id"], "task_dataset": sample["task_dataset"]}
+        line = json.dumps({**names, **row}, ensure_ascii=False) + "\n"
+        try:
+            self._stream.write(line.encode("utf-8", "replace"))
+            self._stream.flush()
+        except OSError as error:
+            raise PromptCBLUEError(
+                f"{self.path}: cannot be written: {error.strerror or error}; what was predicted so far is kept, and "
+                "the same command goes on from there"
+            ) from error
+        self.done.add(sample_key(sample))
+
+    def __enter__(self) -> PredictionsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def _repair(path: Path) -> None:
+    """Cut off a last line that was not written to its end."""
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        with path.open("r+b") as stream:
+            stream.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,209 @@
+"""What a recipe can say, and how recipe and command line become settings. Imports TRL."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from trl import SFTConfig, TrlParser
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.tasks import get_task
+
+from .hardware import DTYPES, best_dtype
+from .methods import check_method
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass
+class Recipe:
+    """What to fine-tune, on what, and by which method.
+
+    Raises:
+        PromptCBLUEError: a value that no run can work with.
+    """
+
+    dataset: str = field(default="promptcblue", metadata={"help": "Dataset folder, Hub id or JSON Lines file."})
+    configs: list[str] | None = field(default=None, metadata={"help": "Tasks to train on; all by default."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split: str = field(
+        default="validation", metadata={"help": "Split of the validation loss, where the dataset has it."}
+    )
+    model: str | None = field(default=None, metadata={"help": "The backbone: a folder or a Hub id."})
+    from_config: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of a model: build one from this config (model_type and its sizes), with random weights "
+            "and a character tokenizer made from the train split."
+        },
+    )
+    method: str = field(default="lora", metadata={"help": "lora or full."})
+    lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices."})
+    lora_alpha: int = field(default=48, metadata={"help": "LoRA's scale, times its rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before LoRA's matrices."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Names of the layers LoRA adapts; all linear ones but the output embedding by default."},
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": f"Number format of the backbone's weights: {', '.join(DTYPES)}. auto is what the hardware computes "
+            "in for an adapter's frozen backbone, and float32 where the weights themselves are trained."
+        },
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Start anew although output_dir holds another run's checkpoints."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.configs, str):
+            self.configs = self.configs.replace(",", " ").split()
+        if self.configs is not None:
+            self.configs = [get_task(name).name for name in self.configs]
+        if isinstance(self.from_config, str):
+            self.from_config = _mapping(self.from_config, "from_config")
+        if (self.model is None) == (self.from_config is None):
+            raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
+        check_method(self.method)
+        if self.dtype not in DTYPES:
+            raise PromptCBLUEError(f"unknown dtype '{self.dtype}'; expected one of {', '.join(DTYPES)}")
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise PromptCBLUEError(f"{name}: expected a JSON object, found {text!r}")
+    return value
+
+
+@dataclass
+class TrainingSettings(SFTConfig):  # type: ignore[misc]
+    """TRL's settings, with defaults for this benchmark and a batch size that holds on any number of devices."""
+
+    batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Samples a step over all devices; sets gradient_accumulation_steps. 64 in the paper. By default "
+            "per_device_train_batch_size times gradient_accumulation_steps on each device."
+        },
+    )
+    report_to: str | None = field(default="none", metadata={"help": "Where to log: none, tensorboard, wandb …"})
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 mixed precision; where the hardware has it."})
+    fp16: bool = field(default=False, metadata={"help": "float16 mixed precision; on GPUs without bfloat16."})
+    # A loss that is not a number must be seen, not filtered from the log.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not numbers."})
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None:
+            raise PromptCBLUEError("a recipe needs 'output_dir', the folder for checkpoints and the model")
+        if self.bf16 is None and not self.fp16:
+            self.bf16, self.fp16 = _mixed_precision(cpu_only=self.use_cpu)
+        super().__post_init__()
+        if self.batch_size is not None:
+            at_once = self.per_device_train_batch_size * self.world_size
+            if self.batch_size % at_once:
+                raise PromptCBLUEError(
+                    f"batch_size {self.batch_size} is no multiple of the {at_once} samples that per_device_train_"
+                    f"batch_size {self.per_device_train_batch_size} on {self.world_size} process(es) takes at once; "
+                    "change one of them"
+                )
+            self.gradient_accumulation_steps = self.batch_size // at_once
+
+
+def _mixed_precision(*, cpu_only: bool) -> tuple[bool, bool]:
+    """Whether to train in bfloat16, and in float16."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() and not cpu_only else "cpu"
+    if device == "cpu" and torch.xpu.is_available() and not cpu_only:
+        device = "xpu"
+    dtype = best_dtype(torch.device(device))
+    return dtype is torch.bfloat16, dtype is torch.float16
+
+
+class RecipeParser(TrlParser):  # type: ignore[misc]
+    """TrlParser whose complaints are this project's errors: one line, with the closest known name."""
+
+    def __init__(self) -> None:
+        super().__init__((Recipe, TrainingSettings), prog="promptcblue-train sft", allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for a value that cannot be read."""
+        raise PromptCBLUEError(f"command line: {message}")
+
+    def check_keys(self, keys: Sequence[str], where: str) -> None:
+        """Refuse settings that nothing reads.
+
+        Raises:
+            PromptCBLUEError: names the first of them and the closest that is known.
+        """
+        known = {action.dest for action in self._actions} | {"env"}
+        for key in keys:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise PromptCBLUEError(f"{where}: unknown setting '{key}'{hint}")
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The recipe file: a path, or the bare name of one that is shipped.
+
+    Raises:
+        PromptCBLUEError: neither; lists those that are shipped.
+    """
+    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise PromptCBLUEError(f"recipe {name}: no such file, and no shipped recipe; those are {', '.join(shipped)}")
+
+
+def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, TrainingSettings]:
+    """Read a recipe and what the command line sets over it.
+
+    Args:
+        recipe: a path or the bare name of a shipped recipe.
+        overrides: ``--key value`` pairs.
+
+    Raises:
+        PromptCBLUEError: the recipe cannot be read, or a key or value is not known.
+    """
+    path = find_recipe(recipe)
+    parser = RecipeParser()
+    parser.check_keys(list(_read_yaml(path)), str(path))
+    parser.check_keys([_key(word) for word in overrides if word.startswith("--")], "command line")
+    try:
+        run, training = parser.parse_args_and_config(["--config", str(path), *overrides])
+    except PromptCBLUEError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise PromptCBLUEError(f"{path}: {error}") from error
+    return run, training
+
+
+def _key(option: str) -> str:
+    return option.removeprefix("--").partition("=")[0].removeprefix("no_").replace("-", "_")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptCBLUEError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise PromptCBLUEError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise PromptCBLUEError(f"{path}: expected settings, one 'key: value' a line")
+    return recipe
