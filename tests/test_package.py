@@ -1,0 +1,83 @@
+"""The wheel, installed alone, is the whole product."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (built,) = folder.glob("promptcblue-*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, installed_as in {
+        "promptcblue_metric": "promptcblue_metric",
+        "promptcblue_dataset": "promptcblue_dataset",
+        "training": "promptcblue_training",
+    }.items():
+        tracked = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert tracked
+        missing = {installed_as + path.removeprefix(folder) for path in tracked} - names
+        assert not missing, f"add to packages or package_data in setup.cfg: {sorted(missing)}"
+    assert not any(name.startswith(("tests/", "training/")) for name in names)
+
+
+def test_the_wheel_works_installed_alone(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    # The dependencies come from the surrounding environment; the project itself only from the wheel.
+    venv.create(environment, with_pip=False, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    code = f"""
+import sys
+sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.path.insert(0, {str(packages)!r})
+import promptcblue_dataset, promptcblue_metric, promptcblue_training
+for module in (promptcblue_dataset, promptcblue_metric, promptcblue_training):
+    assert module.__file__.startswith({str(packages)!r}), module.__file__
+from promptcblue_dataset.source import load_samples
+from promptcblue_metric.evaluation import Evaluation
+evaluation = Evaluation()
+for sample in load_samples("sample", "test"):
+    evaluation.add(sample["target"], sample)
+print(len(evaluation.result()["tasks"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "16"
+    scripts = (next(packages.glob("promptcblue-*.dist-info")) / "entry_points.txt").read_text()
+    for command in ("promptcblue-dataset", "promptcblue-metric", "promptcblue-train"):
+        assert command in scripts
