@@ -31,7 +31,18 @@ ProblemKind = Literal[
     "unknown relation",
     "unknown status",
     "unknown term",
+    "empty marker",
+    "wrapping",
+    # Of the lenient parser alone.
+    "ambiguous label",
+    "nothing readable",
+    "truncated",
 ]
+
+#: Words for "none": the paper's dialect writes the first where the released one writes nothing.
+EMPTY_MARKERS = frozenset({"无", "暂无", "没有", "未提及", "未提到", "不存在"})
+#: What no answer holds, and only the way an answer is presented does.
+WRAPPINGS = ("**", "```", "<think>", "</think>")
 
 
 class Problem(NamedTuple):
@@ -42,20 +53,24 @@ class Problem(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """What could be read of an output, and what was wrong with the rest."""
+    """What could be read of an output, what was wrong with the rest, and what the lenient parser mended.
+
+    ``repairs`` names the kind of each repair, in the order they were made; the strict parser makes none.
+    """
 
     answer: Answer
     problems: tuple[Problem, ...] = ()
+    repairs: tuple[str, ...] = ()
 
     @property
     def well_formed(self) -> bool:
-        """Whether the whole output is in the dialect."""
-        return not self.problems
+        """Whether the whole output is in the dialect as it stands."""
+        return not self.problems and not self.repairs
 
     @property
     def readable(self) -> bool:
-        """Whether the output says anything: it is well-formed, or some of it was read and no label is unknown."""
-        return self.well_formed or (
+        """Whether the output says anything: nothing is wrong, or some of it was read and no label is unknown."""
+        return not self.problems or (
             bool(self.answer) and not any(problem.kind == "unknown label" for problem in self.problems)
         )
 
@@ -67,8 +82,12 @@ class AnswerFormat(ABC):
     """
 
     @abstractmethod
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         """Write ``answer`` in the released dialect.
+
+        Args:
+            strict: refuse parts that hold a separator. Without it they are simply written, as in the official
+                targets, and read back as something else.
 
         Raises:
             SeparatorError: when a part of the answer cannot be written so that it reads back the same.
@@ -79,9 +98,9 @@ class AnswerFormat(ABC):
         """Read ``text`` as the official post-processor does; never raises."""
 
 
-def _checked(part: str, what: str, separators: Iterable[str] = (), *, empty: bool = False) -> str:
+def _checked(part: str, what: str, separators: Iterable[str] = (), *, empty: bool = False, strict: bool = True) -> str:
     """Return ``part`` if it survives writing and reading; ``separators`` are the strings it must not hold."""
-    for separator in ("\n", *separators):
+    for separator in ("\n", *separators) if strict else ("\n",):
         if separator in part:
             raise SeparatorError(
                 f"{what} {part!r} holds {separator!r}, which the released dialect uses as a separator "
@@ -95,6 +114,12 @@ def _checked(part: str, what: str, separators: Iterable[str] = (), *, empty: boo
 def _parts(text: str, separator: str = "，") -> list[str]:
     """The stripped, non-empty parts of ``text``."""
     return [part for piece in text.split(separator) if (part := piece.strip())]
+
+
+def _wrapping_problems(text: str) -> list[Problem]:
+    """Problems of an answer whose parts are free text and could hold the marks of its presentation."""
+    found = [at for mark in WRAPPINGS if (at := text.find(mark)) >= 0]
+    return [Problem("wrapping", text.count("\n", 0, min(found)) + 1)] if found else []
 
 
 def _line_problems(lines: Sequence[str], lead: str, problem_of: Callable[[str], ProblemKind | None]) -> list[Problem]:
@@ -124,13 +149,13 @@ class EntityLines(AnswerFormat):
     lead: str = "上述句子中的实体包含："
     nothing: str = "上述句子没有指定类型实体"
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         mentions: dict[str, list[str]] = {choice: [] for choice in choices}
         for item in answer:
             if item["type"] not in mentions:
                 raise SeparatorError(f"entity type {item['type']!r} is not among the choices {list(choices)}")
             separators = ("，", *(f"{choice}实体：" for choice in choices))
-            mentions[item["type"]].append(_checked(item["entity"], "entity", separators))
+            mentions[item["type"]].append(_checked(item["entity"], "entity", separators, strict=strict))
         if not answer:
             return self.nothing
         return "\n".join([self.lead, *(f"{choice}实体：" + "，".join(found) for choice, found in mentions.items())])
@@ -149,7 +174,13 @@ class EntityLines(AnswerFormat):
         if text == self.nothing:
             return Parsed(entities)
         heads = tuple(f"{choice}实体：" for choice in choices)
-        problems = _line_problems(lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
+
+        def problem_of(line: str) -> ProblemKind | None:
+            if not line.startswith(heads):
+                return "unreadable line"
+            return "empty marker" if line.rpartition("：")[2].strip() in EMPTY_MARKERS else None
+
+        problems = (*_line_problems(lines, self.lead, problem_of), *_wrapping_problems(text))
         return Parsed(entities, (*problems, *_coverage_problems(found, choices, len(lines))))
 
 
@@ -161,7 +192,7 @@ class TripleLines(AnswerFormat):
     choices. As in the official post-processor, a predicate outside the choices is kept.
     """
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         pairs: dict[str, list[str]] = {choice: [] for choice in choices}
         for choice in choices:
             _checked(choice, "relation", ("关系的头尾实体对", "。"))
@@ -169,11 +200,11 @@ class TripleLines(AnswerFormat):
             if item["predicate"] not in pairs:
                 raise SeparatorError(f"relation {item['predicate']!r} is not among the choices {list(choices)}")
             separators = ("。", "头实体为", "尾实体为", "关系的头尾实体对")
-            head = _checked(item["subject"], "subject", separators)
-            tail = _checked(item["object"], "object", separators)
+            head = _checked(item["subject"], "subject", separators, strict=strict)
+            tail = _checked(item["object"], "object", separators, strict=strict)
             pair = f"头实体为{head}，尾实体为{tail}。"
             # A part that ends in a piece of the marker could complete it together with the text around it.
-            if self._pair(pair[:-1]) != (head, tail):
+            if strict and self._pair(pair[:-1]) != (head, tail):
                 raise SeparatorError(f"the pair {head!r}, {tail!r} forms a separator where its parts are joined")
             pairs[item["predicate"]].append(pair)
         return "\n".join(f"具有{choice}关系的头尾实体对如下：" + "".join(found) for choice, found in pairs.items())
@@ -201,6 +232,7 @@ class TripleLines(AnswerFormat):
                 problems.append(Problem(kind, number))
         if not text.strip():
             return Parsed(triples, (Problem("empty output", 1),))
+        problems += _wrapping_problems(text)
         return Parsed(triples, (*problems, *_coverage_problems(found, choices, len(lines))))
 
     @staticmethod
@@ -228,24 +260,27 @@ class EventLines(AnswerFormat):
     )
     statuses: tuple[str, ...] = ("", "否定", "不确定")
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
-        return "\n".join([self.lead, *("；".join(self._render_fields(event)) for event in answer)])
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
+        return "\n".join([self.lead, *("；".join(self._render_fields(event, strict)) for event in answer)])
 
-    def _render_fields(self, event: Mapping[str, Any]) -> Iterable[str]:
+    def _render_fields(self, event: Mapping[str, Any], strict: bool) -> Iterable[str]:
         for key, is_list in self.fields.items():
             values = event[key] if is_list else [event[key]]
             separators = ("；", "，") if is_list else ("；",)
-            checked = (_checked(value, key, (*separators, f"{key}："), empty=not is_list) for value in values)
+            checked = [
+                _checked(value, key, (*separators, f"{key}："), empty=not is_list, strict=strict) for value in values
+            ]
             yield f"{key}：" + "，".join(checked)
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
         lines = text.split("\n")
         events = [self._event(line) for line in lines[1:]]
-        return Parsed(events, tuple(_line_problems(lines, self.lead, self._problem)))
+        problems = _line_problems(lines, self.lead, self._problem)
+        return Parsed(events, (*problems, *_wrapping_problems(text)))
 
     def _event(self, line: str) -> dict[str, Any]:
         event: dict[str, Any] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
-        for part in line.split("；"):
+        for part in line.split("；") if "：" in line else ():
             for key, is_list in self.fields.items():
                 if part.startswith(f"{key}："):
                     value = part.replace(f"{key}：", "")
@@ -253,9 +288,13 @@ class EventLines(AnswerFormat):
         return event
 
     def _problem(self, line: str) -> ProblemKind | None:
-        keys = [part.partition("：")[0] for part in line.split("；")]
-        if keys != list(self.fields):
+        if line.count("；") != len(self.fields) - 1:
             return "unreadable line"
+        parts = [part.partition("：") for part in line.split("；")]
+        if [key for key, _, _ in parts] != list(self.fields):
+            return "unreadable line"
+        if any(value.strip() in EMPTY_MARKERS for _, _, value in parts):
+            return "empty marker"
         return None if self._event(line)["发生状态"] in self.statuses else "unknown status"
 
 
@@ -269,12 +308,12 @@ class TermList(AnswerFormat):
     nothing: str = "没有对应的标准化实体"
     type: str = "normalization"
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         terms = [item["entity"] for item in answer]
         for term in terms:
             if term not in choices:
                 raise SeparatorError(f"term {term!r} is not among the choices {list(choices)}")
-            _checked(term, "term", ("，",))
+            _checked(term, "term", ("，",), strict=strict)
         return "，".join(terms) or self.nothing
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
@@ -302,7 +341,7 @@ class Label(AnswerFormat):
     none_of_these: str | None = None
     synonyms: Mapping[str, str] = field(default_factory=dict)
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         spellings = [answer, *(spelling for spelling, label in self.synonyms.items() if label == answer)]
         offered = [spelling for spelling in spellings if spelling in choices]
         if not offered and answer != self.none_of_these:
@@ -327,9 +366,9 @@ class StatusLines(AnswerFormat):
     lead: str
     fallback: str
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         for item in answer:
-            _checked(item["entity"], "finding", ("：",), empty=True)
+            _checked(item["entity"], "finding", ("：",), empty=True, strict=strict)
             if item["attr"] not in choices:
                 raise SeparatorError(f"status {item['attr']!r} is not among the choices {list(choices)}")
             _checked(item["attr"], "status", ("：",))
@@ -348,7 +387,8 @@ class StatusLines(AnswerFormat):
                 return "unreadable line"
             return None if line.split("：")[1] in offered else "unknown status"
 
-        return Parsed(findings, tuple(_line_problems(lines, self.lead, problem_of)))
+        problems = _line_problems(lines, self.lead, problem_of)
+        return Parsed(findings, (*problems, *_wrapping_problems(text)))
 
 
 @dataclass(frozen=True)
@@ -358,11 +398,11 @@ class Report(AnswerFormat):
     lead: str = "上述问诊对话的诊疗报告如下："
     sections: tuple[str, ...] = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         if unknown := set(answer) - set(self.sections):
             raise SeparatorError(f"unknown report sections {sorted(unknown)}; the sections are {list(self.sections)}")
         written = [
-            f"{section}：" + _checked(answer[section], section, (f"{section}：",), empty=True)
+            f"{section}：" + _checked(answer[section], section, (f"{section}：",), empty=True, strict=strict)
             for section in self.sections
             if section in answer
         ]
@@ -379,6 +419,7 @@ class Report(AnswerFormat):
                 found.append(section)
         heads = tuple(f"{section}：" for section in self.sections)
         problems = _line_problems(lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
+        problems += _wrapping_problems(text)
         return Parsed(report, (*problems, *_coverage_problems(found, self.sections, len(lines))))
 
 
@@ -386,7 +427,10 @@ class Report(AnswerFormat):
 class FreeText(AnswerFormat):
     """The text itself: MedDG. The answer is a string."""
 
-    def render(self, answer: Answer, choices: Sequence[str] = ()) -> str:
+    #: Words before the text that say what it is, each followed by a colon.
+    captions: tuple[str, ...] = ("医生", "医生回复", "回复", "答复", "回答", "答", "答案")
+
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         text = str(answer)
         if text != text.strip():
             raise SeparatorError(f"the text {text!r} has white space at an end; strip it first")
@@ -394,4 +438,10 @@ class FreeText(AnswerFormat):
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
         answer = text.strip()
-        return Parsed(answer, () if answer else (Problem("empty output", 1),))
+        if not answer:
+            return Parsed(answer, (Problem("empty output", 1),))
+        captions = tuple(caption + colon for caption in self.captions for colon in "：:")
+        first, _, rest = answer.partition("\n")
+        announced = bool(rest) and "回复" in first and first.endswith(("：", ":"))
+        wrapped = announced or answer.startswith((*captions, "{", '["'))
+        return Parsed(answer, tuple(_wrapping_problems(text) or [Problem("wrapping", 1)] * wrapped))

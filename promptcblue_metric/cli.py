@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import run
 from .errors import PromptCBLUEError
+from .parsing import Parser
+from .scoring import Counts, Protocol
+
+if TYPE_CHECKING:
+    from .records import Sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +35,21 @@ PredictionsFile = Annotated[
 SplitOption = Annotated[str, typer.Option(help="Split of the references, where they are a dataset.")]
 
 
+ReferencesOption = Annotated[
+    str, typer.Option("--references", help="A JSON Lines file, a dataset folder, or a Hub id.")
+]
+ProtocolOption = Annotated[
+    Protocol, typer.Option(help="official: equal to the official scorer. paper: the paper's definitions at their word.")
+]
+ParserOption = Annotated[
+    Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
+]
+ResamplesOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
+
+
 class Missing(str, Enum):
     """What to do with references that have no prediction."""
 
@@ -39,37 +60,49 @@ class Missing(str, Enum):
 @app.command(epilog="Example: promptcblue-metric score predictions.jsonl --references promptcblue --split validation")
 def score(
     predictions: PredictionsFile,
-    references: Annotated[str, typer.Option(help="A JSON Lines file, a dataset folder, or a Hub id.")],
+    references: ReferencesOption,
     split: SplitOption = "test",
+    protocol: ProtocolOption = "official",
+    parser: ParserOption = "strict",
     missing: Annotated[
         Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")
     ] = Missing.stop,
+    resamples: ResamplesOption = 0,
+    seed: SeedOption = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
 ) -> None:
     """Score predictions against references and print the table of tasks, groups and the overall score."""
     from .evaluation import Evaluation
     from .files import write_json
-    from .predictions import match, read_predictions, read_references
+    from .predictions import match, read_references
     from .table import print_scores
 
-    rows = read_predictions(predictions)
-    pairs = list(match(rows, read_references(references, split), predictions))
-    absent = [sample for sample, prediction in pairs if prediction is None]
+    evaluation = Evaluation(parser=parser)
+    absent: list[Sample] = []
+    counts: dict[str, list[Counts]] = {}
+    for sample, prediction in match(predictions, read_references(references, split)):
+        if prediction is None:
+            absent.append(sample)
+        scored = evaluation.add(prediction.text if prediction else None, sample)
+        if resamples:
+            counts.setdefault(scored.task.name, []).append(scored.counts)
     if absent and missing is Missing.stop:
-        raise PromptCBLUEError(_missing_message(predictions, absent, len(pairs)))
-    evaluation = Evaluation()
-    for sample, prediction in pairs:
-        evaluation.add(prediction.text if prediction else None, sample)
-    result = evaluation.result()
-    print_scores(result)
+        raise PromptCBLUEError(_missing_message(predictions, absent, evaluation.samples))
+    result = evaluation.result(protocol)
+    between = None
+    if resamples:
+        from .resampling import intervals
+
+        between = intervals(counts, protocol, resamples, seed)
+    print_scores(result, between)
     if absent:
         typer.echo(f"{len(absent)} samples had no prediction and were counted as wrong")
     if json:
-        write_json(json, {**result, "missing_predictions": len(absent)})
+        write_json(json, {**result, "missing_predictions": len(absent), "intervals": between})
         typer.echo(f"wrote {json}")
 
 
-def _missing_message(path: Path, absent: list[Any], total: int) -> str:
+def _missing_message(path: Path, absent: Sequence[Mapping[str, Any]], total: int) -> str:
     named = ", ".join(f"{sample['sample_id']} of {sample['task_dataset']}" for sample in absent[:5])
     more = ", …" if len(absent) > 5 else ""
     return (
@@ -87,17 +120,108 @@ def parse(
         typer.Option(help="Gives task and choices where a row does not: a JSON Lines file, dataset folder or Hub id."),
     ] = None,
     split: SplitOption = "test",
+    parser: ParserOption = "strict",
 ) -> None:
-    """Parse predictions into structured answers, exactly as the official post-processor does."""
+    """Parse predictions into structured answers; the strict parser is exactly the official post-processor."""
     from .files import write_json
-    from .predictions import read_predictions, read_references
+    from .predictions import read_references
     from .structure import structured_answers
 
-    rows = read_predictions(predictions)
     samples = read_references(references, split) if references else None
-    answers, well_formed = structured_answers(rows, samples, predictions)
+    answers, well_formed = structured_answers(predictions, samples, parser)
     write_json(output, answers)
-    typer.echo(f"wrote {output}: {len(rows)} answers of {len(answers)} task(s), {well_formed} well-formed")
+    total = sum(map(len, answers.values()))
+    typer.echo(f"wrote {output}: {total} answers of {len(answers)} task(s), {well_formed} well-formed")
+
+
+@app.command(epilog="Example: promptcblue-metric compare base.jsonl tuned.jsonl --references promptcblue --split test")
+def compare(
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Two or more runs; the first is the baseline.")
+    ],
+    references: ReferencesOption,
+    split: SplitOption = "test",
+    protocol: ProtocolOption = "official",
+    parser: ParserOption = "strict",
+    common_only: Annotated[
+        bool, typer.Option("--common-only", help="Compare the samples all runs have, where they differ.")
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set the runs beside the published results; one run is enough.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of each test.")] = 1000,
+    seed: SeedOption = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the comparison, all digits, to this file.")] = None,
+) -> None:
+    """Say which differences between runs are established: paired bootstrap and approximate randomisation."""
+    from .comparison import common_samples, compare_runs, result_of, run_names, scored_run
+    from .comparison_table import print_comparisons, print_published
+    from .files import write_json
+    from .predictions import read_references
+
+    if len(predictions) < 2 and not published:
+        raise PromptCBLUEError("expected two or more runs to compare, or --published")
+    rows = list(read_references(references, split))
+    runs = {
+        name: scored_run(path, rows, parser) for name, path in zip(run_names(predictions), predictions, strict=True)
+    }
+    samples = common_samples(runs, common_only=common_only)
+    results = {name: result_of(scored, protocol, parser) for name, scored in samples.items()}
+    comparisons = compare_runs(samples, protocol, resamples, seed)
+    print_comparisons(comparisons, results, len(rows))
+    if published:
+        print_published(results)
+    if json:
+        write_json(json, {"results": results, "comparisons": [comparison.as_json() for comparison in comparisons]})
+        typer.echo(f"wrote {json}")
+
+
+@app.command(
+    epilog="Example: promptcblue-metric report predictions.jsonl --references promptcblue --split validation "
+    "--output report/"
+)
+def report(
+    predictions: PredictionsFile,
+    references: ReferencesOption,
+    output: Annotated[Path, typer.Option(help="Folder for index.html, report.md and report.json.")],
+    split: SplitOption = "test",
+    protocol: ProtocolOption = "official",
+    parser: ParserOption = "strict",
+    missing: Annotated[
+        Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")
+    ] = Missing.stop,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+) -> None:
+    """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
+    from .evaluation import Evaluation
+    from .predictions import match, read_references
+    from .report import build_report, check_output, require_libraries, show_progress, write_report
+
+    require_libraries()
+    check_output(output)
+    evaluation = Evaluation(parser=parser)
+    with show_progress() as progress:
+        progress("scores")
+        scored = [
+            evaluation.add(prediction.text if prediction else None, sample)
+            for sample, prediction in match(predictions, read_references(references, split))
+        ]
+        absent = [sample.reference for sample in scored if sample.prediction is None]
+        if absent and missing is Missing.stop:
+            raise PromptCBLUEError(_missing_message(predictions, absent, len(scored)))
+        values = build_report(
+            scored,
+            protocol,
+            parser,
+            resamples=resamples,
+            seed=seed,
+            predictions=str(predictions),
+            references=f"{references} ({split})" if not Path(references).is_file() else references,
+            progress=progress,
+        )
+        write_report(values, output, progress)
+    typer.echo(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']['score']:.4f}")
 
 
 @app.command(

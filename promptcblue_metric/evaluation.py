@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from .answers import Answer, Parsed
 from .errors import PromptCBLUEError
-from .scoring import Counts
-from .tasks import GROUPS, TASKS, get_task
+from .parsing import PARSERS, Parser, parse_answer
+from .scoring import PROTOCOLS, Counts, Protocol, add_counts
+from .tasks import GROUPS, TASKS, Task, get_task
 from .version import VERSION
 
-PROTOCOL, PARSER = "official", "strict"
+
+class ScoredSample(NamedTuple):
+    """One sample, read and counted.
+
+    Attributes:
+        task: the sample's task.
+        reference: its row of the dataset.
+        prediction: the model's output, or None where there is none.
+        parsed: what was read of it; None where there is none.
+        gold: the structured answer of the target.
+        counts: the sample's counts.
+    """
+
+    task: Task
+    reference: Mapping[str, Any]
+    prediction: str | None
+    parsed: Parsed | None
+    gold: Answer
+    counts: Counts
 
 
 class TaskResult(TypedDict):
@@ -44,23 +64,31 @@ class _Totals:
         self.samples = 0
         self.well_formed = 0
 
-    def add(self, counts: Counts) -> None:
-        for key, value in counts.items():
-            self.counts[key] = self.counts.get(key, 0) + value
+    def add(self, sample: ScoredSample) -> None:
+        add_counts(self.counts, sample.counts)
+        self.samples += 1
+        self.well_formed += sample.parsed is not None and sample.parsed.well_formed
 
 
 class Evaluation:
     """Scores predictions one by one, keeping sums only, so a run of any length takes constant memory.
 
+    The sums serve both protocols: they are read at the end, by `result`.
+
     Args:
         task: score this task alone and refuse rows of others; by default every task.
+        parser: how predictions are read; targets are always read as the official post-processor does.
+
+    Raises:
+        PromptCBLUEError: there is no such task or parser.
     """
 
-    def __init__(self, task: str | None = None) -> None:
+    def __init__(self, task: str | None = None, parser: Parser = "strict") -> None:
         self._only = get_task(task) if task else None
+        self._parser = _one_of(parser, PARSERS, "parser")
         self._totals: dict[str, _Totals] = {}
 
-    def add(self, prediction: str | None, reference: Mapping[str, Any]) -> None:
+    def add(self, prediction: str | None, reference: Mapping[str, Any]) -> ScoredSample:
         """Score one output against its dataset row (its target, task_dataset and answer_choices).
 
         A prediction of None was never made: it counts as wrong, and not as the label that the official
@@ -70,41 +98,43 @@ class Evaluation:
             PromptCBLUEError: the row is of another task or has no target.
         """
         task = get_task(reference["task_dataset"])
-        sample = f"sample '{reference.get('sample_id')}' of {task.name}"
+        name = f"sample '{reference.get('sample_id')}' of {task.name}"
         if self._only and task is not self._only:
-            raise PromptCBLUEError(f"{sample}: this metric was loaded for {self._only.name} alone")
-        target = reference["target"]
-        if not target:
+            raise PromptCBLUEError(f"{name}: this metric was loaded for {self._only.name} alone")
+        if not reference["target"]:
             raise PromptCBLUEError(
-                f"{sample} has no target to score against (official test targets are not public); "
+                f"{name} has no target to score against (official test targets are not public); "
                 "score on the validation split or hand the predictions in to the leaderboard"
             )
-        choices = task.choices(reference.get("answer_choices"))
-        gold = task.format.parse(target, choices).answer
-        totals = self._totals.setdefault(task.name, _Totals())
-        totals.samples += 1
-        if prediction is None:
-            totals.add(task.scorer.count_missing(gold))
-        else:
-            parsed = task.format.parse(prediction, choices)
-            totals.add(task.scorer.count(parsed.answer, gold))
-            totals.well_formed += parsed.well_formed
+        sample = _scored(task, prediction, reference, self._parser)
+        self.add_scored(sample)
+        return sample
 
-    def result(self) -> Result:
+    def add_scored(self, sample: ScoredSample) -> None:
+        """Add a sample that an evaluation with the same parser has scored before."""
+        self._totals.setdefault(sample.task.name, _Totals()).add(sample)
+
+    @property
+    def samples(self) -> int:
+        """How many samples were added."""
+        return sum(totals.samples for totals in self._totals.values())
+
+    def result(self, protocol: Protocol = "official") -> Result:
         """The scores of everything added so far.
 
         Raises:
-            PromptCBLUEError: nothing was added.
+            PromptCBLUEError: nothing was added, or there is no such protocol.
         """
+        _one_of(protocol, PROTOCOLS, "protocol")
         if not self._totals:
             raise PromptCBLUEError("there is nothing to score: no predictions were given")
-        tasks = {name: self._task_result(name) for name in TASKS if name in self._totals}
+        tasks = {name: self._task_result(name, protocol) for name in TASKS if name in self._totals}
         groups = {
             group: _mean([tasks[name]["score"] for name in tasks if TASKS[name].group == group])
             for group in GROUPS
             if any(TASKS[name].group == group for name in tasks)
         }
-        samples = sum(totals.samples for totals in self._totals.values())
+        samples = self.samples
         return {
             "overall": _mean([task["score"] for task in tasks.values()]),
             "groups": groups,
@@ -112,12 +142,12 @@ class Evaluation:
             "samples": samples,
             "well_formed": sum(totals.well_formed for totals in self._totals.values()) / samples,
             "missing_tasks": [name for name in TASKS if name not in tasks],
-            "signature": signature(list(tasks), samples),
+            "signature": signature(list(tasks), samples, protocol, self._parser),
         }
 
-    def _task_result(self, name: str) -> TaskResult:
+    def _task_result(self, name: str, protocol: Protocol) -> TaskResult:
         task, totals = TASKS[name], self._totals[name]
-        scores = task.scorer.score(totals.counts)
+        scores = task.scorer.score(totals.counts, protocol)
         return {
             "metric": task.metric,
             "score": scores[task.scorer.primary],
@@ -128,11 +158,26 @@ class Evaluation:
         }
 
 
-def signature(tasks: Sequence[str], samples: int) -> str:
+def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], parser: Parser) -> ScoredSample:
+    choices = task.choices(reference.get("answer_choices"))
+    gold = task.format.parse(reference["target"], choices).answer
+    if prediction is None:
+        return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold))
+    parsed = parse_answer(task.format, prediction, choices, parser)
+    return ScoredSample(task, reference, prediction, parsed, gold, task.scorer.count(parsed.answer, gold))
+
+
+def signature(tasks: Sequence[str], samples: int, protocol: Protocol, parser: Parser) -> str:
     """What has to be the same for two scores to be comparable, in one line."""
     scored = "all" if len(tasks) == len(TASKS) else "+".join(tasks)
-    return f"promptcblue|tasks:{scored}|samples:{samples}|protocol:{PROTOCOL}|parser:{PARSER}|version:{VERSION}"
+    return f"promptcblue|tasks:{scored}|samples:{samples}|protocol:{protocol}|parser:{parser}|version:{VERSION}"
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _one_of(value: str, known: Sequence[Any], what: str) -> Any:
+    if value not in known:
+        raise PromptCBLUEError(f"unknown {what} '{value}'; expected one of {', '.join(known)}")
+    return value

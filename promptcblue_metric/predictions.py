@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .errors import PromptCBLUEError, RowError, UnknownTaskError
-from .records import Sample, read_json_lines, sample_from_row
+from .records import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
 from .tasks import get_task
 
 #: How many bad rows a message lists before it only counts them.
@@ -49,27 +50,26 @@ class BadRows:
     def stop_if_any(self, remedy: str) -> None:
         """Raise `PromptCBLUEError` that lists what was collected and says how to go on."""
         if self.errors:
-            listed = [str(error) for error in self.errors[:LISTED]]
+            listed = [str(error) for error in sorted(self.errors, key=lambda error: error.line)[:LISTED]]
             if len(self.errors) > LISTED:
                 listed.append(f"… and {len(self.errors) - LISTED} more")
             raise PromptCBLUEError("\n".join([f"{len(self.errors)} bad row(s); {remedy}", *listed]))
 
 
-def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read a predictions file: rows with ``sample_id`` and ``prediction``, or the official form, whose output
-    stands in ``target``. ``task_dataset`` and ``answer_choices`` are read where a row has them.
+def read_predictions(path: str | Path) -> Iterator[Prediction]:
+    """The rows of a predictions file: ``sample_id`` and ``prediction``, or the official form, whose output stands in
+    ``target``. ``task_dataset`` and ``answer_choices`` are read where a row has them.
 
     Raises:
-        PromptCBLUEError: lists every row that cannot be used.
+        PromptCBLUEError: at the end, lists every row that cannot be used.
     """
-    bad, predictions = BadRows(), []
+    bad = BadRows()
     for line, row in read_json_lines(path, bad.add):
         try:
-            predictions.append(_prediction_from_row(row, path, line))
+            yield _prediction_from_row(row, path, line)
         except RowError as error:
             bad.add(error)
     bad.stop_if_any("mend the predictions file, or predict again")
-    return predictions
 
 
 def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Prediction:
@@ -89,71 +89,131 @@ def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Pr
     return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line)
 
 
-def read_references(source: str, split: str) -> list[Sample]:
-    """The reference rows of a JSON Lines file, or of one split of a dataset folder or Hub dataset.
+def read_references(source: str, split: str) -> Iterator[Sample]:
+    """The reference rows of a JSON Lines file, or of one split of a dataset folder or Hub dataset, one by one.
 
     Raises:
-        PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed).
+        PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed, at the end).
     """
     if not Path(source).is_file():
-        return _load_dataset(source, split)
-    bad, samples = BadRows(), []
+        yield from load_split(source, split)
+        return
+    bad = BadRows()
     for line, row in read_json_lines(source, bad.add):
         try:
-            samples.append(sample_from_row(row, source, line))
+            yield _reference(row, source, line)
         except RowError as error:
             bad.add(error)
     bad.stop_if_any("mend the references file")
-    return samples
 
 
-def _load_dataset(source: str, split: str) -> list[Sample]:
+def _reference(row: dict[str, Any], source: str, line: int) -> Sample:
+    """A reference row, with the name of its prompt template (no field of the benchmark) where the file has it."""
+    sample = sample_from_row(row, source, line)
+    template = row.get("template")
+    return cast(Sample, {**sample, "template": template}) if isinstance(template, str) else sample
+
+
+def load_split(source: str, split: str, config: str = "all") -> Iterator[Sample]:
+    """The rows of one split of a dataset folder or of a dataset of the Hub.
+
+    Raises:
+        PromptCBLUEError: it cannot be loaded.
+    """
+    from datasets import load_dataset
+
     try:
-        from datasets import load_dataset
-
-        rows = load_dataset(source, "all", split={"dev": "validation"}.get(split, split))
+        rows = load_dataset(source, config, split={"dev": "validation"}.get(split, split))
     except Exception as error:
         # datasets raises many types here, from ValueError for a split to client errors of the Hub.
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise PromptCBLUEError(
-            f"references '{source}' (split '{split}') cannot be loaded; expected a JSON Lines file, a dataset "
-            f"folder as `promptcblue-dataset import` writes it, or a Hub id: {type(error).__name__}: {error}"
+            f"{source}: no such file, and its config '{config}', split '{split}', cannot be loaded as a dataset "
+            f"folder (as `promptcblue-dataset import` writes it) or a dataset of the Hub: {reason}"
         ) from error
-    return [sample_from_row(row, f"{source}[{split}]", line) for line, row in enumerate(rows, 1)]
+    for line, row in enumerate(rows, 1):
+        yield _reference(row, f"{source}/{config}/{split}", line)
+
+
+class _Index:
+    """Where each prediction of a file stands, so that a file of any length is matched in any order in little memory."""
+
+    def __init__(self, path: str | Path, bad: BadRows) -> None:
+        self._path = path
+        self._lines, self._offsets = array("L"), array("Q")
+        #: Row number by sample id, for each task, and for the rows that do not name theirs (None).
+        self._rows: dict[str | None, dict[str, int]] = {}
+        self._stream = seekable_lines(path)
+        for line, offset, content in self._stream:
+            try:
+                self._add(_prediction_from_row(parse_json_line(content, path, line), path, line), offset, bad)
+            except RowError as error:
+                bad.add(error)
+        #: The task whose reference has taken each row.
+        self._taken_by: list[str | None] = [None] * len(self._lines)
+
+    def _add(self, prediction: Prediction, offset: int, bad: BadRows) -> None:
+        rows = self._rows.setdefault(prediction.task, {})
+        first = rows.setdefault(prediction.sample_id, len(self._lines))
+        if first < len(self._lines):
+            of_task = f" of {prediction.task}" if prediction.task else ""
+            message = f"'{prediction.sample_id}'{of_task} was already predicted on line {self._lines[first]}"
+            bad.add(RowError(str(self._path), prediction.line, "sample_id", message))
+            return
+        self._lines.append(prediction.line)
+        self._offsets.append(offset)
+
+    def take(self, sample: Sample, bad: BadRows) -> Prediction | None:
+        """The prediction for a reference, or None; says what is wrong if another reference has taken it."""
+        task, sample_id = sample["task_dataset"], sample["sample_id"]
+        found = [rows[sample_id] for rows in map(self._rows.get, (task, None)) if rows and sample_id in rows]
+        if not found:
+            return None
+        number, *doubled = found
+        line = self._lines[number]
+        if doubled:
+            message = f"'{sample_id}' of {task} was already predicted on line {line}"
+            bad.add(RowError(str(self._path), self._lines[doubled[0]], "sample_id", message))
+            self._taken_by[doubled[0]] = task
+        if (other := self._taken_by[number]) == task:
+            raise PromptCBLUEError(f"the references hold '{sample_id}' of {task} twice; ids must be unique in a task")
+        if other is not None:
+            message = f"'{sample_id}' is an id in {other} and {task}; say which in 'task_dataset'"
+            bad.add(RowError(str(self._path), line, "sample_id", message))
+        self._taken_by[number] = task
+        row = parse_json_line(self._stream.line_at(self._offsets[number]), self._path, line)
+        return _prediction_from_row(row, self._path, line)
+
+    def untaken(self) -> Iterable[RowError]:
+        """The predictions that answer no reference."""
+        for task, rows in self._rows.items():
+            for sample_id, number in rows.items():
+                if self._taken_by[number] is None:
+                    of_task = f" of {task}" if task else ""
+                    message = f"'{sample_id}'{of_task} is not among the references"
+                    yield RowError(str(self._path), self._lines[number], "sample_id", message)
 
 
 def match(
-    predictions: Iterable[Prediction], references: Sequence[Sample], path: str | Path
+    path: str | Path,
+    references: Iterable[Sample],
+    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
 ) -> Iterator[tuple[Sample, Prediction | None]]:
     """Pair every reference, in order, with its prediction, or with None where there is none.
 
+    Args:
+        path: the predictions file. It is read twice, and its texts are not kept.
+        references: the rows to pair, read once.
+        progress: wraps the references, to show how far the work is.
+
     Raises:
-        PromptCBLUEError: lists every prediction that is doubled, unknown to the references, or that fits
-            several of them, and every reference that is doubled.
+        PromptCBLUEError: a reference is doubled; or, at the end, lists every prediction that cannot be read, is
+            doubled, is unknown to the references, or fits several of them.
     """
     bad = BadRows()
-    tasks_by_id: dict[str, list[str]] = {}
-    for number, sample in enumerate(references, 1):
-        tasks = tasks_by_id.setdefault(sample["sample_id"], [])
-        if sample["task_dataset"] in tasks:
-            message = f"reference {number} repeats '{sample['sample_id']}' of {sample['task_dataset']}"
-            raise PromptCBLUEError(f"{message}; every sample id must be unique within its task")
-        tasks.append(sample["task_dataset"])
-    found: dict[tuple[str, str], Prediction] = {}
-    for prediction in predictions:
-        tasks = [task for task in tasks_by_id.get(prediction.sample_id, []) if prediction.task in (None, task)]
-        if len(tasks) != 1:
-            of_task = f" of {prediction.task}" if prediction.task else ""
-            message = (
-                f"'{prediction.sample_id}' is an id in {', '.join(tasks)}; say which in 'task_dataset'"
-                if tasks
-                else f"'{prediction.sample_id}'{of_task} is not among the references"
-            )
-            bad.add(RowError(str(path), prediction.line, "sample_id", message))
-            continue
-        first = found.setdefault((tasks[0], prediction.sample_id), prediction)
-        if first is not prediction:
-            message = f"'{prediction.sample_id}' of {tasks[0]} was already predicted on line {first.line}"
-            bad.add(RowError(str(path), prediction.line, "sample_id", message))
+    index = _Index(path, bad)
+    bad.stop_if_any("mend the predictions file, or predict again")
+    for sample in progress(references):
+        yield sample, index.take(sample, bad)
+    bad.errors.extend(index.untaken())
     bad.stop_if_any("the predictions do not fit the references")
-    for sample in references:
-        yield sample, found.get((sample["task_dataset"], sample["sample_id"]))

@@ -6,8 +6,14 @@ As in `promptcblue_metric`, every sibling has to be imported here for the Hub to
 from .answers import Answer
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation
+from .lenient import parse_lenient
+from .lenient_choices import Statuses
+from .lenient_lists import Entities
+from .lenient_reader import Reader
+from .parsing import Parser
 from .promptcblue_metric import PromptCBLUE
 from .rouge import rouge_scores
-from .scoring import Scorer
+from .scoring import Protocol
 from .tasks import TASKS
+from .unwrap import words
 from .version import VERSION

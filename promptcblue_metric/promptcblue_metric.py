@@ -4,15 +4,23 @@ The Hub copies to the user's cache only the modules that this file imports itsel
 every sibling that the metric needs is imported here, those too that only other siblings use.
 """
 
+from typing import Any
+
 import datasets
 import evaluate
 
 from .answers import Answer
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation
+from .lenient import parse_lenient
+from .lenient_choices import Statuses
+from .lenient_lists import Entities
+from .lenient_reader import Reader
+from .parsing import Parser
 from .rouge import rouge_scores
-from .scoring import Scorer
+from .scoring import Protocol
 from .tasks import TASKS
+from .unwrap import words
 from .version import VERSION
 
 _DESCRIPTION = """\
@@ -26,6 +34,8 @@ Args:
     predictions: list of str, the model's outputs as they are.
     references: list of dicts, the rows of the dataset as they are, in the same order, with the fields input,
         target, answer_choices, sample_id, task_type and task_dataset. `references=dataset` works too.
+    protocol: "official" (the default) equals the official scorer; "paper" is the paper's definitions at their word.
+    parser: "strict" (the default) reads what the official scorer reads; "lenient" what a reader would understand.
 Returns:
     With a config name, that task's precision, recall and f1 (or rouge1, rouge2 and rougeL), samples,
     well_formed (the share of outputs in the expected form) and signature. Without one, `overall`, `groups`
@@ -75,14 +85,20 @@ class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
             reference_urls=["https://arxiv.org/abs/2310.14151"],
         )
 
-    def _evaluation(self) -> Evaluation:
-        return Evaluation(None if self.config_name in _EVERY_TASK else self.config_name)
+    def _evaluation(self, parser: Parser = "strict") -> Evaluation:
+        return Evaluation(None if self.config_name in _EVERY_TASK else self.config_name, parser)
 
-    def _compute(self, predictions: list[str], references: list[dict]) -> dict:  # type: ignore[type-arg]
-        evaluation = self._evaluation()
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[dict[str, Any]],
+        protocol: Protocol = "official",
+        parser: Parser = "strict",
+    ) -> dict[str, Any]:
+        evaluation = self._evaluation(parser)
         for prediction, reference in zip(predictions, references, strict=True):
             evaluation.add(prediction, reference)
-        result = evaluation.result()
+        result = evaluation.result(protocol)
         if self.config_name in _EVERY_TASK:
             return {**result}
         (task,) = result["tasks"].values()

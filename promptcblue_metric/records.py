@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn, TypedDict, cast
 
 from .errors import PromptCBLUEError, RowError, UnknownTaskError
@@ -43,6 +47,65 @@ def open_binary(path: Path) -> BinaryIO:
     return stream
 
 
+class seekable_lines:  # noqa: N801 - used as a function
+    """Iterate over the lines of a file (gzipped or not) that are not blank, as ``(line number, offset, bytes)``.
+
+    `line_at` reads one of them again. Line numbers start at 1.
+
+    Raises:
+        PromptCBLUEError: the file cannot be opened or read to its end.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        stream = open_binary(Path(path))
+        if isinstance(stream, gzip.GzipFile):
+            # A compressed file cannot be read at any place in reasonable time.
+            with stream, _readable(path):
+                unpacked = cast(BinaryIO, TemporaryFile())  # noqa: SIM115 - lives as long as this object
+                shutil.copyfileobj(stream, unpacked)
+            stream = unpacked
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        self._stream.seek(0)
+        offset = 0
+        with _readable(self._path):
+            for number, line in enumerate(self._stream, 1):
+                if line.strip():
+                    yield number, offset, line
+                offset += len(line)
+
+    def line_at(self, offset: int) -> bytes:
+        """The line that starts at ``offset``."""
+        self._stream.seek(offset)
+        return self._stream.readline()
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn a failure to read into an error that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise PromptCBLUEError(f"{path}: cannot be read to its end: {error}") from error
+
+
+def parse_json_line(content: bytes, path: str | Path, line: int) -> dict[str, Any]:
+    """The object on a line of a JSON Lines file.
+
+    Raises:
+        RowError: the line holds no JSON object in UTF-8.
+    """
+    try:
+        row = json.loads(content.decode("utf-8-sig" if line == 1 else "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RowError(str(path), line, None, f"expected one JSON object in UTF-8 a line: {error}") from error
+    if not isinstance(row, dict):
+        raise RowError(str(path), line, None, f"expected one JSON object a line, found a {type(row).__name__}")
+    return row
+
+
 def read_json_lines(
     path: str | Path, on_error: Callable[[RowError], object] = stop
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -51,27 +114,16 @@ def read_json_lines(
     Args:
         on_error: called with each line that holds no JSON object; reading goes on if it returns.
     """
-    with open_binary(Path(path)) as stream:
-        for number, line in enumerate(_lines(stream, path), 1):
-            if not line.strip():
+    with open_binary(Path(path)) as stream, _readable(path):
+        for number, content in enumerate(stream, 1):
+            if not content.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                on_error(RowError(str(path), number, None, f"expected one JSON object in UTF-8 a line: {error}"))
+                row = parse_json_line(content, path, number)
+            except RowError as error:
+                on_error(error)
                 continue
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                kind = type(row).__name__
-                on_error(RowError(str(path), number, None, f"expected one JSON object a line, found a {kind}"))
-
-
-def _lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
-    try:
-        yield from stream
-    except (OSError, EOFError) as error:
-        raise PromptCBLUEError(f"{path}: cannot be read to its end: {error}") from error
+            yield number, row
 
 
 def sample_from_row(row: Mapping[str, Any], path: str | Path, line: int) -> Sample:

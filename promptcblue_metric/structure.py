@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import RowError
-from .predictions import BadRows, Prediction, match
+from .parsing import Parser, parse_answer
+from .predictions import BadRows, match, read_predictions
 from .records import Sample
 from .tasks import get_task
 
 
 def structured_answers(
-    predictions: Sequence[Prediction], references: Sequence[Sample] | None, path: str | Path
+    path: str | Path, references: Iterable[Sample] | None, parser: Parser = "strict"
 ) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """Parse predictions, in their own order, under the task names that they write.
+    """Parse a predictions file, in its own order, under the task names that it writes.
 
     Args:
+        path: the predictions file.
         references: give task and answer choices where a prediction does not carry them, or None.
+        parser: how the predictions are read.
 
     Returns:
         the structured form, and how many predictions were well-formed.
@@ -26,11 +29,9 @@ def structured_answers(
     Raises:
         PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
     """
-    samples: dict[int, Sample] = {}
-    if references is not None:
-        samples = {found.line: sample for sample, found in match(predictions, references, path) if found}
+    samples = {} if references is None else {p.line: s for s, p in match(path, references) if p is not None}
     bad, answers, well_formed = BadRows(), dict[str, list[dict[str, Any]]](), 0
-    for prediction in predictions:
+    for prediction in read_predictions(path):
         sample = samples.get(prediction.line)
         name = prediction.task or (sample and sample["task_dataset"])
         choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
@@ -39,7 +40,7 @@ def structured_answers(
             bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue
         task = get_task(name)
-        parsed = task.format.parse(prediction.text, task.choices(choices))
+        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser)
         row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
         answers.setdefault(prediction.written_task or name, []).append(row)
         well_formed += parsed.well_formed

@@ -2,60 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from .evaluation import Result
-from .tasks import GROUPS, TASKS
+from .tasks import TASKS
+
+if TYPE_CHECKING:
+    from .resampling import Interval
 
 #: Three columns hold whichever scores a task has.
 _SCORE_COLUMNS = (("precision", "rouge1"), ("recall", "rouge2"), ("f1", "rougeL"))
 
 
-def score_table(result: Result) -> Table:
-    """Scores of every task by group, with the group means and the overall score, in 0..1."""
+def score_table(result: Result, intervals: Mapping[str, Interval] | None = None) -> Table:
+    """Scores of every task by group, with the group means and the overall score, in 0..1.
+
+    Args:
+        intervals: 95% intervals by task, group and ``overall``; without them the table has no such column.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("task", "metric"):
         table.add_column(title, no_wrap=True)
-    for title in ("P / R-1", "R / R-2", "F1 / R-L", "score", "samples", "well-formed"):
+    for title in ("P / R-1", "R / R-2", "F1 / R-L", "score"):
         table.add_column(title, justify="right", no_wrap=True)
-    for group in GROUPS:
-        if group in result["groups"]:
-            _add_group(table, result, group)
+    if intervals:
+        table.add_column("95% interval", justify="right", no_wrap=True)
+    for title in ("samples", "well-formed"):
+        table.add_column(title, justify="right", no_wrap=True)
+
+    def score(name: str, value: float) -> list[str]:
+        between = intervals[name] if intervals else None
+        return [number(value)] + ([f"{number(between.low)} … {number(between.high)}"] if between else [])
+
+    for group, mean in result["groups"].items():
+        for name, task in result["tasks"].items():
+            if TASKS[name].group == group:
+                counted = [str(task["samples"]), _share(task["well_formed"])]
+                table.add_row(name, task["metric"], *_three(task["scores"]), *score(name, task["score"]), *counted)
+        table.add_row(group, "mean", "", "", "", *score(group, mean), "", "", style="dim", end_section=True)
     scored = len(result["tasks"])
     title = "overall" if scored == len(TASKS) else f"mean of {scored} of {len(TASKS)} tasks"
-    table.add_row(
-        title, "", "", "", "", _number(result["overall"]), str(result["samples"]), _share(result), style="bold"
-    )
+    counted = [str(result["samples"]), _share(result["well_formed"])]
+    table.add_row(title, "", "", "", "", *score("overall", result["overall"]), *counted, style="bold")
     return table
 
 
-def _add_group(table: Table, result: Result, group: str) -> None:
-    names = [name for name in result["tasks"] if TASKS[name].group == group]
-    for name in names:
-        task = result["tasks"][name]
-        scores = [_number(task["scores"][f1 if f1 in task["scores"] else rouge]) for f1, rouge in _SCORE_COLUMNS]
-        row = [name, task["metric"], *scores, _number(task["score"]), str(task["samples"]), _share(task)]
-        table.add_row(*row)
-    table.add_row(group, "mean", "", "", "", _number(result["groups"][group]), "", "", style="dim", end_section=True)
+def _three(scores: Mapping[str, float]) -> list[str]:
+    return [number(scores[f1 if f1 in scores else rouge]) for f1, rouge in _SCORE_COLUMNS]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A score for a table."""
     return f"{value:.4f}"
 
 
-def _share(counted: Result | object) -> str:
-    return f"{counted['well_formed']:.1%}"  # type: ignore[index]
+def _share(value: float) -> str:
+    return f"{value:.1%}"
 
 
-def print_scores(result: Result, console: Console | None = None) -> None:
-    """Print the table, what is missing, and the signature."""
+def make_console(console: Console | None = None) -> Console:
+    """A console that fits its terminal, and is wide enough for any table where there is none."""
     console = console or Console()
-    if not console.is_terminal:
-        # A pipe or a file has no width to fit into.
-        console = Console(width=120, file=console.file)
-    console.print(score_table(result))
+    # A pipe or a file has no width to fit into.
+    return console if console.is_terminal else Console(width=200, file=console.file)
+
+
+def print_scores(
+    result: Result, intervals: Mapping[str, Interval] | None = None, console: Console | None = None
+) -> None:
+    """Print the table, what is missing, and the signature."""
+    console = make_console(console)
+    console.print(score_table(result, intervals))
     if result["missing_tasks"]:
         console.print(f"not in the references: {', '.join(result['missing_tasks'])}", markup=False)
     console.print(f"signature: {result['signature']}", markup=False, soft_wrap=True, highlight=False)

@@ -181,7 +181,7 @@ def _label_task(
         group,
         metric="macro-F1" if macro else "micro-F1",
         format=Label(NONE_OF_THESE if NONE_OF_THESE in labels else None, synonyms or {}),
-        scorer=LabelF1("macro" if macro else "weighted", default=labels[0]),
+        scorer=LabelF1("macro" if macro else "weighted", labels),
         labels=labels,
         sizes=sizes,
         aliases=aliases,

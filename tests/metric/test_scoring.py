@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from promptcblue_metric import Evaluation, PromptCBLUEError
 from promptcblue_metric.answers import Answer
-from promptcblue_metric.scoring import Counts, LabelF1, MeanRouge, Scorer, SetF1
+from promptcblue_metric.scoring import Counts, LabelF1, MeanRouge, Protocol, Scorer, SetF1, sum_counts
 
 from ..conftest import SampleRows
 
@@ -21,18 +21,14 @@ LABEL = st.sampled_from("甲乙丙丁")
 
 
 def total(scorer: Scorer, pairs: Sequence[tuple[Answer, Answer]]) -> Counts:
-    summed: Counter[object] = Counter()
-    for prediction, gold in pairs:
-        for key, value in scorer.count(prediction, gold).items():
-            summed[key] += value  # type: ignore[assignment]
-    return summed
+    return sum_counts([scorer.count(prediction, gold) for prediction, gold in pairs])
 
 
 @pytest.mark.parametrize("average", ["macro", "weighted"])
 @given(pairs=st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=30))
 @settings(deadline=None)
 def test_label_scores_equal_scikit_learns(average: Literal["macro", "weighted"], pairs: list[tuple[str, str]]) -> None:
-    scorer = LabelF1(average, default="甲")
+    scorer = LabelF1(average, labels=("甲", "乙", "丙"))
     predicted, gold = zip(*pairs, strict=True)
     expected = precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)[:3]
     assert list(scorer.score(total(scorer, pairs)).values()) == pytest.approx(list(expected), abs=1e-12)
@@ -112,3 +108,39 @@ def test_every_sample_target_scores_one_against_itself(sample_rows: SampleRows) 
     assert not result["missing_tasks"]
     assert result["well_formed"] == 1.0
     assert all(task["score"] == pytest.approx(1.0, abs=1e-6) for task in result["tasks"].values())
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted"])
+@given(pairs=st.lists(st.tuples(LABEL | st.just(""), st.sampled_from("甲乙丙")), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_the_papers_label_scores_take_other_outputs_as_misses(
+    average: Literal["macro", "weighted"], pairs: list[tuple[str, str]]
+) -> None:
+    labels = ("甲", "乙", "丙")
+    scorer = LabelF1(average, labels)
+    predicted, gold = zip(*pairs, strict=True)
+    seen = sorted({label for pair in pairs for label in pair if label in labels})
+    expected = precision_recall_fscore_support(
+        gold, predicted, labels=seen, average={"macro": "macro", "weighted": "micro"}[average], zero_division=0
+    )[:3]
+    scores = scorer.score(total(scorer, pairs), "paper")
+    assert list(scores.values()) == pytest.approx(list(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ["official", "paper"])
+@given(
+    runs=st.lists(
+        st.lists(st.tuples(LABEL | st.just(""), st.sampled_from("甲乙丙")), min_size=1, max_size=9),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(deadline=None)
+def test_many_sums_score_as_each_alone(protocol: Protocol, runs: list[list[tuple[str, str]]]) -> None:
+    for scorer in (LabelF1("macro", ("甲", "乙", "丙")), LabelF1("weighted", ("甲", "乙", "丙"))):
+        sums = [total(scorer, pairs) for pairs in runs]
+        keys = {key for totals in sums for key in totals}
+        together = scorer.score({key: np.array([float(s.get(key, 0)) for s in sums]) for key in keys}, protocol)
+        for name, values in together.items():
+            alone = [scorer.score(totals, protocol)[name] for totals in sums]
+            assert list(np.broadcast_to(values, len(runs))) == pytest.approx(alone, abs=1e-12)

@@ -1,0 +1,272 @@
+"""The lenient parser: a corpus of outputs with the answers a reader would take from them, and what always holds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptcblue_metric import TASKS, SeparatorError
+from promptcblue_metric.answers import Parsed
+from promptcblue_metric.lenient import parse_lenient, well_formedness
+
+from .test_answers import HOSTILE, chosen
+
+STATES = {"well-formed", "repaired", "unreadable", "empty", "truncated"}
+#: A task of each answer format, with choices.
+FORMATS: dict[str, Sequence[str]] = {
+    "CMeEE-V2": TASKS["CMeEE-V2"].labels,
+    "CMeIE": ("病因", "药物治疗"),
+    "CHIP-CDEE": (),
+    "CHIP-CDN": ("肺炎", "骨折，开放性"),
+    "KUAKE-QQR": TASKS["KUAKE-QQR"].labels,
+    "CHIP-MDCFNPC": TASKS["CHIP-MDCFNPC"].labels,
+    "IMCS-V2-MRG": (),
+    "MedDG": (),
+}
+ROWS: list[dict[str, Any]] = [
+    {**json.loads(line), "place": f"{path.stem}:{number}"}
+    for path in sorted((Path(__file__).parent / "lenient_corpus").glob("*.jsonl"))
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+]
+
+
+def read(task: str, text: str, choices: Sequence[str]) -> Parsed:
+    return parse_lenient(TASKS[task].format, text, choices)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["place"] for row in ROWS])
+def test_corpus(row: dict[str, Any]) -> None:
+    parsed = read(row["task"], row["output"], row["choices"])
+    assert parsed.answer == row["answer"], (parsed.problems, parsed.repairs)
+    assert well_formedness(parsed) == row["state"], (parsed.problems, parsed.repairs)
+
+
+def test_the_corpus_covers_every_task_and_what_can_become_of_an_output() -> None:
+    tasks = Counter(row["task"] for row in ROWS)
+    assert set(tasks) == set(TASKS)
+    assert min(tasks.values()) >= 20
+    assert len(ROWS) >= 320
+    assert {row["state"] for row in ROWS} == STATES
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_well_formed_output_gives_the_same_answer_under_both_parsers(task: str, data: st.DataObject) -> None:
+    answer, choices = data.draw(chosen(task))
+    text = TASKS[task].format.render(answer, choices)
+    strict = TASKS[task].format.parse(text, choices)
+    if strict.well_formed:
+        assert read(task, text, choices) == strict
+        assert well_formedness(strict) == "well-formed"
+
+
+#: Pieces that models put into outputs, in every order.
+PIECES = r"""
+疾病 疾病实体： 药物实体: 肺炎 哮喘 无 ， 、 ； 。 , : - 1. ** ``` ```json ` # | |---|---| <think> </think>
+{"疾病":["肺炎"]} {" [ ] } " “ ” （ ） ( ) 头实体为 尾实体为 具有病因关系的头尾实体对如下： 病因 主体词：
+发生状态：否定 描述词： 解剖部位： 主诉： 建议：
+现病史 咳嗽：患有该症状 没有患有该症状 阳性 答案： A 选项B ① 2 是的 不是 相关 不相关 完全 匹配 抱歉 没有 实体 希望有帮助
+医生： 患者： 上述句子中的实体包含： 等 \boxed{A}
+"""
+SPACES = (" ", "\n", "\r\n", "\n\n", "\t")
+OUTPUTS = HOSTILE | st.lists(st.sampled_from([*PIECES.split(), *SPACES * 3]), max_size=25).map("".join)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(text=OUTPUTS, choices=st.lists(st.sampled_from(["疾病", "病因", "", "A", "相关", "不相关", "肺炎"]), max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_no_string_makes_the_parser_raise_and_nothing_is_mended_in_silence(
+    task: str, text: str, choices: list[str]
+) -> None:
+    strict, parsed = TASKS[task].format.parse(text, choices), read(task, text, choices)
+    assert well_formedness(parsed) in STATES
+    assert parsed.well_formed == strict.well_formed
+    assert (well_formedness(parsed) == "well-formed") == strict.well_formed
+    if not text.strip():
+        assert well_formedness(parsed) == "empty"
+    if well_formedness(parsed) in ("unreadable", "empty"):
+        assert not parsed.answer
+
+
+def squeezed(text: str) -> str:
+    """``text`` without what the parser may take out of the middle of a word."""
+    return "".join(text.replace("*", "").replace("`", "").split())
+
+
+@pytest.mark.parametrize("task", FORMATS)
+@given(text=OUTPUTS.filter(lambda text: not set(text) & set("<\\~\ufeff\u200b\u200c\u200d\u2060")))
+@settings(max_examples=200, deadline=None)
+def test_nothing_is_invented(task: str, text: str) -> None:
+    parsed = read(task, text, FORMATS[task])
+    said = squeezed(text)
+    # A label or status may be given by its place or another name; an entity, a term and a text may not.
+    free = {"type", "predicate", "attr"}
+
+    def parts(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [part for key, inner in value.items() if key not in free for part in parts(inner)]
+        return [part for item in value for part in parts(item)] if isinstance(value, list) else value.split()
+
+    if task != "KUAKE-QQR":
+        assert all(squeezed(part) in said for part in parts(parsed.answer)), parsed
+    elif parsed.answer and not {"option letter", "paper dialect"} & set(parsed.repairs):
+        assert parsed.answer in said
+
+
+WRAPS: dict[str, Callable[[str], str]] = {
+    "line endings": lambda text: text.replace("\n", "\r\n") + "\r\n",
+    "code fence": lambda text: f"```\n{text}\n```",
+    "thinking removed": lambda text: f"<think>\n主诉：先想一想，疾病实体：肺炎？\n</think>\n\n{text}",
+    "white space": lambda text: "\n\n" + "\n\n".join(f"  {line}  " for line in text.split("\n")) + "\n",
+    "markdown": lambda text: "\n".join(f"**{line}**" if line else line for line in text.split("\n")),
+    "invisible characters": lambda text: "\ufeff" + text,
+}
+RENDERED = []
+for _row in ROWS:
+    try:
+        _text = TASKS[_row["task"]].format.render(_row["answer"], _row["choices"])
+    except SeparatorError:
+        continue
+    if TASKS[_row["task"]].format.parse(_text, _row["choices"]) == (_row["answer"], (), ()):
+        RENDERED.append((_row["task"], _text, _row["choices"], _row["answer"]))
+
+
+@pytest.mark.parametrize("kind", WRAPS)
+def test_what_is_put_around_an_answer_does_not_change_it(kind: str) -> None:
+    assert len({task for task, _, _, _ in RENDERED}) == len(TASKS)
+    for task, text, choices, answer in RENDERED:
+        wrapped = WRAPS[kind](text)
+        parsed = read(task, wrapped, choices)
+        # White space and line endings are free text's own, and so the strict parser leaves them.
+        if not (task == "MedDG" and TASKS[task].format.parse(wrapped).well_formed):
+            assert parsed.answer == answer, (task, wrapped, parsed)
+            assert parsed.well_formed or kind in parsed.repairs, (task, wrapped, parsed)
+
+
+def test_reading_an_answer_again_once_it_is_written_in_the_dialect_changes_nothing() -> None:
+    for task, text, choices, answer in RENDERED:
+        assert read(task, text, choices) == (answer, (), ())
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "choices"),
+    [
+        ("CMeEE-V2", "上述句子中的实体包含：\n疾病实体：无", ["疾病"]),
+        (
+            "CHIP-CDEE",
+            "上述句子中的临床发现事件如下：\n主体词：咳嗽；发生状态：否定；描述词：无；解剖部位：",
+            [],
+        ),
+    ],
+)
+def test_the_strict_parser_keeps_an_empty_marker_as_the_official_one_does_but_says_so(
+    task: str, text: str, choices: list[str]
+) -> None:
+    strict = TASKS[task].format.parse(text, choices)
+    assert "无" in json.dumps(strict.answer, ensure_ascii=False)
+    assert [problem.kind for problem in strict.problems] == ["empty marker"]
+    lenient = read(task, text, choices)
+    assert "无" not in json.dumps(lenient.answer, ensure_ascii=False)
+    assert "empty marker" in lenient.repairs
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "choices", "kind"),
+    [
+        ("CMeEE-V2", "疾病实体：肺炎\n手术实体：切除", ["疾病"], "unreadable line"),
+        ("CMeEE-V2", "今天天气不错", ["疾病"], "nothing readable"),
+        ("CMeIE", "具有预后关系的头尾实体对如下：头实体为甲，尾实体为乙。", ["病因"], "unknown relation"),
+        ("CHIP-CDEE", "主体词：咳嗽；发生状态：常有；描述词：；解剖部位：", [], "unknown status"),
+        ("CHIP-CDN", "肺炎，自造的词", ["肺炎"], "unknown term"),
+        ("KUAKE-IR", "相关还是不相关", ["相关", "不相关"], "ambiguous label"),
+        ("IMCS-V2-SR", "发热：也许\n咳嗽：患有该症状", ["患有该症状"], "unknown status"),
+        ("MedDG", "<think>想", [], "truncated"),
+    ],
+)
+def test_what_could_not_be_read_is_named(task: str, text: str, choices: Sequence[str], kind: str) -> None:
+    assert kind in [problem.kind for problem in read(task, text, choices).problems]
+
+
+HOSTILE_UNITS = [
+    *('{"a":', "[[[", '{"[[[`', '{"a":"b",', '\\"', "{'", ",  ", "|", "| a | b |\n", "|---|\n"),
+    *(
+        "<think>",
+        "</think>",
+        "<think>x</think>",
+        "**",
+        "`",
+        "```",
+        "```\n",
+        "#",
+        ">",
+        "- ",
+        "1. ",
+        "\\boxed{",
+        "<answer>",
+    ),
+    *("A", "1", " ", "\n", "\r", "，", "、", "：", ":", "(", "（", "“", "不", "是", "无\n", "等", "\u0301"),
+    *(
+        "疾病实体：，",
+        "疾病：疾病（疾病），",
+        "实体：疾病，类型：",
+        "头实体",
+        "头实体为甲，尾实体为乙。",
+        "((甲，病因，乙)",
+        "具有",
+        "句子中",
+    ),
+    *(
+        "具有病因关系的头尾实体对如下：",
+        "主体词：甲；",
+        "主诉：",
+        "阳性",
+        "咳嗽：阳性\n",
+        "答案：\n",
+        "肺炎和",
+        "完全一致",
+        "没有实体",
+    ),
+]
+
+
+@pytest.mark.parametrize("task", FORMATS)
+def test_time_is_linear(task: str) -> None:
+    def seconds(unit: str, size: int) -> float:
+        start = time.process_time()
+        read(task, unit * (size // len(unit)), FORMATS[task])
+        return time.process_time() - start
+
+    for unit in HOSTILE_UNITS:
+        small, large = min(seconds(unit, 4_000) for _ in range(2)), seconds(unit, 32_000)
+        # Eight times the text: quadratic reading would take sixty-four times as long.
+        assert large < 24 * small + 0.2, unit
+
+
+@pytest.mark.parametrize("task", FORMATS)
+@pytest.mark.parametrize(
+    "unit", ['{"[[[`', "|", "<think>", "**", "A", "7", "无\n", "头实体为甲，尾实体为乙。", '\\"', "疾病"]
+)
+def test_a_megabyte_takes_a_moment(task: str, unit: str) -> None:
+    start = time.process_time()
+    read(task, unit * (1_000_000 // len(unit)), FORMATS[task])
+    # About two seconds for the worst, half of it the strict parser; quadratic reading would take minutes.
+    assert time.process_time() - start < 15
+
+
+def test_deep_json_is_read_as_far_as_it_goes() -> None:
+    for text in (
+        "[" * 100_000,
+        '{"疾病":' * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+        '{"疾病":["肺炎",' + "[" * 100_000,
+    ):
+        assert well_formedness(read("CMeEE-V2", text, ["疾病"])) in STATES

@@ -1,0 +1,323 @@
+"""The report: its files, its page in a browser, and hostile predictions in it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from promptcblue_metric import charts
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.evaluation import Evaluation, ScoredSample
+from promptcblue_metric.report import FILES, build_report, check_output, write_report
+from promptcblue_metric.report_text import CHINESE, differences, excerpt, short
+from promptcblue_metric.tasks import TASKS
+
+from ..browser import Page, browser_page, find_chromium
+from ..conftest import Run, SampleRows
+from .test_cli import COMMAND
+
+HOSTILE = (
+    "<script>document.title='owned'</script></textarea></pre><img src=x onerror=alert(1)>"
+    "<a href='javascript:alert(1)'>x</a>{{ 7 * 7 }}]]>--></script>\u202edesrever\x00\ud800\u2028$x^2$ 第一行\n第二行"
+)
+
+
+def run_of(rows: list[dict[str, Any]]) -> list[ScoredSample]:
+    """A run that is right on half of the samples, and wrong in many ways on the others."""
+    rng, evaluation, samples = random.Random(0), Evaluation(), []
+    for number, row in enumerate(rows):
+        target = row["target"]
+        other = rng.choice(row["answer_choices"] or ["无"])
+        outputs = [target, target, target, target[: len(target) // 2], f"好的：\n{target}", other, "", None, HOSTILE]
+        samples.append(evaluation.add(outputs[number % len(outputs)], row))
+    return samples
+
+
+@pytest.fixture(scope="session")
+def samples(sample_rows: SampleRows) -> list[ScoredSample]:
+    rows = sample_rows("train")
+    rows[0] = {**rows[0], "sample_id": HOSTILE}
+    long = dict(next(row for row in rows if row["task_dataset"] == "MedDG"), sample_id="long")
+    return [*run_of(rows), Evaluation().add("好" * 1_000_000, long)]
+
+
+@pytest.fixture(scope="session")
+def report(samples: list[ScoredSample]) -> dict[str, Any]:
+    return build_report(samples, resamples=100, predictions="<b>run</b>.jsonl", references="sample")
+
+
+@pytest.fixture(scope="session")
+def folder(report: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "out"
+    write_report(report, folder)
+    return folder
+
+
+def test_the_folder_holds_three_files_that_agree(folder: Path, report: dict[str, Any]) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert values == json.loads(json.dumps(report))
+    page, text = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    for name, task in values["tasks"].items():
+        assert f"{task['score']:.4f}" in page
+        assert f"| {name} | {task['metric']} | {task['score']:.4f} |" in text
+    assert values["signature"] in page
+    assert values["signature"] in text
+
+
+def test_the_same_run_gives_the_same_bytes(report: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "again")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_model_text_is_escaped_and_bounded(folder: Path) -> None:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("<script>") == 1
+    assert "&lt;script&gt;document.title" in page
+    assert "<b>run" not in page
+    for name in FILES:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert not re.search("[\x00\u202e\u2028]", text)
+        assert "好" * 5000 not in text
+    assert "⟨U+202E⟩" in page
+    assert "⟨U+0000⟩" in page
+    assert "⟨U+D800⟩" in page
+    assert (folder / "index.html").stat().st_size < 5_000_000
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    assert "<script" not in markdown
+
+
+def test_an_older_report_is_replaced_and_other_files_are_not(report: dict[str, Any], tmp_path: Path) -> None:
+    target = tmp_path / "report"
+    target.mkdir()
+    (target / "index.html").write_text("old")
+    write_report(report, target)
+    assert (target / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(PromptCBLUEError, match=r"notes\.txt"):
+        write_report(report, target)
+    assert (target / "notes.txt").read_text() == "mine"
+    with pytest.raises(PromptCBLUEError, match="folder"):
+        check_output(target / "notes.txt")
+
+
+def test_a_report_of_one_task_without_intervals(sample_rows: SampleRows, tmp_path: Path) -> None:
+    for task in TASKS:
+        rows = [row for row in sample_rows("test") if row["task_dataset"] == task]
+        evaluation = Evaluation()
+        perfect = [evaluation.add(row["target"], row) for row in rows]
+        values = build_report(perfect, "paper", resamples=0)
+        assert values["overall"] == {"score": pytest.approx(1, abs=1e-6), "interval": None}
+        assert values["tasks"][task]["examples"] == []
+        write_report(values, tmp_path / task)
+
+
+def test_every_word_of_the_report_is_said_in_both_languages(report: dict[str, Any]) -> None:
+    for task in report["tasks"].values():
+        named = {*task["states"], *task["repairs"], *task["problems"], *task["breakdowns"]}
+        assert named | {outcome["kind"] for outcome in task["outcomes"]} <= set(CHINESE)
+    for english, chinese in CHINESE.items():
+        assert sorted(re.findall(r"{\w+}", english)) == sorted(re.findall(r"{\w+}", chinese))
+
+
+def test_differences_mark_what_the_other_text_lacks() -> None:
+    gold, predicted = differences("疾病实体：肺炎，哮喘", "疾病实体：肺炎，感冒", "part")
+    assert gold == [("疾病实体：肺炎，", False), ("哮喘", True)]
+    assert predicted == [("疾病实体：肺炎，", False), ("感冒", True)]
+    gold, predicted = differences("多喝水，多休息", "多饮水，请休息", "character")
+    assert "".join(text for text, _ in gold) == "多喝水，多休息"
+    assert ("休息", False) in gold
+    assert ("休息", False) in predicted
+
+
+def test_texts_that_share_only_scraps_are_wholly_different() -> None:
+    ours, theirs = ("，".join(f"{sign}{number}" for number in range(100)) for sign in "甲乙")
+    gold, predicted = differences(ours, theirs, "part")
+    assert [different for _, different in gold] == [True]
+    assert [different for _, different in predicted] == [True]
+
+
+def test_differences_of_degenerate_texts_take_no_time() -> None:
+    start = time.process_time()
+    differences("a" * 3000, "ab" * 1500, "character")
+    differences("，" * 3000, "，a" * 1500, "part")
+    assert time.process_time() - start < 5
+
+
+def test_what_cannot_be_seen_is_written_out() -> None:
+    assert excerpt("a\x00b\u202ec\td\ne\ud800") == ("a⟨U+0000⟩b⟨U+202E⟩c\td\ne⟨U+D800⟩", 0)
+    assert excerpt("好" * 50, 10) == ("好" * 10, 40)
+    shown, omitted = excerpt("\x00" * 5000, 100)
+    assert len(shown) <= 100
+    assert shown == "⟨U+0000⟩" * (5000 - omitted)
+    assert short("一\n二" * 100, 3) == "一⏎二…"
+
+
+def test_charts_are_plain_svg_with_their_text() -> None:
+    svg = charts.confusion(["病情诊断", "<b>&$x$"], ["病情诊断"], ["invalid"], [[3, 0], [1, 2]])
+    root = ElementTree.fromstring(svg)
+    texts = [element.text for element in root.iter("text")]
+    assert {"病情诊断", "<b>&$x$", "invalid", "无效输出", "3", "1", "2"} <= set(texts)
+    assert not {"id", "style", "href"} & {name for element in root.iter() for name in element.attrib}
+
+
+def test_the_command_writes_a_report(sample_rows: SampleRows, run_python: Run, tmp_path: Path) -> None:
+    rows = [{**row, "template": f"t{number % 2}"} for number, row in enumerate(sample_rows("train"))]
+    references, predictions, output = (tmp_path / name for name in ("refs.jsonl", "run.jsonl", "report"))
+    references.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [json.dumps({"sample_id": row["sample_id"], "prediction": row["target"][:-1]}) + "\n" for row in rows]
+    predictions.write_text("".join(lines[1:]))
+    arguments = ("report", predictions, "--references", references, "--output", output, "--resamples", 100)
+    done = run_python(COMMAND, *arguments)
+    assert done.returncode == 1
+    assert "--missing count-wrong" in done.stderr
+    assert not output.exists()
+    done = run_python(COMMAND, *arguments, "--missing", "count-wrong", "--parser", "lenient", "--protocol", "paper")
+    assert done.returncode == 0, done.stderr
+    assert str(output / "index.html") in done.stdout
+    values = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert values["missing_predictions"] == 1
+    assert "protocol:paper|parser:lenient" in values["signature"]
+    assert {part["name"] for part in values["tasks"]["MedDG"]["breakdowns"]["template"]} == {"t0", "t1"}
+
+
+def test_help_shows_an_example(run_python: Run) -> None:
+    assert "promptcblue-metric report" in run_python(COMMAND, "report", "--help").stdout
+
+
+def test_a_missing_library_is_named_before_any_work(run_python: Run, tmp_path: Path) -> None:
+    code = f"""
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
+{COMMAND}"""
+    done = run_python(code, "report", "none.jsonl", "--references", "none", "--output", tmp_path / "report")
+    assert done.returncode == 1
+    assert "matplotlib" in done.stderr
+    assert "promptcblue[report]" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    if not find_chromium():
+        pytest.skip("no Chromium here (Debian: apt-get install chromium fonts-noto-cjk)")
+    with browser_page(tmp_path_factory.mktemp("browser")) as page:
+        page.open(folder / "index.html")
+        yield page
+
+
+SHOWN = "[...document.querySelectorAll('article')].filter(a => !a.hidden)"
+
+
+def set_filter(page: Page, name: str, value: str) -> None:
+    page.evaluate(
+        f"""(() => {{ const form = document.getElementById("filters"); form.reset();
+        form.elements[{json.dumps(name)}].value = {json.dumps(value)};
+        form.dispatchEvent(new Event("input", {{bubbles: true}})); }})()"""
+    )
+
+
+def test_the_page_opens_without_complaint_or_request(page: Page, folder: Path) -> None:
+    assert page.evaluate("document.title") == "PromptCBLUE report"
+    assert page.evaluate("document.querySelectorAll('svg').length") > 20
+    assert page.complaints == []
+    assert page.requests == [(folder / "index.html").resolve().as_uri()]
+
+
+def test_only_the_pages_own_script_may_run(page: Page) -> None:
+    found = page.evaluate(
+        """new Promise((resolve) => {
+            document.addEventListener("securitypolicyviolation", (event) => resolve(event.violatedDirective));
+            const script = document.createElement("script");
+            script.textContent = "window.intruder = 1";
+            document.body.append(script);
+        })"""
+    )
+    assert found.startswith("script-src")
+    assert page.evaluate("typeof window.intruder") == "undefined"
+    page.complaints.clear()
+
+
+def test_hostile_predictions_stay_text(page: Page) -> None:
+    assert (
+        page.evaluate("document.querySelectorAll('main img, main textarea, main script, a[href^=javascript]').length")
+        == 0
+    )
+    texts = page.evaluate("[...document.querySelectorAll('pre')].map(pre => pre.textContent)")
+    assert any("<script>document.title='owned'</script></textarea></pre><img src=x" in text for text in texts)
+    assert any("{{ 7 * 7 }}" in text for text in texts)
+
+
+def test_filters_filter(page: Page, report: dict[str, Any]) -> None:
+    examples = [(name, row) for name, task in report["tasks"].items() for row in task["examples"]]
+    assert page.evaluate(f"{SHOWN}.length") == len(examples)
+    for name, value, expected in (
+        ("task", "CMeEE-V2", sum(task == "CMeEE-V2" for task, _ in examples)),
+        ("kind", "missed", sum("missed" in row["kinds"] for _, row in examples)),
+        ("state", "empty", sum(row["state"] == "empty" for _, row in examples)),
+        ("text", "SCRIPT>", sum("script>" in (row["prediction"] or {"text": ""})["text"] for _, row in examples)),
+        ("text", "no such text", 0),
+    ):
+        set_filter(page, name, value)
+        assert page.evaluate(f"{SHOWN}.length") == expected
+        assert page.evaluate("document.querySelector('#shown .shown').textContent") == str(expected)
+        assert page.evaluate("document.getElementById('none').hidden") == (expected > 0)
+    page.evaluate("document.querySelector('#filters button').click(); new Promise(done => setTimeout(done, 50))")
+    assert page.evaluate(f"{SHOWN}.length") == len(examples)
+    page.evaluate("document.querySelector('a[data-task=\"MedDG\"]').click()")
+    assert page.evaluate(f"[...new Set({SHOWN}.map(a => a.dataset.task))]") == ["MedDG"]
+    set_filter(page, "task", "")
+
+
+def test_language_and_theme_change(page: Page) -> None:
+    heading, paper = "document.querySelector('h1').innerText", "getComputedStyle(document.body).backgroundColor"
+    before, light = page.evaluate(heading), page.evaluate(paper)
+    page.evaluate("document.getElementById('language').click()")
+    after = page.evaluate(heading)
+    assert {before, after} == {"PromptCBLUE report", CHINESE["PromptCBLUE report"]}
+    shown = ".filter(found => found.getClientRects().length).map(found => found.textContent)"
+    assert "信息抽取" in page.evaluate("[...document.querySelectorAll('#scores svg text')]" + shown)
+    assert page.evaluate("[...document.querySelectorAll('option')].some(option => option.textContent === '遗漏')")
+    page.evaluate("document.getElementById('language').click()")
+    page.evaluate("document.getElementById('theme').click()")
+    assert page.evaluate(paper) != light
+    page.evaluate("document.getElementById('theme').click()")
+    assert page.evaluate(paper) == light
+
+
+def test_links_to_a_task_open_it(page: Page) -> None:
+    page.evaluate(
+        "document.querySelector('a[href=\"#task-CHIP-CTC\"]').click(); new Promise(done => setTimeout(done, 100))"
+    )
+    assert page.evaluate("document.getElementById('task-CHIP-CTC').open")
+
+
+def test_chinese_labels_of_charts_have_their_room(page: Page) -> None:
+    page.evaluate("document.getElementById('open-all').click()")
+    cut = page.evaluate(
+        """[...document.querySelectorAll("svg")].flatMap((svg) => [...svg.querySelectorAll("text")].filter((text) => {
+            const box = text.getBoundingClientRect(), room = svg.getBoundingClientRect();
+            return box.width && (box.left < room.left - 1 || box.right > room.right + 1 || box.top < room.top - 1);
+        }).map((text) => text.textContent))"""
+    )
+    assert cut == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(page: Page, folder: Path, width: int, tmp_path: Path) -> None:
+    page.open(folder / "index.html", width)
+    page.evaluate("document.getElementById('open-all').click()")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+    assert page.complaints == []

@@ -1,0 +1,185 @@
+"""Intervals and paired tests."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from promptcblue_metric import TASKS, Evaluation
+from promptcblue_metric.cli import app
+from promptcblue_metric.resampling import compare, holm, intervals
+from promptcblue_metric.scoring import Counts, sum_counts
+
+from ..conftest import SampleRows
+
+
+def label_counts(task: str, correct: Sequence[bool]) -> list[Counts]:
+    scorer, labels = TASKS[task].scorer, TASKS[task].labels
+    return [scorer.count(labels[0] if right else labels[1], labels[0]) for right in correct]
+
+
+def test_an_interval_of_a_share_is_the_binomial_one() -> None:
+    # Recall of one gold label is a plain share, whose interval is known; F1 of it is a smooth function of the share.
+    correct = [True] * 320 + [False] * 80
+    low, high = intervals({"KUAKE-IR": label_counts("KUAKE-IR", correct)}, resamples=4000)["overall"]
+    share, spread = 0.8, 1.96 * (0.8 * 0.2 / 400) ** 0.5
+    expected = [2 * s / (1 + s) for s in (share - spread, share + spread)]
+    assert [low, high] == pytest.approx(expected, abs=0.004)
+
+
+def test_intervals_hold_their_score_even_with_many_invalid_labels() -> None:
+    task = TASKS["CHIP-CTC"]
+    rng = random.Random(1)
+    counts = []
+    for number in range(300):
+        gold = rng.choice(task.labels)
+        # Every garbled output is a class of its own for the official scorer, and most resamples lose a third of them.
+        counts.append(task.scorer.count(gold if rng.random() < 0.7 else f"乱{number}", gold))
+    score = task.scorer.score(sum_counts(counts))["f1"]
+    low, high = intervals({"CHIP-CTC": counts})["CHIP-CTC"]
+    assert low < score < high
+    assert 0.01 < high - low < 0.2
+
+
+def test_a_task_is_resampled_the_same_whatever_stands_beside_it() -> None:
+    counts = label_counts("KUAKE-IR", [True, False] * 40)
+    alone = intervals({"KUAKE-IR": counts})
+    beside = intervals({"CHIP-STS": label_counts("CHIP-STS", [True] * 9), "KUAKE-IR": counts})
+    assert alone["KUAKE-IR"] == beside["KUAKE-IR"]
+    assert beside["natural language inference"] == beside["overall"]
+
+
+def test_compare_finds_a_real_difference_and_no_other() -> None:
+    rng = random.Random(0)
+    weak = [rng.random() < 0.6 for _ in range(400)]
+    strong = [right or rng.random() < 0.4 for right in weak]
+    other = [rng.random() < 0.6 for _ in range(400)]
+    first = {task: label_counts(task, weak) for task in ("CHIP-STS", "KUAKE-IR")}
+    second = {"CHIP-STS": label_counts("CHIP-STS", strong), "KUAKE-IR": label_counts("KUAKE-IR", other)}
+    differences = compare(first, second)
+    assert differences["CHIP-STS"].adjusted_p < 0.01
+    assert differences["CHIP-STS"].low > 0
+    assert differences["KUAKE-IR"].adjusted_p > 0.05
+    assert differences["KUAKE-IR"].low < 0 < differences["KUAKE-IR"].high
+    mean = np.mean([differences[task].difference for task in first])
+    assert differences["overall"].difference == pytest.approx(mean)
+    assert compare(first, first)["overall"].randomization_p == 1.0
+
+
+def test_randomisation_is_exact_on_a_case_that_can_be_counted() -> None:
+    # Five samples, all gained: of the 32 exchanges only the two one-sided ones make as large a difference.
+    first, second = (label_counts("KUAKE-IR", [right] * 5) for right in (False, True))
+    p = compare({"KUAKE-IR": first}, {"KUAKE-IR": second}, resamples=20_000)["KUAKE-IR"].randomization_p
+    assert p == pytest.approx(2 / 32, abs=0.006)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=16))
+def test_holm_keeps_the_order_and_never_lowers_a_p_value(p_values: dict[str, float]) -> None:
+    adjusted = holm(p_values)
+    assert list(adjusted) == list(p_values)
+    for name, p in p_values.items():
+        assert p <= adjusted[name] <= 1
+        assert all(adjusted[name] <= adjusted[other] for other in p_values if p < p_values[other])
+    if p_values:
+        smallest = min(p_values.values())
+        assert min(adjusted.values()) == min(1.0, smallest * len(p_values))
+
+
+def predictions(path: Path, rows: Sequence[dict[str, Any]], wrong: float, seed: int) -> Path:
+    rng = random.Random(seed)
+    lines = [
+        {"sample_id": row["sample_id"], "prediction": "？" if rng.random() < wrong else row["target"]} for row in rows
+    ]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def rows(sample_rows: SampleRows) -> list[dict[str, Any]]:
+    return sample_rows("train")
+
+
+@pytest.fixture
+def references(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "references.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def invoke(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_compare_says_in_words_what_is_established(
+    tmp_path: Path, references: Path, rows: list[dict[str, Any]]
+) -> None:
+    base = predictions(tmp_path / "base.jsonl", rows, 0.6, 0)
+    tuned = predictions(tmp_path / "tuned.jsonl", rows, 0.1, 1)
+    again = predictions(tmp_path / "again.jsonl", rows, 0.6, 0)
+    output = tmp_path / "comparison.json"
+    said = invoke("compare", base, tuned, again, "--references", references, "--json", output)
+    assert "Overall, " in said
+    written = json.loads(output.read_text())
+    better, same = written["comparisons"]
+    assert better["differences"]["overall"]["low"] > 0
+    assert "better" in better["conclusion"]
+    assert same["differences"]["overall"]["difference"] == 0
+    assert "no difference" in same["conclusion"].lower()
+
+
+def test_runs_with_other_samples_are_refused_unless_told(
+    tmp_path: Path, references: Path, rows: list[dict[str, Any]]
+) -> None:
+    base = predictions(tmp_path / "base.jsonl", rows[2:], 0.5, 0)
+    tuned = predictions(tmp_path / "tuned.jsonl", rows[:-1], 0.5, 1)
+    arguments = ["compare", str(base), str(tuned), "--references", str(references)]
+    with pytest.raises(ValueError, match="--common-only") as error:
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    for row in (rows[0], rows[1], rows[-1]):
+        assert row["sample_id"] in str(error.value)
+    assert f"{len(rows) - 3} of {len(rows)}" in invoke(*arguments, "--common-only")
+
+
+def test_a_run_beside_the_published_results(tmp_path: Path, references: Path, rows: list[dict[str, Any]]) -> None:
+    run = predictions(tmp_path / "run.jsonl", rows, 0.5, 0)
+    said = invoke("compare", run, "--published", "--references", references)
+    for system in ("GPT-4", "AdaLoRA", "Baichuan-13B", "ChatGLM-6B + LoRA"):
+        assert system in said
+    # The misprint in Table 1: the printed overall score is not the mean of its rows.
+    assert "0.436" in said
+    assert "0.3625" in said
+
+
+def test_score_prints_intervals(tmp_path: Path, references: Path, rows: list[dict[str, Any]]) -> None:
+    run = predictions(tmp_path / "run.jsonl", rows, 0.3, 0)
+    output = tmp_path / "scores.json"
+    invoke("score", run, "--references", references, "--resamples", 200, "--json", output)
+    scores = json.loads(output.read_text())
+    low, high = scores["intervals"]["overall"]
+    assert low < scores["overall"] < high
+
+
+def test_both_protocols_come_from_one_pass(rows: list[dict[str, Any]]) -> None:
+    evaluation = Evaluation()
+    for number, row in enumerate(rows):
+        evaluation.add(f"？{number}" if number % 3 == 0 else row["target"], row)
+    official, paper = evaluation.result("official"), evaluation.result("paper")
+    for name, task in official["tasks"].items():
+        changed = paper["tasks"][name]["score"] != pytest.approx(task["score"], abs=1e-9)
+        invalid = task["counts"].get("invalid", 0)
+        # Here every output is right or no label at all, so only invalid labels can make a difference.
+        assert not changed or invalid
+        if name == "CHIP-CTC":
+            assert paper["tasks"][name]["score"] > task["score"]
+    assert "protocol:paper" in paper["signature"]
