@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptcblue_dataset.build_commands import add_commands
 from promptcblue_metric.console import run
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def import_(
     """Check official files and write them as a dataset: Parquet by config and split, and a card."""
     from promptcblue_dataset.importer import import_files
 
-    with _progress() as on_progress:
+    with progress() as on_progress:
         imported = import_files(
             source,
             output,
@@ -76,7 +77,7 @@ def import_(
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress() -> Iterator[Progress]:
     """Bars on stderr, one for each thing that is done; none when stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -106,6 +107,9 @@ def _print_summary(imported: Imported) -> None:
     console.print(table(imported))
     for line in notes(imported):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -283,15 +283,12 @@ class Events(HeadedReader[EventLines]):
         self.places: set[int] = set()
 
     def head(self, name: str, value: str, line: Line) -> None:
-        if not self.events or name in self.events[-1]:
-            self.events.append({})
-        if self.events[-1] and line.number not in self.places:
+        if self.events and name not in self.events[-1] and line.number not in self.places:
             self.note("layout")
         self.places.add(line.number)
         # What follows the last semicolon can be the beginning of the next field's name.
         whole, _, rest = value.replace(";", "；").rpartition("；")
-        self.events[-1][name] = value[: len(whole)] if self.names.begins_with(rest) else value
-        self.understood = True
+        self.member(name, value[: len(whole)] if self.names.begins_with(rest) else value)
 
     def item(self, line: Line) -> bool:
         return bool(self._caption.match(line.text))
@@ -305,7 +302,10 @@ class Events(HeadedReader[EventLines]):
         return True
 
     def member(self, name: str, value: Any) -> None:
-        """A field outside an event belongs to none."""
+        if not self.events or name in self.events[-1]:
+            self.events.append({})
+        self.events[-1][name] = value
+        self.understood = True
 
     def answer(self) -> Answer:
         lists = [key for key, is_list in self.format.fields.items() if is_list]

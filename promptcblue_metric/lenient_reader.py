@@ -92,13 +92,6 @@ def unparenthesised(text: str) -> str:
     return text[:-1].strip() if closes and inner < 0 else text[1:].strip() if opens and inner > 0 else text
 
 
-def _headed(cells: Sequence[str]) -> str:
-    """A row of a table as a line that its first cell heads."""
-    if len(cells) < 2 or ":" in folded(cells[0]):
-        return " | ".join(cells)
-    return f"{cells[0]}：{' | '.join(cells[1:])}"
-
-
 class Reader(ABC, Generic[F]):
     """Reads one output. `structure` and `line` gather what is said, and `answer` makes the answer of it."""
 
@@ -178,14 +171,10 @@ class Reader(ABC, Generic[F]):
         if rows and self._read_table([cells for _, cells in rows]):
             return len(rows[-1][1]) < len(rows[0][1])
         if rows:
-            # Without a head that is understood, a row's first cell names the others.
-            cells_of = dict(rows[1:] if len(rows) > 1 and not rows[1][1] else rows)
-            first = rows[0][0]
-            lines = [
-                line._replace(text=_headed(cells_of[line.number])) if line.number in cells_of else line
-                for line in lines
-                if line.number in cells_of or line.number != first
-            ]
+            # Without a head that is understood, each row speaks for itself.
+            head = {rows[0][0]} if len(rows) > 1 and not rows[1][1] else set()
+            alone = {line for line, cells in rows if self.row(cells) or (len(cells) == 2 and self.pair(*cells))}
+            lines = [line for line in lines if line.number not in head | alone]
             self.note("table")
         if self.bulleted and any(line.mark for line in lines):
             self.note("bullets")
@@ -259,10 +248,11 @@ class Reader(ABC, Generic[F]):
             if self.leads.labels and not self.lead_seen:
                 self.note("missing lead line")
             for line in unread:
-                if read[0] < line.number < read[-1] or not self._is_remark(line.text):
+                within = bool(read) and read[0] < line.number < read[-1]
+                if within or not self._is_remark(line.text):
                     self.problem("unreadable line", line.number)
                 else:
-                    self.note("preamble" if line.number < read[0] else "closing remark")
+                    self.note("closing remark" if read and line.number > read[-1] else "preamble")
 
     def line(self, line: Line) -> bool:
         """Read a line; whether it belongs to the answer."""

@@ -26,6 +26,8 @@ TINY: Mapping[str, Any] = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
+    # At this width the usual 0.02 learns several times slower.
+    "initializer_range": 0.1,
 }
 _PAD, _BOS, _EOS, _UNK = _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 

@@ -159,6 +159,6 @@ main()
     assert "loaded: []" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["score", "parse", "install"])
+@pytest.mark.parametrize("command", ["score", "compare", "report", "parse", "install"])
 def test_help_shows_an_example(command: str, run_python: Run) -> None:
     assert f"promptcblue-metric {command}" in run_python(COMMAND, command, "--help").stdout

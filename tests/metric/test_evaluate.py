@@ -41,6 +41,7 @@ folder, rows = sys.argv[1], json.load(open(sys.argv[2]))
 targets = [row["target"] for row in rows]
 everything = evaluate.load(folder)
 out = {"lists": everything.compute(predictions=targets, references=rows)}
+out["lenient"] = everything.compute(predictions=targets, references=rows, protocol="paper", parser="lenient")
 out["dataset"] = everything.compute(predictions=targets, references=datasets.Dataset.from_list(rows))
 for start in range(0, len(rows), 20):
     everything.add_batch(predictions=targets[start:start + 20], references=rows[start:start + 20])
@@ -63,6 +64,8 @@ print(json.dumps(out))
     assert out["lists"]["overall"] == pytest.approx(1.0, abs=1e-6)
     assert out["lists"] == out["dataset"] == out["batches"]
     assert len(out["lists"]["groups"]) == 5
+    assert out["lenient"]["overall"] == pytest.approx(1.0, abs=1e-6)
+    assert "|protocol:paper|parser:lenient|" in out["lenient"]["signature"]
     assert out["one"]["f1"] == 0
     assert out["one"]["well_formed"] == 0
     assert "tasks:CMeIE|" in out["one"]["signature"]

@@ -1,0 +1,66 @@
+"""Seeded draws that give the same results on every machine, Python version and number of processes.
+
+The numbers are the bytes of BLAKE2b over a counter, keyed by what is drawn. Two draws share nothing unless they share
+their key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Draws:
+    """A stream of random choices.
+
+    Args:
+        key: what names the stream, such as seed, task, split and number of a row.
+    """
+
+    def __init__(self, *key: object) -> None:
+        self._key = hashlib.blake2b("\x1f".join(map(str, key)).encode()).digest()
+        self._blocks = 0
+        self._numbers: list[int] = []
+
+    def below(self, bound: int) -> int:
+        """An integer in ``[0, bound)``; the bias is below ``bound / 2**64``."""
+        if not self._numbers:
+            block = hashlib.blake2b(self._blocks.to_bytes(8, "little"), key=self._key).digest()
+            self._numbers.extend(struct.unpack("<8Q", block))
+            self._blocks += 1
+        return self._numbers.pop() * bound >> 64
+
+    def between(self, low: int, high: int) -> int:
+        """An integer in ``[low, high]``."""
+        return low + self.below(high - low + 1)
+
+    def chance(self, probability: float) -> bool:
+        """True with the given probability."""
+        return self.below(1 << 32) < probability * (1 << 32)
+
+    def one(self, items: Sequence[T]) -> T:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """``count`` of the items at different places, in the order they are drawn."""
+        return [items[place] for place, _ in zip(self.order(len(items)), range(count), strict=False)]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """All items in random order."""
+        return self.some(items, len(items))
+
+    def order(self, count: int) -> Iterator[int]:
+        """The integers in ``[0, count)`` in random order, each when it is asked for.
+
+        Memory grows with how many were taken, not with ``count`` (Fisher-Yates on an array that is never built).
+        """
+        moved: dict[int, int] = {}
+        for place in range(count):
+            drawn = self.between(place, count - 1)
+            yield moved.get(drawn, drawn)
+            moved[drawn] = moved.pop(place, place)

@@ -1,0 +1,131 @@
+"""Texts that are equal or nearly so: MinHash over three-character pieces, then the exact likeness of what it finds."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Texts of which this share of pieces is common (Jaccard) count as nearly equal.
+NEAR = 0.8
+
+_PIECE = 3
+# Two texts at NEAR share one of 8 bands of 3 hashes with probability 0.997.
+_BANDS, _ROWS = 8, 3
+_MARKS = re.compile(r"[\W_]+")
+_UNUSUAL = re.compile(r"[^\u4e00-\u9fffA-Za-z0-9]")
+
+
+def essence(text: str) -> str:
+    """A text without what two copies of it may differ in: width and case of letters, white space and punctuation."""
+    core = _MARKS.sub("", text)
+    if _UNUSUAL.search(core):  # normalising is slow, and changes nothing else
+        core = _MARKS.sub("", unicodedata.normalize("NFKC", core))
+    return core.casefold()
+
+
+class Neighbours:
+    """A set of texts that can be asked which of other texts is like one of them.
+
+    Args:
+        common: pieces (as `pieces` gives them) that do not count, such as those of prompt templates.
+    """
+
+    def __init__(self, common: Array | None = None) -> None:
+        self._common = common
+        self._size = 0
+        self._equal: dict[str, int] = {}
+        self._banded: dict[tuple[int, int], list[int]] = {}
+        self._pieces: list[Array] = []
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Add texts; they are numbered on from those that are there."""
+        cores = [essence(text) for text in texts]
+        for core, (found, bands) in zip(cores, self._signatures(cores), strict=True):
+            self._equal.setdefault(core, self._size)
+            for band in bands:
+                self._banded.setdefault(band, []).append(self._size)
+            self._pieces.append(found)
+            self._size += 1
+
+    def find(self, texts: Sequence[str]) -> list[tuple[int, float] | None]:
+        """For each text the number of an added one that is like it, with their likeness (1 for equal), or None."""
+        if not self._size:
+            return [None] * len(texts)
+        cores = [essence(text) for text in texts]
+        return [
+            (self._equal[core], 1.0) if core in self._equal else self._near(found, bands)
+            for core, (found, bands) in zip(cores, self._signatures(cores), strict=True)
+        ]
+
+    def _near(self, found: Array, bands: Sequence[tuple[int, int]]) -> tuple[int, float] | None:
+        numbers = sorted({number for band in bands for number in self._banded.get(band, ())})
+        own = set(found.tolist()) if numbers else set()
+        best: tuple[int, float] | None = None
+        for number in numbers:
+            other = set(self._pieces[number].tolist())
+            likeness = len(own & other) / len(own | other)
+            if likeness >= max(NEAR, best[1] if best else 0) and (best is None or likeness > best[1]):
+                best = (number, likeness)
+        return best
+
+    def _signatures(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[tuple[int, int]]]]:
+        """The pieces of each text, and the keys under which texts with many of the same meet; short texts have none."""
+        import numpy as np
+
+        hashes, starts = pieces(cores)
+        if self._common is not None and len(hashes):
+            kept = ~np.isin(hashes, self._common)
+            starts = np.concatenate(([0], np.cumsum(kept)))[starts]
+            hashes = hashes[kept]
+        lengths = np.diff(starts)
+        filled = np.flatnonzero(lengths)
+        bands = _bands(hashes, starts[:-1][filled]) if len(filled) else np.empty((0, _BANDS), np.uint64)
+        keys = dict(zip(filled.tolist(), bands.tolist(), strict=True))
+        for number in range(len(cores)):
+            yield hashes[starts[number] : starts[number + 1]], list(enumerate(keys.get(number, ())))
+
+
+def pieces(cores: Sequence[str]) -> tuple[Array, Array]:
+    """Hashes of every three-character piece of the texts, one text after another, and where each text's begin.
+
+    Returns:
+        ``uint64[pieces]`` and ``int64[texts + 1]``.
+    """
+    import numpy as np
+
+    characters = np.frombuffer("".join(cores).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    sizes = np.array([len(core) for core in cores], np.int64)
+    counts = np.maximum(sizes - _PIECE + 1, 0)
+    starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    # The place of each piece: that of its text, plus its number in the text.
+    text_starts = np.cumsum(sizes) - sizes
+    places = np.repeat(text_starts - starts[:-1], counts) + np.arange(starts[-1])
+    hashes = np.zeros(len(places), np.uint64)
+    for offset in range(_PIECE):
+        hashes = (hashes ^ characters[places + offset]) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return hashes, starts
+
+
+def _bands(hashes: Array, starts: Array) -> Array:
+    import numpy as np
+
+    smallest = []
+    for number in range(_BANDS * _ROWS):
+        factor = np.uint64((0xD1342543DE82EF95 * (2 * number + 1)) % (1 << 64) | 1)
+        mixed = (hashes ^ (hashes >> np.uint64(31)) ^ np.uint64(number * 0x5851F42D4C957F2D % (1 << 64))) * factor
+        smallest.append(np.minimum.reduceat(mixed, starts))
+    bands = []
+    for band in range(_BANDS):
+        key = np.zeros(len(starts), np.uint64)
+        for row in smallest[band * _ROWS : (band + 1) * _ROWS]:
+            key = (key ^ row) * np.uint64(0x9E3779B97F4A7C15)
+        bands.append(key)
+    return np.stack(bands, axis=1)

@@ -1,0 +1,356 @@
+"""Reading raw corpora: what records become, what their errors name, and what archives may not do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl import Workbook
+
+from promptcblue_dataset.build import Plan, build, parse_sizes
+from promptcblue_dataset.corpora import CORPORA, archives
+from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora.normalization import read_terms
+from promptcblue_dataset.corpora.reading import Content, RawError, Reading, read_records
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.tasks import NONE_OF_THESE, TASKS
+
+RAW = Path(__file__).parent / "raw"
+
+
+def read(corpus: str, root: Path, on_error: Any = None) -> Reading:
+    with raw_files(root) as files:
+        options = {"on_error": on_error} if on_error else {}
+        reading = CORPORA[corpus].read(files, CORPORA[corpus].tasks, 0, **options)
+    assert reading is not None
+    return reading
+
+
+def contents(reading: Reading, task: str, split: str = "train") -> list[Content]:
+    return [group.load(key) for group in reading.samples[task][split] for key in group.keys]
+
+
+def put(folder: Path, name: str, value: object) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def test_every_task_has_one_corpus() -> None:
+    assert Counter(task for corpus in CORPORA.values() for task in corpus.tasks) == Counter(list(TASKS))
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_every_fixture_is_read(corpus: str) -> None:
+    reading = read(corpus, RAW)
+    for task in CORPORA[corpus].tasks:
+        assert set(reading.samples[task]) == {"train", "validation"}
+        assert all(content.answer is not None for content in contents(reading, task))
+
+
+def test_a_corpus_that_is_not_there_is_none(tmp_path: Path) -> None:
+    with raw_files(tmp_path) as files:
+        assert [corpus.read(files, corpus.tasks, 0) for corpus in CORPORA.values()] == [None] * len(CORPORA)
+
+
+def test_mentions_can_come_from_inclusive_offsets(tmp_path: Path) -> None:
+    entity = {"start_idx": 2, "end_idx": 3, "type": "sym"}
+    put(tmp_path, "CMeEE_train.json", [{"text": "患儿发热三天", "entities": [entity]}])
+    assert contents(read("CMeEE-V2", tmp_path), "CMeEE-V2")[0].answer == [{"entity": "发热", "type": "临床表现"}]
+
+
+def test_lists_lines_and_objects_of_records_are_told_apart(tmp_path: Path) -> None:
+    one, two = {"a": 1}, {"a": {"b": 2}}
+    for name, text in {
+        "list.json": json.dumps([one, two], indent=1),
+        "lines.json": f"{json.dumps(one)}\n\n{json.dumps(two)}\n",
+        "object.json": json.dumps({"x": one, "y": two}, indent=1),
+        "bom.json": "\ufeff" + json.dumps([one, two]),
+    }.items():
+        found = list(read_records(put(tmp_path, name, text)))
+        assert [value for _, value in found] == [one, two], name
+    assert [name for name, _ in read_records(tmp_path / "lines.json")] == ["line 1", "line 3"]
+    assert [name for name, _ in read_records(tmp_path / "object.json")] == ["record 'x'", "record 'y'"]
+    assert [value for _, value in read_records(put(tmp_path, "one.jsonl", json.dumps(one) + "\n"))] == [one]
+
+
+@pytest.mark.parametrize("text", ["[{", '{"a": 1}\n{"a": \n', "\xff", '[{"a": 1}', "nonsense"])
+def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RawError, match=r"x\.json"):
+        list(read_records(path))
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"text": "热", "event": [{"core_name": "热", "tendency": "", "character": [], "anatomy_list": [], **fields}]}
+
+
+def dialogue(**fields: Any) -> dict[str, Any]:
+    return {"dialogue": [{"speaker": "医生", "sentence": "热吗", **fields}]}
+
+
+#: A bad record of each corpus, and the field that the error has to name.
+BAD: dict[str, tuple[Any, str]] = {
+    "CMeEE-V2": (
+        {"text": "发热", "entities": [{"start_idx": 0, "end_idx": 5, "type": "sym"}]},
+        "entities[0].end_idx",
+    ),
+    "CMeIE": ({"text": "发热", "spo_list": [{"predicate": "病因", "subject": "热"}]}, "spo_list[0].object"),
+    "CHIP-CDEE": (event(tendency="也许"), "event[0].tendency"),
+    "CHIP-CTC": ({"text": "热", "label": "Weather"}, "label"),
+    "KUAKE-QIC": ({"query": 3, "label": "其他"}, "query"),
+    "CHIP-STS": ({"text1": "甲", "text2": "乙", "label": "9"}, "label"),
+    "KUAKE-QTR": ({"query": "甲", "label": "1"}, "title"),
+    "CHIP-MDCFNPC": (
+        {"dialog_info": [{"sender": "医生", "text": "热", "ner": [{"mention": "热", "attr": "无"}]}]},
+        "dialog_info[0].ner[0].attr",
+    ),
+    "IMCS-V2": (dialogue(BIO_label="O"), "dialogue[0].BIO_label"),
+    "MedDG": ([{"id": "Nurse", "Sentence": "你好"}], "turns[0].id"),
+}
+
+
+@pytest.mark.parametrize("corpus", BAD)
+def test_an_error_names_file_record_and_field(tmp_path: Path, corpus: str) -> None:
+    record, field = BAD[corpus]
+    name = f"{corpus}_train.json"
+    put(tmp_path, name, {"7": record} if corpus == "IMCS-V2" else [record])
+    with pytest.raises(RawError) as caught:
+        everything(corpus, tmp_path)
+    assert name in str(caught.value)
+    assert "record" in str(caught.value)
+    assert f"'{field}'" in str(caught.value)
+
+
+def everything(corpus: str, root: Path) -> list[Content]:
+    reading = read(corpus, root)
+    return [content for task in reading.samples for content in contents(reading, task)]
+
+
+def test_bad_records_can_be_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "KUAKE-QTR_train.json", [{"query": "甲", "title": "乙", "label": label} for label in ("1", "8", "3")])
+    errors: list[RawError] = []
+    reading = read("KUAKE-QTR", tmp_path, errors.append)
+    assert [content.answer for content in contents(reading, "KUAKE-QTR")] == ["很少匹配有一些参考价值", "完全匹配"]
+    assert len(errors) == 1
+
+
+def test_the_version_of_a_label_set_is_found_out(tmp_path: Path) -> None:
+    def labels(*raw: str) -> tuple[list[Any], Counter[tuple[str, str]]]:
+        put(tmp_path, "KUAKE-QQR_train.json", [{"query1": "甲", "query2": "乙", "label": label} for label in raw])
+        reading = read("KUAKE-QQR", tmp_path)
+        return [content.answer for content in contents(reading, "KUAKE-QQR")], reading.left_out
+
+    newer, left_out = labels("-1", "0", "1", "2")
+    assert newer == ["语义无直接关联", "后者是前者的语义父集", "后者是前者的语义子集", "完全一致"]
+    assert not left_out
+    older, left_out = labels("0", "1", "2", "0")
+    assert older == ["后者是前者的语义子集", "完全一致"]
+    assert left_out.total() == 2
+
+
+def test_labels_are_read_in_either_language_and_spelling(tmp_path: Path) -> None:
+    records = [
+        {"text": "甲", "label": label}
+        for label in ("Non-Neoplasm Disease Stage", "non neoplasm disease stage", "疾病分期")
+    ]
+    put(tmp_path, "CHIP-CTC_train.json", records)
+    assert {content.answer for content in contents(read("CHIP-CTC", tmp_path), "CHIP-CTC")} == {"疾病分期"}
+    put(tmp_path, "KUAKE-QIC_train.json", [{"query": "甲", "label": label} for label in ("疾病表述", "其他")])
+    answers = [content.answer for content in contents(read("KUAKE-QIC", tmp_path), "KUAKE-QIC")]
+    assert answers == ["疾病描述", NONE_OF_THESE]
+
+
+def test_relations_come_from_the_schemas_or_else_from_the_triples(tmp_path: Path) -> None:
+    assert "预防" in read("CMeIE", RAW).offers["CMeIE"]
+    assert len(set(read("CMeIE", RAW).offers["CMeIE"])) == len(read("CMeIE", RAW).offers["CMeIE"])
+    shutil.copy(RAW / "CMeIE/CMeIE_train.jsonl", tmp_path)
+    assert set(read("CMeIE", tmp_path).offers["CMeIE"]) == {
+        *("临床表现", "药物治疗", "并发症", "同义词", "实验室检查", "多发群体", "传播途径")
+    }
+
+
+def test_terms_are_found_in_whichever_columns_they_stand(tmp_path: Path) -> None:
+    book = Workbook()
+    book.active.append(["序号", "诊断编码", "诊断名称", "备注"])
+    book.active.append([1, "A01.000", "伤寒", None])
+    book.active.append([2, "M80000/0", "良性肿瘤", "形态学"])
+    book.save(tmp_path / "国际疾病分类 ICD-10北京临床版v601.xlsx")
+    assert read_terms(tmp_path / "国际疾病分类 ICD-10北京临床版v601.xlsx") == ["伤寒", "良性肿瘤"]
+    table = put(tmp_path, "ICD10.txt", "编码\t名称\nA01.000\t伤寒\n")
+    assert read_terms(table) == ["伤寒"]
+    (tmp_path / "broken.xlsx").write_bytes(b"no spreadsheet")
+    with pytest.raises(RawError, match=r"broken\.xlsx"):
+        read_terms(tmp_path / "broken.xlsx")
+
+
+def test_normalization_asks_for_its_sheet(tmp_path: Path) -> None:
+    shutil.copy(RAW / "CHIP-CDN/CHIP-CDN_train.json", tmp_path)
+    with pytest.raises(RawError, match="ICD-10"):
+        read("CHIP-CDN", tmp_path)
+
+
+def test_retrieval_pairs_each_query_with_one_that_answers_and_one_that_does_not(tmp_path: Path) -> None:
+    reading = read("KUAKE-IR", RAW)
+    found = contents(reading, "KUAKE-IR")
+    right = {"发烧": "擦身", "智齿": "拔牙", "骨折": "骨痂", "花粉": "口罩"}
+    for content in found:
+        word = next(word for query, word in right.items() if query in content.fields["INPUT_TEXT_1"])
+        assert (word in content.fields["INPUT_TEXT_2"]) == (content.answer == "相关")
+        assert "没有人问到" not in content.fields["INPUT_TEXT_2"]
+    assert Counter(content.answer for content in found) == {"相关": 4, "不相关": 4}
+    shutil.copytree(RAW / "KUAKE-IR", tmp_path / "raw")
+    with (tmp_path / "raw/KUAKE-IR_train.tsv").open("a", encoding="utf-8") as stream:
+        stream.write("q1\td99\n")
+    with pytest.raises(RawError, match=r"KUAKE-IR_train\.tsv: line 5: field 'document id'.*d99"):
+        read("KUAKE-IR", tmp_path / "raw")
+
+
+def test_symptoms_pair_with_their_statuses_in_order() -> None:
+    answers = [content.answer for content in contents(read("IMCS-V2", RAW), "IMCS-V2-SR")]
+    doubtful = "无法根据上下文确定病人是否患有该症状"
+    assert [{"entity": "喘", "attr": doubtful}, {"entity": "痰", "attr": doubtful}] in answers
+
+
+def test_status_lists_that_do_not_fit_the_tags_are_counted(tmp_path: Path) -> None:
+    turn = {"speaker": "患者", "sentence": "咳", "BIO_label": "B-Symptom", "symptom_type": ["1", "0"]}
+    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [turn, {**turn, "symptom_type": ["1"]}]}})
+    reading = read("IMCS-V2", tmp_path)
+    assert len(contents(reading, "IMCS-V2-SR")) == 1
+    assert reading.left_out["IMCS-V2-SR", "tagged symptoms and statuses differ in number"] == 1
+
+
+def test_statuses_by_name_are_read_too(tmp_path: Path) -> None:
+    turn = {"speaker": "患者", "sentence": "咳嗽", "BIO_label": "B-Symptom I-Symptom"}
+    turn |= {"symptom_norm": ["咳嗽"], "local_implicit_info": {"咳嗽": "1"}}  # type: ignore[dict-item]
+    put(tmp_path, "IMCS21_train.json", {"1": {"dialogue": [turn]}})
+    assert contents(read("IMCS-V2", tmp_path), "IMCS-V2-SR")[0].answer == [{"entity": "咳嗽", "attr": "患有该症状"}]
+
+
+def test_a_tasks_own_file_comes_before_the_shared_one(tmp_path: Path) -> None:
+    shutil.copy(RAW / "IMCS-V2/IMCS-V2_train.json", tmp_path)
+    turn = {"speaker": "患者", "sentence": "咳", "BIO_label": "B-Symptom"}
+    put(tmp_path, "IMCS-V2-NER_train.json", {"1": {"dialogue": [turn]}})
+    reading = read("IMCS-V2", tmp_path)
+    assert len(contents(reading, "IMCS-V2-NER")) == 1
+    assert len(contents(reading, "IMCS-V2-MRG")) == 3
+
+
+def test_consecutive_sentences_of_the_doctor_are_one_answer() -> None:
+    answers = [content.answer for content in contents(read("MedDG", RAW), "MedDG")]
+    assert "考虑胃炎。\n可以先吃奥美拉唑两周。" in answers
+    assert "您好" not in answers  # nothing was asked yet
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Patients", "Doctor"]), st.text("好吗", max_size=2)), max_size=8))
+def test_every_dialogue_is_read(turns: list[tuple[str, str]]) -> None:
+    corpus: Any = CORPORA["MedDG"]
+    from promptcblue_dataset.corpora.reading import LIST, LeftOut, Record
+
+    record = Record({LIST: [{"id": who, "Sentence": text} for who, text in turns]}, Path("x.json"), "record 1")
+    for found in corpus.readers["MedDG"](record):
+        if not isinstance(found, LeftOut):
+            assert all(found.load(key).answer.strip() for key in found.keys)
+
+
+# --- archives ---
+
+
+def zipped(path: Path, members: dict[str, bytes | str], **attributes: Any) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            archive.writestr(info, content)
+    return path
+
+
+def test_archives_are_read_as_folders_are(tmp_path: Path) -> None:
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    for corpus in sorted(RAW.iterdir()):
+        members = {f"{corpus.name}/{path.name}": path.read_bytes() for path in corpus.iterdir()}
+        zipped(downloads / f"{corpus.name}.zip", {**members, "__MACOSX/._x.json": "junk", ".DS_Store": "junk"})
+    everything = zipped(tmp_path / "all.zip", {path.name: path.read_bytes() for path in downloads.iterdir()})
+    plan = Plan(parse_sizes("6,2,2", list(TASKS)))
+    for number, raw in enumerate((RAW, downloads, everything)):
+        build(raw, tmp_path / f"out{number}", plan, workers=1, cache=False)
+    for path in sorted((tmp_path / "out0").rglob("*.parquet")):
+        name = path.relative_to(tmp_path / "out0")
+        assert (tmp_path / "out1" / name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "out2" / name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.json", "/tmp/evil.json", "a/../../evil.json", "..\\evil.json", "C:\\evil.json", "C:evil.json"]
+)
+def test_paths_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    zipped(tmp_path / "in/x.zip", {"CMeEE-V2_train.json": "[]", name: "[]"})
+    with pytest.raises(PromptCBLUEError, match=r"x\.zip"), raw_files(tmp_path / "in"):
+        pass
+    assert {path.name for path in tmp_path.rglob("*")} == {"in", "x.zip"}
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    zipped(tmp_path / "x.zip", {"a.json": "/etc/passwd"}, external_attr=(stat.S_IFLNK | 0o777) << 16, create_system=3)
+    with pytest.raises(PromptCBLUEError, match="link"), raw_files(tmp_path):
+        pass
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = zipped(tmp_path / "x.zip", {"a.json": b"0" * (8 << 20)})
+    with pytest.raises(PromptCBLUEError, match="times its size"), raw_files(bomb):
+        pass
+    many = zipped(tmp_path / "y.zip", {f"{number}.json": "[]" for number in range(30)})
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 20)
+    with pytest.raises(PromptCBLUEError, match="members"), raw_files(many):
+        pass
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
+    monkeypatch.setattr(archives, "MAX_BYTES", 50)
+    with pytest.raises(PromptCBLUEError, match="GiB"), raw_files(many):
+        pass
+
+
+def test_archives_within_archives_end(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "0.zip", {"a.json": "[]"})
+    for depth in range(1, 5):
+        path = zipped(tmp_path / f"{depth}.zip", {f"{depth - 1}.zip": path.read_bytes()})
+    with raw_files(tmp_path / "1.zip") as files:
+        assert [path.name for path in files.paths] == ["a.json"]
+    with pytest.raises(PromptCBLUEError, match="bomb"), raw_files(tmp_path / "4.zip"):
+        pass
+
+
+def test_chinese_names_without_a_flag_are_understood(tmp_path: Path) -> None:
+    name = "国际疾病分类 ICD-10北京临床版v601.txt"
+    path = zipped(tmp_path / "x.zip", {"PLACEHOLDER" + "x" * (len(name.encode("gbk")) - 11): "A01.000\t伤寒\n"})
+    data = path.read_bytes().replace(b"PLACEHOLDER" + b"x" * (len(name.encode("gbk")) - 11), name.encode("gbk"))
+    path.write_bytes(data)
+    with raw_files(path) as files:
+        assert [path.name for path in files.paths] == [name]
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(PromptCBLUEError, match=r"x\.zip"), raw_files(tmp_path):
+        pass
+
+
+def test_two_files_of_one_corpus_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        put(tmp_path, f"{folder}/CMeEE-V2_train.json", [])
+    with pytest.raises(PromptCBLUEError, match="several files"):
+        read("CMeEE-V2", tmp_path)

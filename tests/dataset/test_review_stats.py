@@ -1,0 +1,171 @@
+"""Statistics of a dataset, and its examination by people."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl import load_workbook
+from typer.testing import CliRunner
+
+from promptcblue_dataset import layout
+from promptcblue_dataset.build import Plan, build, parse_sizes
+from promptcblue_dataset.cli import app
+from promptcblue_dataset.review import wilson
+from promptcblue_dataset.statistics import statistics
+from promptcblue_metric.tasks import TASKS
+
+RAW = Path(__file__).parent / "raw"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("built") / "promptcblue"
+    build(RAW, output, Plan(parse_sizes("30,8,8", list(TASKS))), workers=1, cache=False)
+    return output
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def official(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+    folder.mkdir()
+    for split, rows in splits.items():
+        (folder / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def pair(number: int, prompt: str, target: str = "是的") -> dict[str, Any]:
+    common = {"answer_choices": ["是的", "不是"], "task_type": "cls", "task_dataset": "CHIP-STS"}
+    return {"input": prompt, "target": target, "sample_id": f"s-{number}", **common}
+
+
+def test_lengths_labels_choices_and_templates(built: Path) -> None:
+    found = statistics(built)
+    assert list(found) == list(TASKS)
+    for task, of_task in found.items():
+        assert of_task["samples"]["train"] <= 30
+        assert of_task["table_8"]["samples"]["train"] == TASKS[task].sizes[0]
+        assert of_task["repeated_prompts"] == 0
+        assert "other" not in of_task["templates"], task
+        assert sum(of_task["templates"].values()) == sum(of_task["samples"].values())
+        assert all(leak["exact"] == 0 for leak in of_task["leaks"].values())
+    assert found["CHIP-STS"]["choices"] == {"least": 2, "mean": 2.0, "most": 2}
+    assert found["MedDG"]["choices"] is None
+    assert set(found["CHIP-STS"]["labels"]) == {"是的", "不是", "相同", "不同"}
+    assert found["CMeEE-V2"]["labels"]["疾病"] > 0
+
+
+def test_lengths_are_means_in_characters(tmp_path: Path) -> None:
+    folder = official(tmp_path / "data", train=[pair(1, "四个字的"), pair(2, "这里有六个字")])
+    found = statistics(folder)["CHIP-STS"]
+    assert found["prompt_length"] == 5.0
+    assert found["target_length"] == 2.0
+
+
+def test_repetitions_and_leaks_are_found(tmp_path: Path) -> None:
+    def prompt(text: str) -> str:
+        return f"请判断下面两句话的意思是不是一样，然后从给出的两个答案中选择一个。{text}选项：是的，不是"
+
+    def text(number: int) -> str:
+        return "".join(map(chr, random.Random(number).choices(range(0x4E00, 0x5E00), k=40)))
+
+    texts = [text(number) for number in range(60)]
+    train = [pair(n, prompt(text)) for n, text in enumerate(texts)]
+    train.append(pair(60, train[0]["input"]))
+    near = prompt(texts[1] + "吗")
+    fresh = [pair(number, prompt(text(number))) for number in range(200, 220)]
+    dev = [pair(100, train[2]["input"]), pair(101, near), *fresh]
+    found = statistics(official(tmp_path / "data", train=train, dev=dev))["CHIP-STS"]
+    assert found["repeated_prompts"] == 2
+    assert found["leaks"] == {"validation in train": {"exact": 1, "near": 1}}
+
+
+def test_statistics_stand_in_the_card_once(built: Path, tmp_path: Path) -> None:
+    before = (built / "README.md").read_text(encoding="utf-8")
+    report = tmp_path / "stats.json"
+    for _ in range(2):
+        result = run("stats", built, "--json", report)
+        assert result.exit_code == 0, result.output
+    card = (built / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(before.rstrip())
+    assert card.count("## Statistics") == 1
+    assert all(f"| {task} |" in card.partition("## Statistics")[2] for task in TASKS)
+    assert layout.is_ours(built)
+    assert set(json.loads(report.read_text(encoding="utf-8"))) == set(TASKS)
+
+
+def test_official_files_have_no_card(tmp_path: Path) -> None:
+    folder = official(tmp_path / "data", train=[pair(1, "甲")])
+    assert run("stats", folder).exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["train.json"]
+
+
+def test_a_review_sheet_can_be_filled_and_tallied(built: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "review.xlsx"
+    assert run("review", "sample", built, sheet, "--number", 5, "--split", "train").exit_code == 0
+    book = load_workbook(sheet)
+    page = book.active
+    assert page.freeze_panes == "A2"
+    assert page.max_row == 1 + 5 * 16
+    (choices,) = page.data_validations.dataValidation
+    assert (choices.formula1, str(choices.sqref)) == ('"right,wrong,unsure"', f"F2:F{page.max_row}")
+    titles = [cell.value for cell in page[1]]
+    ids = [(row[0].value, row[titles.index("sample_id")].value) for row in page.iter_rows(min_row=2)]
+    assert len(ids) == len(set(ids))
+
+    for number, verdict in enumerate(["right", "wrong", "right", "unsure", None], 2):
+        page.cell(number, titles.index("verdict") + 1).value = verdict
+    book.save(sheet)
+    lines = run("review", "tally", sheet).stdout.splitlines()
+    first = next(line for line in lines if line.strip().startswith("CMeEE-V2")).split()
+    assert first[1:6] == ["3", "1", "1", "1", "33.3%"]
+    total = next(line for line in lines if line.strip().startswith("all ")).split()
+    assert total[1:5] == ["3", "1", "1", "76"]
+    page.cell(2, titles.index("verdict") + 1).value = "maybe"
+    book.save(sheet)
+    assert run("review", "tally", sheet).exit_code != 0
+
+
+def test_the_sample_is_seeded_and_can_be_a_share(built: Path, tmp_path: Path) -> None:
+    def drawn(*options: object) -> list[list[Any]]:
+        assert run("review", "sample", built, tmp_path / "x.xlsx", *options).exit_code == 0
+        return [
+            [cell.value for cell in row[:3]] for row in load_workbook(tmp_path / "x.xlsx").active.iter_rows(min_row=2)
+        ]
+
+    assert drawn("--seed", 1) == drawn("--seed", 1)
+    few = drawn("--number", "5%", "--tasks", "MedDG")
+    assert len(few) == math.ceil(0.05 * sum(statistics(built)["MedDG"]["samples"].values()))
+    assert drawn("--number", 3, "--seed", 1) != drawn("--number", 3, "--seed", 2)
+    for wrong in ("0", "150%", "some"):
+        assert run("review", "sample", built, tmp_path / "y.xlsx", "--number", wrong).exit_code != 0
+    assert not (tmp_path / "y.xlsx").exists()
+
+
+def test_text_that_looks_like_a_formula_stays_text(tmp_path: Path) -> None:
+    folder = official(tmp_path / "data", train=[pair(1, '=HYPERLINK("http://x")'), pair(2, "第\x07二")])
+    assert run("review", "sample", folder, tmp_path / "x.xlsx").exit_code == 0
+    cells = [row[3] for row in load_workbook(tmp_path / "x.xlsx").active.iter_rows(min_row=2)]
+    assert {(cell.value, cell.data_type) for cell in cells} == {('=HYPERLINK("http://x")', "s"), ("第二", "s")}
+
+
+def test_wilson_intervals_known_from_tables() -> None:
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(2, 200) == pytest.approx((0.0027, 0.0357), abs=1e-4)
+
+
+@given(st.integers(1, 500), st.data())
+def test_an_interval_holds_its_rate(trials: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, trials))
+    low, high = wilson(hits, trials)
+    assert 0 <= low <= hits / trials + 1e-12
+    assert hits / trials - 1e-12 <= high <= 1
