@@ -164,7 +164,10 @@ def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], pa
     if prediction is None:
         return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold))
     parsed = parse_answer(task.format, prediction, choices, parser)
-    return ScoredSample(task, reference, prediction, parsed, gold, task.scorer.count(parsed.answer, gold))
+    # The official scorer takes an empty output for the first label, but not one that says something unreadable.
+    unread = parsed.answer == "" and prediction.strip()
+    counts = task.scorer.count_missing(gold) if unread else task.scorer.count(parsed.answer, gold)
+    return ScoredSample(task, reference, prediction, parsed, gold, counts)
 
 
 def signature(tasks: Sequence[str], samples: int, protocol: Protocol, parser: Parser) -> str:

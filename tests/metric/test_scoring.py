@@ -77,6 +77,13 @@ def test_a_missing_prediction_is_wrong_and_never_the_default_label() -> None:
     assert missing.result()["well_formed"] == 0.0
 
 
+def test_an_output_the_lenient_parser_cannot_read_is_a_miss() -> None:
+    reference = row("KUAKE-IR", "相关", ["相关", "不相关"])
+    unread = Evaluation(parser="lenient")
+    unread.add("这个问题我无法回答。", reference)
+    assert unread.result()["overall"] == 0.0
+
+
 def test_overall_and_groups_are_means_of_the_tasks_that_are_there() -> None:
     evaluation = Evaluation()
     evaluation.add("不相关", row("KUAKE-IR", "相关", ["相关", "不相关"]))
