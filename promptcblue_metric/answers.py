@@ -151,10 +151,10 @@ class EntityLines(AnswerFormat):
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         mentions: dict[str, list[str]] = {choice: [] for choice in choices}
+        separators = ("，", *(f"{choice}实体：" for choice in choices))
         for item in answer:
             if item["type"] not in mentions:
                 raise SeparatorError(f"entity type {item['type']!r} is not among the choices {list(choices)}")
-            separators = ("，", *(f"{choice}实体：" for choice in choices))
             mentions[item["type"]].append(_checked(item["entity"], "entity", separators, strict=strict))
         if not answer:
             return self.nothing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import run
+from .console import make_app, run
 from .errors import PromptCBLUEError
 from .parsing import Parser
 from .scoring import Counts, Protocol
@@ -17,13 +17,7 @@ from .scoring import Counts, Protocol
 if TYPE_CHECKING:
     from .records import Sample
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Score answers to PromptCBLUE, and turn them into structured answers.",
-)
+app = make_app("Score answers to PromptCBLUE, and turn them into structured answers.")
 
 PredictionsFile = Annotated[
     Path,

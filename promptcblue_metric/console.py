@@ -5,7 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import typer
+
 from .errors import PromptCBLUEError
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """A command line of ours, without sub-commands yet."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
 
 
 def run(app: Callable[[], object]) -> None:

@@ -6,11 +6,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from .errors import PromptCBLUEError, RowError, UnknownTaskError
 from .records import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
 from .tasks import get_task
+
+Row = TypeVar("Row")
 
 #: How many bad rows a message lists before it only counts them.
 LISTED = 20
@@ -63,13 +65,18 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
     Raises:
         PromptCBLUEError: at the end, lists every row that cannot be used.
     """
+    return _read_all(path, _prediction_from_row, "mend the predictions file, or predict again")
+
+
+def _read_all(path: str | Path, read: Callable[[dict[str, Any], str | Path, int], Row], remedy: str) -> Iterator[Row]:
+    """What ``read`` makes of each row, and at the end an error that lists the rows it refused."""
     bad = BadRows()
     for line, row in read_json_lines(path, bad.add):
         try:
-            yield _prediction_from_row(row, path, line)
+            yield read(row, path, line)
         except RowError as error:
             bad.add(error)
-    bad.stop_if_any("mend the predictions file, or predict again")
+    bad.stop_if_any(remedy)
 
 
 def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Prediction:
@@ -95,19 +102,12 @@ def read_references(source: str, split: str) -> Iterator[Sample]:
     Raises:
         PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed, at the end).
     """
-    if not Path(source).is_file():
-        yield from load_split(source, split)
-        return
-    bad = BadRows()
-    for line, row in read_json_lines(source, bad.add):
-        try:
-            yield _reference(row, source, line)
-        except RowError as error:
-            bad.add(error)
-    bad.stop_if_any("mend the references file")
+    if Path(source).is_file():
+        return _read_all(source, _reference, "mend the references file")
+    return load_split(source, split)
 
 
-def _reference(row: dict[str, Any], source: str, line: int) -> Sample:
+def _reference(row: dict[str, Any], source: str | Path, line: int) -> Sample:
     """A reference row, with the name of its prompt template (no field of the benchmark) where the file has it."""
     sample = sample_from_row(row, source, line)
     template = row.get("template")

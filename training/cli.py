@@ -7,15 +7,9 @@ from typing import Annotated
 
 import typer
 
-from promptcblue_metric.console import run
+from promptcblue_metric.console import make_app, run
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Fine-tune language models on PromptCBLUE, and predict with them.",
-)
+app = make_app("Fine-tune language models on PromptCBLUE, and predict with them.")
 
 
 @app.command(

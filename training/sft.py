@@ -30,7 +30,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
 
 from .data import Rows, load_split_if_any, training_rows
-from .hardware import choose_dtype
+from .hardware import choose_dtype, spare_threads
 from .methods import METHODS
 from .models import BACKBONE, check_exists, identify, load_model, load_tokenizer
 from .progress import ProgressLines, check_finite, quiet_libraries
@@ -121,6 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     backbone = recipe.model or str(_own_backbone(recipe, training, train_samples))
     tokenizer = load_tokenizer(backbone, trust_remote_code=training.trust_remote_code)
     model = _load_backbone(backbone, recipe, training)
+    spare_threads(model, training.device)
     encoder = PromptEncoder(tokenizer)
 
     # Rows: prompt masked, target and end in the loss

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from promptcblue_metric import TASKS, SeparatorError, get_task
 from promptcblue_metric.answers import Answer
 
+from .timing import assert_linear
+
 PART = st.text(st.sampled_from("高血压头痛ab1 .-()、,:;/\t…“"), min_size=1, max_size=8).filter(lambda s: s == s.strip())
 CHOICES = st.lists(PART, min_size=1, max_size=6, unique=True)
 
@@ -114,9 +116,7 @@ def test_parsing_takes_linear_time(task: str) -> None:
             answer_format.parse(text, choices)
         return time.process_time() - start
 
-    small, large = min(seconds(20_000) for _ in range(3)), seconds(200_000)
-    # Ten times the text: quadratic parsing would take a hundred times as long.
-    assert large < 40 * small + 0.1
+    assert_linear(seconds, 20_000, 200_000)
 
 
 UNWRITABLE: list[tuple[str, Any, Sequence[str]]] = [

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from promptcblue_metric.answers import Parsed
 from promptcblue_metric.lenient import parse_lenient, well_formedness
 
 from .test_answers import HOSTILE, chosen
+from .timing import assert_linear
 
 STATES = {"well-formed", "repaired", "unreadable", "empty", "truncated"}
 #: A task of each answer format, with choices.
@@ -246,9 +248,7 @@ def test_time_is_linear(task: str) -> None:
         return time.process_time() - start
 
     for unit in HOSTILE_UNITS:
-        small, large = min(seconds(unit, 4_000) for _ in range(2)), seconds(unit, 32_000)
-        # Eight times the text: quadratic reading would take sixty-four times as long.
-        assert large < 24 * small + 0.2, unit
+        assert_linear(partial(seconds, unit), 4_000, 32_000, unit)
 
 
 @pytest.mark.parametrize("task", FORMATS)

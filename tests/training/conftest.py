@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,17 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_hub() -> None:
-    """Nothing here needs the Hub; a test that reached for it would hang."""
+def alone() -> Iterator[None]:
+    """No hub, which a test could only wait for, and one thread: models this small are no faster with more, and test
+    processes side by side far slower.
+    """
+    import torch
+
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -89,4 +96,4 @@ def fit(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 @pytest.fixture(scope="session")
 def trained(fit: Fit) -> Path:
     """A model that was trained in full until it says different things to different prompts."""
-    return fit(max_steps=120, logging_steps=20)
+    return fit(max_steps=80, logging_steps=20)

@@ -36,7 +36,7 @@ def texts(path: Path) -> dict[tuple[str, str], str]:
     return {(row["task_dataset"], row["sample_id"]): row["prediction"] for row in read_rows(path)}
 
 
-def alone(backend: Backend, requests: list[Request]) -> list[Completion]:
+def one_by_one(backend: Backend, requests: list[Request]) -> list[Completion]:
     return [completion for request in requests for completion in backend.generate([request])]
 
 
@@ -49,7 +49,7 @@ def test_a_batch_answers_as_its_prompts_do_alone(
     samples = load_samples(data, "test")
     requests = [Request(index, sample["input"], limits[index % 2] or 20) for index, sample in enumerate(samples)]
     batched = sorted(backend.generate(requests), key=lambda completion: completion.index)
-    assert batched == alone(backend, requests)
+    assert batched == one_by_one(backend, requests)
     assert len({completion.text for completion in batched}) > 3
 
 

@@ -96,3 +96,22 @@ def test_a_recipe_must_be_there_and_hold_settings(tmp_path: Path) -> None:
     empty.write_text("output_dir: out\n")
     with pytest.raises(PromptCBLUEError, match="model"):
         parse_recipe(empty)
+
+
+def test_a_tiny_model_on_the_cpu_gets_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptcblue_training.hardware import spare_threads
+
+    class Model:
+        def __init__(self, size: int) -> None:
+            self.num_parameters = lambda: size
+
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    spare_threads(Model(1000), torch.device("cpu"))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    spare_threads(Model(10**9), torch.device("cpu"))
+    spare_threads(Model(1000), torch.device("cuda"))
+    assert asked == []
+    spare_threads(Model(1000), torch.device("cpu"))
+    assert asked == [1]

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..hardware import best_device, choose_dtype
+from ..hardware import best_device, choose_dtype, spare_threads
 from ..models import context_length, find_model, identify, load_for_prediction, load_tokenizer
 from ..progress import quiet_libraries
 from ..prompts import PromptEncoder
@@ -116,6 +116,7 @@ class TransformersBackend:
         model = load_for_prediction(self.source, self.dtype, trust_remote_code=self.settings.trust_remote_code).to(
             self.device
         )
+        spare_threads(model, self.device)
         ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)}
         self.ends = sorted(ends)
         model.generation_config = GenerationConfig(
