@@ -165,7 +165,7 @@ class Triples(HeadedReader[TripleLines]):
         return super().is_whole(roles) or (bool(self.relation) and {"subject", "object"} <= roles.keys())
 
     def head(self, name: str, value: str, line: Line) -> None:
-        self.relation, self.understood = name, True
+        self.relation, self.understood, self.unfinished = name, True, False
         self.headed.add(name)
         if "句子中" in line.text and "关系的实体对如下" in line.text:
             self.note("paper dialect")
@@ -183,7 +183,9 @@ class Triples(HeadedReader[TripleLines]):
                 head, both, tail = piece.partition("尾实体")
                 if both:
                     self._add(self.relation, self._named(head), self._named(self._pair_end.split(tail, maxsplit=1)[0]))
-            self.unfinished = not both or not bare(tail) or (len(pieces) > 1 and not text.endswith(SENTENCE_END))
+            # The released dialect ends every pair; the paper's puts a mark between pairs only.
+            unended = len(pieces) > 1 and pieces[-1].startswith("为") and not text.endswith(SENTENCE_END)
+            self.unfinished = not both or not bare(tail) or unended
             return True
         if self.relation and is_none(before):
             self.note("empty marker")
