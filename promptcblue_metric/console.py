@@ -9,6 +9,9 @@ import typer
 
 from .errors import PromptCBLUEError
 
+#: The extra that brings each library which only some commands need.
+EXTRAS = dict.fromkeys(("accelerate", "peft", "torch", "transformers", "trl"), "train")
+
 
 def make_app(help_text: str) -> typer.Typer:
     """A command line of ours, without sub-commands yet."""
@@ -27,6 +30,12 @@ def run(app: Callable[[], object]) -> None:
         app()
     except PromptCBLUEError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        print(f"error: this needs {library}: pip install 'promptcblue[{EXTRAS[library]}]'", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,8 +121,10 @@ def load_split(source: str, split: str, config: str = "all") -> Iterator[Sample]
     Raises:
         PromptCBLUEError: it cannot be loaded.
     """
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         rows = load_dataset(source, config, split={"dev": "validation"}.get(split, split))
     except Exception as error:

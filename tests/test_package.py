@@ -81,3 +81,21 @@ print(len(evaluation.result()["tasks"]))
     scripts = (next(packages.glob("promptcblue-*.dist-info")) / "entry_points.txt").read_text()
     for command in ("promptcblue-dataset", "promptcblue-metric", "promptcblue-train"):
         assert command in scripts
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        ("from promptcblue_training.cli import main; sys.argv[1:] = ['sft', 'demo']", "torch", "train"),
+        ("from promptcblue_training.cli import main; sys.argv[1:] = ['predict', '--model', 'x', '--dataset', 'sample',"
+         " '--output', 'x']", "torch", "train"),
+    ],
+)  # fmt: skip
+def test_a_command_without_its_extra_says_which_one_it_needs(
+    command: str, library: str, extra: str, tmp_path: Path
+) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; {command}; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"promptcblue[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr
