@@ -80,7 +80,7 @@ def build_(
         OnBad, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
     ] = OnBad.stop,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 4. The bytes are the same.")
+        int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import operator
+from collections import defaultdict
 from collections.abc import Sequence
 
 
@@ -17,8 +19,9 @@ class Candidates:
         import bm25s
 
         self.terms = terms
-        self._ids: dict[str, int] = {}
-        tokens = [[self._ids.setdefault(token, len(self._ids)) for token in _tokens(term)] for term in terms]
+        ids: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        tokens = [[ids[token] for token in _tokens(term)] for term in terms]
+        self._ids = dict(ids)
         self._index = bm25s.BM25()
         self._index.index((tokens, self._ids), show_progress=False)
         self._found: dict[tuple[str, int], list[str]] = {}
@@ -49,5 +52,5 @@ class Candidates:
 
 
 def _tokens(text: str) -> list[str]:
-    characters = [character for character in text.casefold() if not character.isspace()]
-    return [*characters, *(first + second for first, second in itertools.pairwise(characters))]
+    characters = "".join(text.casefold().split())
+    return [*characters, *map(operator.add, characters, characters[1:])]

@@ -86,15 +86,16 @@ def check_row(row: Mapping[str, Any], split: str, path: Path, line: int) -> tupl
 def _check_text(sample: Sample, path: Path, line: int) -> None:
     """JSON can escape half of a surrogate pair, which no file in UTF-8 can hold."""
     texts = [value for value in sample.values() if isinstance(value, str)]
-    if _encodable("\n".join([*texts, *(sample["answer_choices"] or ())])):
+    if encodable("\n".join([*texts, *(sample["answer_choices"] or ())])):
         return
     for name, value in sample.items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not _encodable(text):
+            if isinstance(text, str) and not encodable(text):
                 raise RowError(str(path), line, name, "expected Unicode text, found an unpaired surrogate escape")
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether a text can be written in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -12,18 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptcblue_dataset.build_commands import add_commands
-from promptcblue_metric.console import run
+from promptcblue_metric.console import make_app, run
 
 if TYPE_CHECKING:
     from promptcblue_dataset.importer import Imported, Progress
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Make the PromptCBLUE dataset from its files.",
-)
+app = make_app("Make the PromptCBLUE dataset from its files.")
 
 
 class OnError(str, Enum):

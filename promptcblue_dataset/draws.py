@@ -7,11 +7,14 @@ their key.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_EIGHT = struct.Struct("<8Q").unpack
 
 
 class Draws:
@@ -22,17 +25,11 @@ class Draws:
     """
 
     def __init__(self, *key: object) -> None:
-        self._key = hashlib.blake2b("\x1f".join(map(str, key)).encode()).digest()
-        self._blocks = 0
-        self._numbers: list[int] = []
+        self._numbers = _numbers(key)
 
     def below(self, bound: int) -> int:
         """An integer in ``[0, bound)``; the bias is below ``bound / 2**64``."""
-        if not self._numbers:
-            block = hashlib.blake2b(self._blocks.to_bytes(8, "little"), key=self._key).digest()
-            self._numbers.extend(struct.unpack("<8Q", block))
-            self._blocks += 1
-        return self._numbers.pop() * bound >> 64
+        return next(self._numbers) * bound >> 64
 
     def between(self, low: int, high: int) -> int:
         """An integer in ``[low, high]``."""
@@ -61,6 +58,13 @@ class Draws:
         """
         moved: dict[int, int] = {}
         for place in range(count):
-            drawn = self.between(place, count - 1)
+            drawn = place + self.below(count - place)
             yield moved.get(drawn, drawn)
             moved[drawn] = moved.pop(place, place)
+
+
+def _numbers(key: tuple[object, ...]) -> Iterator[int]:
+    """Integers in ``[0, 2**64)`` without end; nothing is hashed before the first is asked for."""
+    name = hashlib.blake2b("\x1f".join(map(str, key)).encode()).digest()
+    for block in itertools.count():
+        yield from _EIGHT(hashlib.blake2b(block.to_bytes(8, "little"), key=name).digest())[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -18,16 +19,18 @@ NEAR = 0.8
 _PIECE = 3
 # Two texts at NEAR share one of 8 bands of 3 hashes with probability 0.997.
 _BANDS, _ROWS = 8, 3
+# So many texts are hashed at once that the arrays stay in the processor's cache.
+_BATCH = 256
 _MARKS = re.compile(r"[\W_]+")
-_UNUSUAL = re.compile(r"[^\u4e00-\u9fffA-Za-z0-9]")
+_PLAIN = re.compile(r"[\u4e00-\u9fffA-Za-z0-9]+")
+_UNUSUAL = re.compile(r"[^\u4e00-\u9fffA-Za-z0-9\W_]")
 
 
 def essence(text: str) -> str:
     """A text without what two copies of it may differ in: width and case of letters, white space and punctuation."""
-    core = _MARKS.sub("", text)
-    if _UNUSUAL.search(core):  # normalising is slow, and changes nothing else
-        core = _MARKS.sub("", unicodedata.normalize("NFKC", core))
-    return core.casefold()
+    if _UNUSUAL.search(text):  # normalising is slow, and changes nothing else
+        return _MARKS.sub("", unicodedata.normalize("NFKC", _MARKS.sub("", text))).casefold()
+    return "".join(_PLAIN.findall(text)).casefold()
 
 
 class Neighbours:
@@ -41,7 +44,7 @@ class Neighbours:
         self._common = common
         self._size = 0
         self._equal: dict[str, int] = {}
-        self._banded: dict[tuple[int, int], list[int]] = {}
+        self._banded: dict[int, list[int]] = {}
         self._pieces: list[Array] = []
 
     def add(self, texts: Sequence[str]) -> None:
@@ -64,9 +67,11 @@ class Neighbours:
             for core, (found, bands) in zip(cores, self._signatures(cores), strict=True)
         ]
 
-    def _near(self, found: Array, bands: Sequence[tuple[int, int]]) -> tuple[int, float] | None:
+    def _near(self, found: Array, bands: Sequence[int]) -> tuple[int, float] | None:
+        if self._banded.keys().isdisjoint(bands):
+            return None
         numbers = sorted({number for band in bands for number in self._banded.get(band, ())})
-        own = set(found.tolist()) if numbers else set()
+        own = set(found.tolist())
         best: tuple[int, float] | None = None
         for number in numbers:
             other = set(self._pieces[number].tolist())
@@ -75,8 +80,12 @@ class Neighbours:
                 best = (number, likeness)
         return best
 
-    def _signatures(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[tuple[int, int]]]]:
+    def _signatures(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[int]]]:
         """The pieces of each text, and the keys under which texts with many of the same meet; short texts have none."""
+        for start in range(0, len(cores), _BATCH):
+            yield from self._of_batch(cores[start : start + _BATCH])
+
+    def _of_batch(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[int]]]:
         import numpy as np
 
         hashes, starts = pieces(cores)
@@ -88,8 +97,8 @@ class Neighbours:
         filled = np.flatnonzero(lengths)
         bands = _bands(hashes, starts[:-1][filled]) if len(filled) else np.empty((0, _BANDS), np.uint64)
         keys = dict(zip(filled.tolist(), bands.tolist(), strict=True))
-        for number in range(len(cores)):
-            yield hashes[starts[number] : starts[number + 1]], list(enumerate(keys.get(number, ())))
+        for number, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
+            yield hashes[start:end], keys.get(number, [])
 
 
 def pieces(cores: Sequence[str]) -> tuple[Array, Array]:
@@ -117,14 +126,16 @@ def pieces(cores: Sequence[str]) -> tuple[Array, Array]:
 def _bands(hashes: Array, starts: Array) -> Array:
     import numpy as np
 
+    folded = hashes ^ (hashes >> np.uint64(31))
     smallest = []
     for number in range(_BANDS * _ROWS):
         factor = np.uint64((0xD1342543DE82EF95 * (2 * number + 1)) % (1 << 64) | 1)
-        mixed = (hashes ^ (hashes >> np.uint64(31)) ^ np.uint64(number * 0x5851F42D4C957F2D % (1 << 64))) * factor
+        mixed = folded ^ np.uint64(number * 0x5851F42D4C957F2D % (1 << 64))
+        mixed *= factor
         smallest.append(np.minimum.reduceat(mixed, starts))
     bands = []
     for band in range(_BANDS):
-        key = np.zeros(len(starts), np.uint64)
+        key = np.full(len(starts), band, np.uint64)
         for row in smallest[band * _ROWS : (band + 1) * _ROWS]:
             key = (key ^ row) * np.uint64(0x9E3779B97F4A7C15)
         bands.append(key)

@@ -81,7 +81,15 @@ class Flaw(NamedTuple):
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Replace every placeholder in one pass, so that a text that looks like one stays as it is."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    parts = list(_pieces(template))
+    parts[1::2] = [values.get(name, f"[{name}]") for name in parts[1::2]]
+    return "".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _pieces(template: str) -> tuple[str, ...]:
+    """A template's fixed parts, and between them the names of its placeholders."""
+    return tuple(_PLACEHOLDER.split(template))
 
 
 def placeholders(template: str) -> list[str]:

@@ -13,16 +13,16 @@ CORPORA: Mapping[str, Corpus] = {
     for corpus in (
         dialogues.IMCS,
         normalization.CDN,
+        dialogues.MDCFNPC,
         retrieval.IR,
         dialogues.MEDDG,
-        dialogues.MDCFNPC,
-        extraction.CMEEE,
         extraction.CMEIE,
-        extraction.CDEE,
+        extraction.CMEEE,
         classification.CTC,
-        classification.QIC,
-        pairs.STS,
         pairs.QTR,
+        extraction.CDEE,
+        pairs.STS,
         pairs.QQR,
+        classification.QIC,
     )
 }

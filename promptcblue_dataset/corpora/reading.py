@@ -55,7 +55,7 @@ class LeftOut(NamedTuple):
     times: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen ones take four times as long to make
 class Record:
     """A JSON object of a raw file, or one inside it; its getters name file, record and field in their errors."""
 
@@ -72,7 +72,10 @@ class Record:
 
     def has(self, *names: str) -> bool:
         """Whether one of the fields is there and not null."""
-        return any(self.value.get(name) is not None for name in names)
+        for name in names:  # noqa: SIM110 - many times faster than any() of a generator
+            if self.value.get(name) is not None:
+                return True
+        return False
 
     def get(self, *names: str) -> Any:
         """The first of these spellings of a field that is there."""
@@ -96,9 +99,11 @@ class Record:
     def label(self, *names: str) -> str:
         """A label, written as a string or a number."""
         value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        if isinstance(value, str):
+            return value.strip()
+        if isinstance(value, bool) or not isinstance(value, int):
             self.fail(names[0], "a label", value)
-        return str(value).strip()
+        return str(value)
 
     def items(self, *names: str) -> list[Any]:
         """A list."""
@@ -145,7 +150,8 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
         data = data[3:]
     start = data.lstrip()[:1]
     whole = None
-    if start == b"[" or (start == b"{" and not _is_json(data.lstrip().split(b"\n", 1)[0])) or data.count(b"\n") < 2:
+    # A first line that is JSON by itself means JSON Lines, unless it is all that there is.
+    if start == b"[" or data.count(b"\n") < 2 or (start == b"{" and not _is_json(data.lstrip().split(b"\n", 1)[0])):
         whole = _parse(data, path, "the file") if data.strip() else []
     if isinstance(whole, list):
         yield from ((f"record {number}", value) for number, value in enumerate(whole, 1))

@@ -58,15 +58,15 @@ class RetrievalCorpus(Corpus):
             if split not in queries:
                 raise RawError(f"{files.root}: {self.name} has no queries for {relevance[split].name}")
             texts = dict(_rows(queries[split]))
+            relevant: dict[str, list[str]] = {}
             for line, query, document in of_split:
+                if query in texts and document in offsets:
+                    relevant.setdefault(query, []).append(document)
+                    continue
                 for field, kind, known in (("query id", query, texts), ("document id", document, offsets)):
                     if kind not in known:
                         path = relevance[split]
                         on_error(RawError(f"{path}: line {line}: field '{field}': expected a known id, found {kind!r}"))
-            relevant: dict[str, list[str]] = {}
-            for _, query, document in of_split:
-                if query in texts and document in offsets:
-                    relevant.setdefault(query, []).append(document)
             table = _Split(relevance[split], texts, documents, offsets, relevant, seed)
             reading.samples.setdefault(self.name, {})[split] = [
                 RawSamples(
@@ -149,7 +149,7 @@ def _offsets(path: Path, wanted: Collection[str]) -> dict[str, int]:
     try:
         with path.open("rb", buffering=1 << 20) as stream:
             for line in stream:
-                document = line[: line.find(b"\t")]
+                document = line.partition(b"\t")[0]
                 if document in sought:
                     found[document.decode()] = place
                 place += len(line)

@@ -98,7 +98,12 @@ json_values = st.recursive(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from(sorted(row())), json_values).map(lambda part: row() | part)),
-    junk=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line and line.strip())),
+    # The first two bytes of a gzip file would make it one.
+    junk=st.lists(
+        st.binary(max_size=30).filter(
+            lambda line: b"\n" not in line and line.strip() and not line.startswith(b"\x1f\x8b")
+        )
+    ),
 )
 def test_whatever_a_file_holds_every_row_is_good_or_named(tmp_path: Path, rows: list[Any], junk: list[bytes]) -> None:
     path = tmp_path / "train.json"
