@@ -81,7 +81,6 @@ class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
             citation=_CITATION,
             inputs_description=_INPUTS,
             features=datasets.Features({"predictions": text, "references": reference}),
-            codebase_urls=["https://huggingface.co/spaces/evaluate-metric/promptcblue"],
             reference_urls=["https://arxiv.org/abs/2310.14151"],
         )
 
