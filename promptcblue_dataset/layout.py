@@ -8,8 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from promptcblue_dataset.official import SPLITS
 from promptcblue_metric.records import Sample
+from promptcblue_metric.splits import SPLITS
 from promptcblue_metric.tasks import TASKS
 
 #: The config that holds the samples of every task; it is the default one.

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from promptcblue_dataset import layout
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
-from promptcblue_dataset.official import SPLITS, resolve
+from promptcblue_dataset.official import resolve
 from promptcblue_dataset.pool import TaskPrompts, load_pool, placeholders
 from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
+from promptcblue_metric.splits import SPLITS
 from promptcblue_metric.tasks import TASKS
 
 if TYPE_CHECKING:

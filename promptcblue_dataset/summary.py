@@ -10,7 +10,7 @@ from rich.table import Table
 from promptcblue_dataset.cache import NAME
 from promptcblue_dataset.importer import Imported
 from promptcblue_dataset.layout import ALL
-from promptcblue_dataset.official import SPLITS
+from promptcblue_metric.splits import SPLITS
 
 
 def table(imported: Imported) -> Table:

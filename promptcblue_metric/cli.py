@@ -30,7 +30,7 @@ SplitOption = Annotated[str, typer.Option(help="Split of the references, where t
 
 
 ReferencesOption = Annotated[
-    str, typer.Option("--references", help="A JSON Lines file, a dataset folder, or a Hub id.")
+    str, typer.Option("--references", help="A JSON Lines file, a folder (official files or a dataset), or a Hub id.")
 ]
 ProtocolOption = Annotated[
     Protocol, typer.Option(help="official: equal to the official scorer. paper: the paper's definitions at their word.")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from .errors import PromptCBLUEError, RowError, UnknownTaskError
 from .records import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
+from .splits import canonical_split, split_files
 from .tasks import get_task
 
 Row = TypeVar("Row")
@@ -98,13 +99,19 @@ def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Pr
 
 
 def read_references(source: str, split: str) -> Iterator[Sample]:
-    """The reference rows of a JSON Lines file, or of one split of a dataset folder or Hub dataset, one by one.
+    """The reference rows of a JSON Lines file, or of one split of a folder of official files, a dataset folder or a
+    dataset of the Hub, one by one.
 
     Raises:
         PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed, at the end).
     """
-    if Path(source).is_file():
-        return _read_all(source, _reference, "mend the references file")
+    path, split = Path(source).expanduser(), canonical_split(split)
+    if path.is_dir() and (official := split_files(path)):
+        if split not in official:
+            raise PromptCBLUEError(f"{source} has no {split} split; it has {', '.join(official)}")
+        path = official[split]
+    if path.is_file():
+        return _read_all(path, _reference, "mend the references file")
     return load_split(source, split)
 
 
@@ -126,7 +133,7 @@ def load_split(source: str, split: str, config: str = "all") -> Iterator[Sample]
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        rows = load_dataset(source, config, split={"dev": "validation"}.get(split, split))
+        rows = load_dataset(source, config, split=canonical_split(split))
     except Exception as error:
         # datasets raises many types here, from ValueError for a split to client errors of the Hub.
         reason = " ".join(str(error).split()) or type(error).__name__

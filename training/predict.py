@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from promptcblue_dataset.official import canonical_split
+from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric.records import Sample
+from promptcblue_metric.splits import canonical_split
 from promptcblue_metric.version import VERSION
 
 from .backends import Backend, BackendSettings, Completion, Request, load_backend
@@ -141,7 +142,8 @@ def _count(what: str, samples: Iterable[Sample], limits: Mapping[str, int] | Non
 def _next_command(
     dataset: str, split: str, output: Path, samples: Sequence[Sample], configs: Sequence[str] | None
 ) -> str:
-    references = f"--references {shlex.quote(dataset)} --split {split}"
+    local = resolve(dataset)
+    references = f"--references {shlex.quote(str(local) if local.exists() else dataset)} --split {split}"
     command = ["promptcblue-metric", "score", shlex.quote(str(output)), references]
     if not all(sample["target"] for sample in samples):
         # Official test targets are not public: the structured form is what can be handed in.

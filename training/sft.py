@@ -23,11 +23,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, set_seed
 from trl import SFTTrainer
 
-from promptcblue_dataset.official import canonical_split
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric.console import run
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
+from promptcblue_metric.splits import canonical_split
 
 from .data import Rows, load_split_if_any, training_rows
 from .hardware import choose_dtype, spare_threads

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from promptcblue_dataset.corpora.archives import RawFiles
-from promptcblue_dataset.official import SPLITS
 from promptcblue_metric.answers import Answer
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.splits import SPLITS
 
 #: The raw files' word for each split.
 _SPLIT_WORDS = {split: "|".join(words) for split, words in SPLITS.items()}

@@ -60,6 +60,17 @@ def test_score_reads_the_official_form_and_gzip(
     assert done.returncode == 0, done.stderr
 
 
+def test_references_can_be_a_folder_of_official_files(write: Files, sample_rows: SampleRows, run_python: Run) -> None:
+    folder = write("dev.json", sample_rows("dev")).parent
+    predictions = write("predictions.jsonl", predicted(sample_rows("dev")))
+    done = run_python(COMMAND, "score", predictions, "--references", folder, "--split", "validation")
+    assert done.returncode == 0, done.stderr
+    assert "overall" in done.stdout
+    done = run_python(COMMAND, "score", predictions, "--references", folder, "--split", "train")
+    assert done.returncode == 1
+    assert "it has validation" in done.stderr
+
+
 def test_missing_predictions_stop_the_run_unless_counted_wrong(
     write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
 ) -> None:
