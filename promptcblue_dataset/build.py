@@ -31,11 +31,11 @@ from promptcblue_dataset.corpora.archives import RawFiles, raw_files
 from promptcblue_dataset.corpora.reading import Content, RawError, RawSamples, Reading, stop
 from promptcblue_dataset.dialect import RELEASED
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.importer import Progress, check_output, fill_cache, replacing
+from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.pool import TaskPrompts, load_pool
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.files import write_json
+from promptcblue_metric.files import replacing, write_json
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import SPLITS
 from promptcblue_metric.tasks import TASKS, get_task

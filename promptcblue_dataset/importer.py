@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from promptcblue_dataset import layout
 from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.official import SAMPLE, resolve, sample_path
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import write_json
+from promptcblue_metric.files import replacing, write_json
 from promptcblue_metric.splits import SPLITS, split_files
 from promptcblue_metric.tasks import TASKS
 
@@ -134,28 +131,6 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise PromptCBLUEError(
             f"{output}: holds files that no import wrote; name another --output, or replace it with --overwrite"
         )
-
-
-@contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """An empty folder beside ``output`` that takes its place when the block ends well, and else vanishes."""
-    output = output.absolute()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-            new, old = Path(scratch, "new"), Path(scratch, "old")
-            new.mkdir()
-            yield new
-            if os.path.lexists(output):
-                output.rename(old)
-            try:
-                new.rename(output)
-            except BaseException:
-                if os.path.lexists(old):
-                    old.rename(output)
-                raise
-    except OSError as error:
-        raise PromptCBLUEError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:

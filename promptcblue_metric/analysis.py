@@ -301,7 +301,7 @@ class LabelAnalyzer(Analyzer):
             return NO_PREDICTION
         if predicted == sample.gold:
             return "correct"
-        if not predicted:
+        if not (sample.prediction or "").strip():
             return EMPTY
         return "wrong label" if predicted in sample.task.labels else INVALID
 
@@ -312,11 +312,12 @@ class LabelAnalyzer(Analyzer):
         task = samples[0].task
         pairs: Counter[tuple[str, str]] = Counter()
         invalid: Counter[str] = Counter()
-        for (outcome,) in outcomes:
+        for sample, (outcome,) in zip(samples, outcomes, strict=True):
             own = outcome.kind in ("correct", "wrong label")
             pairs[outcome.gold, outcome.predicted if own else outcome.kind] += 1  # type: ignore[index]
             if outcome.kind == INVALID:
-                invalid[str(outcome.predicted)] += 1
+                # An output that the lenient parser could not read has no label to show, only its text.
+                invalid[outcome.predicted or str(sample.prediction).strip()] += 1
         seen = {label for pair in pairs for label in pair}
         others = [column for column in (INVALID, EMPTY, NO_PREDICTION) if column in seen and column not in task.labels]
         labels = [label for label in task.labels if label in seen]

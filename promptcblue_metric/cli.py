@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from .parsing import Parser
 from .scoring import Counts, Protocol
 
 if TYPE_CHECKING:
+    from .evaluation import Evaluation, ScoredSample
     from .records import Sample
 
 app = make_app("Score answers to PromptCBLUE, and turn them into structured answers.")
@@ -51,6 +52,24 @@ class Missing(str, Enum):
     count_wrong = "count-wrong"
 
 
+MissingOption = Annotated[Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")]
+
+
+def _scored_samples(
+    evaluation: Evaluation, predictions: Path, references: str, split: str, missing: Missing
+) -> Iterator[ScoredSample]:
+    """Score the samples one by one; missing predictions that have to stop the run do so at the end, all counted."""
+    from .predictions import match, read_references
+
+    absent: list[Sample] = []
+    for sample, prediction in match(predictions, read_references(references, split)):
+        if prediction is None:
+            absent.append(sample)
+        yield evaluation.add(prediction.text if prediction else None, sample)
+    if absent and missing is Missing.stop:
+        raise PromptCBLUEError(_missing_message(predictions, absent, evaluation.samples))
+
+
 @app.command(epilog="Example: promptcblue-metric score predictions.jsonl --references promptcblue --split validation")
 def score(
     predictions: PredictionsFile,
@@ -58,9 +77,7 @@ def score(
     split: SplitOption = "test",
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
-    missing: Annotated[
-        Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")
-    ] = Missing.stop,
+    missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 0,
     seed: SeedOption = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
@@ -68,20 +85,15 @@ def score(
     """Score predictions against references and print the table of tasks, groups and the overall score."""
     from .evaluation import Evaluation
     from .files import write_json
-    from .predictions import match, read_references
     from .table import print_scores
 
     evaluation = Evaluation(parser=parser)
-    absent: list[Sample] = []
+    absent = 0
     counts: dict[str, list[Counts]] = {}
-    for sample, prediction in match(predictions, read_references(references, split)):
-        if prediction is None:
-            absent.append(sample)
-        scored = evaluation.add(prediction.text if prediction else None, sample)
+    for scored in _scored_samples(evaluation, predictions, references, split, missing):
+        absent += scored.prediction is None
         if resamples:
             counts.setdefault(scored.task.name, []).append(scored.counts)
-    if absent and missing is Missing.stop:
-        raise PromptCBLUEError(_missing_message(predictions, absent, evaluation.samples))
     result = evaluation.result(protocol)
     between = None
     if resamples:
@@ -90,13 +102,13 @@ def score(
         between = intervals(counts, protocol, resamples, seed)
     print_scores(result, between)
     if absent:
-        typer.echo(f"{len(absent)} samples had no prediction and were counted as wrong")
+        typer.echo(f"{absent} samples had no prediction and were counted as wrong")
     if json:
-        write_json(json, {**result, "missing_predictions": len(absent), "intervals": between})
+        write_json(json, {**result, "missing_predictions": absent, "intervals": between})
         typer.echo(f"wrote {json}")
 
 
-def _missing_message(path: Path, absent: Sequence[Mapping[str, Any]], total: int) -> str:
+def _missing_message(path: Path, absent: Sequence[Sample], total: int) -> str:
     named = ", ".join(f"{sample['sample_id']} of {sample['task_dataset']}" for sample in absent[:5])
     more = ", …" if len(absent) > 5 else ""
     return (
@@ -111,7 +123,7 @@ def parse(
     output: Annotated[Path, typer.Option(help="The official structured form: {task: [{sample_id, answer}]}.")],
     references: Annotated[
         str | None,
-        typer.Option(help="Gives task and choices where a row does not: a JSON Lines file, dataset folder or Hub id."),
+        typer.Option(help="Gives task and choices where a row does not: a JSON Lines file, a folder, or a Hub id."),
     ] = None,
     split: SplitOption = "test",
     parser: ParserOption = "strict",
@@ -181,15 +193,12 @@ def report(
     split: SplitOption = "test",
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
-    missing: Annotated[
-        Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")
-    ] = Missing.stop,
+    missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
 ) -> None:
     """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
     from .evaluation import Evaluation
-    from .predictions import match, read_references
     from .report import build_report, check_output, require_libraries, show_progress, write_report
 
     require_libraries()
@@ -197,13 +206,7 @@ def report(
     evaluation = Evaluation(parser=parser)
     with show_progress() as progress:
         progress("scores")
-        scored = [
-            evaluation.add(prediction.text if prediction else None, sample)
-            for sample, prediction in match(predictions, read_references(references, split))
-        ]
-        absent = [sample.reference for sample in scored if sample.prediction is None]
-        if absent and missing is Missing.stop:
-            raise PromptCBLUEError(_missing_message(predictions, absent, len(scored)))
+        scored = list(_scored_samples(evaluation, predictions, references, split, missing))
         values = build_report(
             scored,
             protocol,

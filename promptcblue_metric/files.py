@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +28,25 @@ def write_json(path: str | Path, value: Any) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing(output: Path) -> Iterator[Path]:
+    """An empty folder beside ``output`` that takes its place when the block ends well, and else vanishes."""
+    output = output.absolute()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+            new, old = Path(scratch, "new"), Path(scratch, "old")
+            new.mkdir()
+            yield new
+            if os.path.lexists(output):
+                output.rename(old)
+            try:
+                new.rename(output)
+            except BaseException:
+                if os.path.lexists(old):
+                    old.rename(output)
+                raise
+    except OSError as error:
+        raise PromptCBLUEError(f"{output}: cannot be written: {error.strerror or error}") from error

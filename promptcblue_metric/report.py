@@ -7,8 +7,6 @@ texts in them are excerpts with visible characters only (`report_text`), so none
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ from .analysis import Example, Outcome, TaskAnalysis, analyse, protocol_differen
 from .answers import TermList
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation, ScoredSample
+from .files import replacing
 from .parsing import Parser
 from .report_text import excerpt, short
 from .resampling import Interval, counts_by_task, intervals
@@ -209,22 +208,9 @@ def write_report(
         "report.md": markdown(report),
         "report.json": json.dumps(report, ensure_ascii=False, indent=1) + "\n",
     }
-    staging, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
+    with replacing(target) as staging:
         for name, text in files.items():
             (staging / name).write_text(text, encoding="utf-8")
-        if target.exists():
-            target.rename(old)
-        staging.rename(target)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise PromptCBLUEError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output(folder: str | Path) -> None:

@@ -176,6 +176,16 @@ def test_labels_make_a_confusion_matrix() -> None:
     assert by_label[second]["f1"] == pytest.approx(2 / 7)
 
 
+def test_an_output_without_a_readable_label_is_invalid_and_not_empty() -> None:
+    evaluation = Evaluation(parser="lenient")
+    reference = {"input": "问", "target": "相关", "answer_choices": ["相关", "不相关"], "sample_id": "1"}
+    outputs = ["这个问题我无法回答。", ""]
+    samples = [evaluation.add(output, {**reference, "task_dataset": "KUAKE-IR"}) for output in outputs]
+    analysis = analyse_task(samples)
+    assert counts(analysis) == {"invalid": 1, "empty": 1}
+    assert analysis.details["confusion"]["invalid_outputs"] == [{"text": outputs[0], "n": 1}]
+
+
 def test_reports_are_seen_by_section_and_length() -> None:
     full = {"主诉": "咳嗽三天。", "现病史": "患儿咳嗽三天，无发热。", "诊断": "支气管炎"}
     samples = scored(
