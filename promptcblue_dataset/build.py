@@ -261,7 +261,8 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, BuiltTask
     if workers == 1 or len(jobs) == 1:
         yield from map(_run, jobs)
         return
-    # A fork starts in no time, and is safe here: no other library has started threads yet.
+    # A fork starts in no time, and is safe here: the only other thread is the progress bar's, whose locks no worker
+    # takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as executor:
         try:

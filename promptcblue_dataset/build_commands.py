@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptcblue_dataset.terminal import OnError, progress
+from promptcblue_metric.console import make_console
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from promptcblue_dataset.build import Built
@@ -32,13 +33,6 @@ class Dialect(str, Enum):
 
     released = "released"
     paper = "paper"
-
-
-class OnBad(str, Enum):
-    """What to do with raw records that cannot be used."""
-
-    stop = "stop"
-    skip = "skip"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -77,8 +71,8 @@ def build_(
         bool, typer.Option("--drop-separators", help="Leave out samples whose answer holds a separator.")
     ] = False,
     on_error: Annotated[
-        OnBad, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
-    ] = OnBad.stop,
+        OnError, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
+    ] = OnError.stop,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
@@ -91,7 +85,6 @@ def build_(
 ) -> None:
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
     from promptcblue_dataset.build import Plan, build, parse_sizes
-    from promptcblue_dataset.cli import progress
     from promptcblue_dataset.construction import Style
 
     names = _names(tasks)
@@ -101,7 +94,7 @@ def build_(
         templates=templates,
         seed=seed,
         drop_separators=drop_separators,
-        skip_bad=on_error is OnBad.skip,
+        skip_bad=on_error is OnError.skip,
     )
     with progress() as on_progress:
         built = build(
@@ -114,18 +107,10 @@ def build_(
             cache=cache,
             on_progress=on_progress,
         )
-    console = _console()
+    console = make_console()
     console.print(_built_table(built))
     for line in _built_notes(built):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    # A pipe or a file has no width to fit into.
-    return console if console.is_terminal else Console(width=120, file=console.file)
 
 
 def _table(*columns: str) -> Table:
@@ -286,11 +271,10 @@ def stats_(
 ) -> None:
     """Sizes and lengths against the paper's Table 8, labels, templates, choices, duplicates and leaks."""
     from promptcblue_dataset import statistics
-    from promptcblue_dataset.cli import progress
 
     with progress() as on_progress:
         found = statistics.statistics(source, on_progress)
-    console = _console()
+    console = make_console()
     table = _table("config", "samples", "Table 8", "prompt", "Table 8", "target", "Table 8", "repeated", "leaks")
     for row in statistics.rows(found):
         table.add_row(*row)
@@ -339,4 +323,4 @@ def review_tally(
             f"{row.rate:.1%}" if row.examined else "–",
             f"{low:.1%} – {high:.1%}" if row.examined else "–",
         )
-    _console().print(table)
+    make_console().print(table)

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptcblue_dataset.build_commands import add_commands
-from promptcblue_metric.console import make_app, run
+from promptcblue_dataset.terminal import OnError, progress
+from promptcblue_metric.console import make_app, make_console, run
 
 if TYPE_CHECKING:
-    from promptcblue_dataset.importer import Imported, Progress
+    from promptcblue_dataset.importer import Imported
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
-
-
-class OnError(str, Enum):
-    """What to do with rows that cannot be used."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-@app.callback()
-def commands() -> None:
-    """Make the PromptCBLUE dataset from its files."""
 
 
 @app.command("import", epilog="Example: promptcblue-dataset import downloads/PromptCBLUE --output promptcblue")
@@ -70,34 +55,10 @@ def import_(
     _print_summary(imported)
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Bars on stderr, one for each thing that is done; none when stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        shown = {}
-
-        def on_progress(doing: str, item: str, total: int | None) -> None:
-            if doing not in shown:
-                shown[doing] = bars.add_task(doing, total=total)
-            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
-
-        yield on_progress
-
-
 def _print_summary(imported: Imported) -> None:
-    from rich.console import Console
-
     from promptcblue_dataset.summary import notes, table
 
-    console = Console()
-    if not console.is_terminal:
-        # A pipe or a file has no width to fit into.
-        console = Console(width=120, file=console.file)
+    console = make_console()
     console.print(table(imported))
     for line in notes(imported):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

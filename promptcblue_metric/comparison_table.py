@@ -8,9 +8,10 @@ from rich import box
 from rich.table import Table
 
 from .comparison import LEVEL, Comparison, as_published
+from .console import make_console
 from .evaluation import Result
 from .published import PUBLISHED, Published
-from .table import make_console, number
+from .table import number
 from .tasks import GROUPS, TASKS
 
 

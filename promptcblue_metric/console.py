@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
 from .errors import PromptCBLUEError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: The extra that brings each library which only some commands need.
 EXTRAS = dict.fromkeys(("accelerate", "peft", "torch", "transformers", "trl"), "train")
@@ -22,6 +26,15 @@ def make_app(help_text: str) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
+
+
+def make_console() -> Console:
+    """A console that fits its terminal, and is wide enough for any table where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    # A pipe or a file has no width to fit into.
+    return console if console.is_terminal else Console(width=200, file=console.file)
 
 
 def run(app: Callable[[], object]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from .console import make_console
 from .evaluation import Result
 from .tasks import TASKS
 
@@ -65,18 +65,9 @@ def _share(value: float) -> str:
     return f"{value:.1%}"
 
 
-def make_console(console: Console | None = None) -> Console:
-    """A console that fits its terminal, and is wide enough for any table where there is none."""
-    console = console or Console()
-    # A pipe or a file has no width to fit into.
-    return console if console.is_terminal else Console(width=200, file=console.file)
-
-
-def print_scores(
-    result: Result, intervals: Mapping[str, Interval] | None = None, console: Console | None = None
-) -> None:
+def print_scores(result: Result, intervals: Mapping[str, Interval] | None = None) -> None:
     """Print the table, what is missing, and the signature."""
-    console = make_console(console)
+    console = make_console()
     console.print(score_table(result, intervals))
     if result["missing_tasks"]:
         console.print(f"not in the references: {', '.join(result['missing_tasks'])}", markup=False)
