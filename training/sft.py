@@ -14,14 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-import torch
-from datasets import Dataset
-from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, set_seed
-from trl import SFTTrainer
 
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric.console import run
@@ -33,12 +28,12 @@ from .data import Rows, load_split_if_any, training_rows
 from .hardware import choose_dtype, spare_threads
 from .methods import METHODS
 from .models import BACKBONE, check_exists, identify, load_model, load_tokenizer
-from .progress import ProgressLines, check_finite, quiet_libraries
+from .progress import ProgressLines, quiet_libraries
 from .prompts import PromptEncoder
 from .resume import check_settings, samples_fingerprint, write_settings
-from .sampling import LengthGroupedSampler
 from .settings import Recipe, TrainingSettings, parse_recipe
 from .tiny import build_backbone
+from .trainer import Trainer, samples_a_step
 
 #: The file in an output folder that says which run its checkpoints are of.
 RECORD = "run.json"
@@ -64,24 +59,6 @@ _DECISIVE = (
     "train_sampling_strategy",
     "seed",
 )
-
-
-class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that stops at the first loss that is not a number, and whose batches by length can be resumed."""
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        if self.args.train_sampling_strategy != "group_by_length":
-            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist()
-        return LengthGroupedSampler(lengths, _global_batch(self.args), self.args.seed)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One forward and backward pass."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        check_finite(loss.item(), self.state.global_step + 1)
-        return loss
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -136,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     trainer = _build_trainer(recipe, training, model, tokenizer, train, validation)
     say(trainable_share(trainer.model))
     say(
-        f"batch of {_global_batch(training)} on {training.world_size} process(es), {training.device.type}, "
+        f"batch of {samples_a_step(training)} on {training.world_size} process(es), {training.device.type}, "
         f"{_precision(training)}"
     )
 
@@ -217,11 +194,6 @@ def trainable_share(model: Any) -> str:
     return f"trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})"
 
 
-def _global_batch(training: TrainingSettings) -> int:
-    """Samples a step."""
-    return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
-
-
 def _precision(training: TrainingSettings) -> str:
     return "bfloat16 mixed precision" if training.bf16 else "float16 mixed precision" if training.fp16 else "float32"
 
@@ -265,7 +237,7 @@ def _decisive_settings(recipe: Recipe, training: TrainingSettings, samples: Sequ
         "model": identify(recipe.model) if recipe.model else None,
         **run,
         **{key: values[key] for key in _DECISIVE},
-        "batch": _global_batch(training),
+        "batch": samples_a_step(training),
     }
 
 

@@ -207,17 +207,17 @@ def test_samples_without_targets_cannot_be_learned(fit: Fit, data: Path, tmp_pat
 
 def test_the_rows_reach_the_model_untouched(fit: Fit, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the trainer feeds is what the encoder wrote: no token of a target is cut, masked or left out."""
-    from promptcblue_training import sft
+    from promptcblue_training import trainer
     from promptcblue_training.prompts import IGNORED
 
     seen: list[list[int]] = []
-    original = sft.Trainer.training_step
+    original = trainer.Trainer.training_step
 
     def spy(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
         seen.extend([label for label in row if label != IGNORED] for row in inputs["labels"].tolist())
         return original(self, model, inputs, *rest)
 
-    monkeypatch.setattr(sft.Trainer, "training_step", spy)
+    monkeypatch.setattr(trainer.Trainer, "training_step", spy)
     folder = fit(max_steps=4)
     from transformers import AutoTokenizer
 
