@@ -96,6 +96,26 @@ def training_rows(samples: Sequence[Sample], encoder: PromptEncoder, max_length:
     return Rows(Dataset(pa.concat_tables(tables)), +cut, counts, longest)
 
 
+def to_measure(rows: Dataset, at_once: int) -> Dataset:
+    """Rows ordered to measure the loss on: the longest first, so that little is padding and memory fails at once.
+
+    Args:
+        at_once: rows that all devices take together. Rows without a target fill up the last pass; the trainer would
+            fill it with rows that it has measured already.
+    """
+    from datasets import concatenate_datasets
+
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__, reverse=True))
+    if missing := -len(rows) % at_once:
+        first = rows[0]["input_ids"][:2]
+        empty = rows.select([0] * missing).map(
+            lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
+        )
+        rows = concatenate_datasets([rows, empty])
+    return rows
+
+
 def _tokenised(samples: Sequence[Sample], encoder: PromptEncoder) -> Iterator[tuple[list[int], list[int]]]:
     prompts = encoder.prompts([sample["input"] for sample in samples])
     return zip(prompts, encoder.targets([sample["target"] for sample in samples]), strict=True)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptcblue_metric.errors import PromptCBLUEError
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from transformers import PreTrainedModel
 
     from .settings import Recipe
 
 
-def lora(recipe: Recipe) -> PeftConfig:
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune.
+
+    Attributes:
+        adapter: the PEFT adapter to train on a model, or None to train the model's own weights.
+        packs: whether several samples may share a row: not where virtual tokens stand before each sample.
+    """
+
+    adapter: Callable[[Recipe, PreTrainedModel], PeftConfig | None]
+    packs: bool = True
+
+
+def lora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     """Hu et al. 2021, on every matrix of attention and feed-forward; rank 24 in the paper (Appendix A.3).
 
     ``all-linear`` is PEFT's name for every linear layer but the output embedding, whatever the architecture calls
@@ -31,7 +46,7 @@ def lora(recipe: Recipe) -> PeftConfig:
     )
 
 
-METHODS: Mapping[str, Callable[[Recipe], PeftConfig | None]] = {"lora": lora, "full": lambda recipe: None}
+METHODS: Mapping[str, Method] = {"lora": Method(lora), "full": Method(lambda recipe, model: None)}
 
 
 def check_method(name: str) -> None:

@@ -40,11 +40,16 @@ def samples_fingerprint(samples: Iterable[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file in a model's or adapter's folder is part of it, and not about it."""
+    return path.is_file() and any(path.match(pattern) for pattern in _MODEL_FILES)
+
+
 def folder_fingerprint(folder: Path) -> str:
     """A digest of a model's or adapter's folder: names, sizes, and both ends of every file that makes the model."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and any(path.match(pattern) for pattern in _MODEL_FILES):
+        if is_model_file(path):
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}:".encode())
             with path.open("rb") as stream:

@@ -24,7 +24,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import canonical_split
 
-from .data import Rows, load_split_if_any, training_rows
+from .data import Rows, load_split_if_any, to_measure, training_rows
 from .hardware import choose_dtype, spare_threads
 from .methods import METHODS
 from .models import BACKBONE, check_exists, identify, load_model, load_tokenizer
@@ -33,7 +33,7 @@ from .prompts import PromptEncoder
 from .resume import check_settings, samples_fingerprint, write_settings
 from .settings import Recipe, TrainingSettings, parse_recipe
 from .tiny import build_backbone
-from .trainer import Trainer, samples_a_step
+from .trainer import Trainer, keeps_documents_apart, passes_a_step, token_counts
 
 #: The file in an output folder that says which run its checkpoints are of.
 RECORD = "run.json"
@@ -48,8 +48,6 @@ _DECISIVE = (
     "num_train_epochs",
     "max_steps",
     "max_length",
-    "packing",
-    "padding_free",
     "optim",
     "adam_beta1",
     "adam_beta2",
@@ -113,8 +111,9 @@ def main(arguments: Sequence[str]) -> None:
     trainer = _build_trainer(recipe, training, model, tokenizer, train, validation)
     say(trainable_share(trainer.model))
     say(
-        f"batch of {samples_a_step(training)} on {training.world_size} process(es), {training.device.type}, "
-        f"{_precision(training)}"
+        f"steps of {training.samples_a_step} samples, {training.gradient_accumulation_steps} pass(es) each on "
+        f"{training.world_size} process(es), {'without' if training.padding_free else 'with'} padding, "
+        f"{training.device.type}, {_precision(training)}"
     )
 
     # Train and save
@@ -166,18 +165,27 @@ def _build_trainer(
     train: Rows,
     validation: Rows | None,
 ) -> Trainer:
-    if not training.packing:
-        # The rows fit already; the trainer would cut them at the end, where the target is.
-        training.max_length = None
+    # The rows fit already; the trainer would cut them at the end, where the target is.
+    training.max_length = None
+    training.padding_free = _is_padding_free(recipe, training, model)
+    if training.batch_tokens is not None:
+        training.gradient_accumulation_steps = passes_a_step(
+            token_counts(train.dataset),
+            training.samples_a_step,
+            training.world_size,
+            training.batch_tokens,
+            training.seed,
+        )
+    at_once = training.eval_batch_size * training.world_size
     training.disable_tqdm = True
     try:
         trainer = Trainer(
             model=model,
             args=training,
             train_dataset=train.dataset,
-            eval_dataset=validation.dataset if validation else None,
+            eval_dataset=to_measure(validation.dataset, at_once) if validation else None,
             processing_class=tokenizer,
-            peft_config=METHODS[recipe.method](recipe),
+            peft_config=METHODS[recipe.method].adapter(recipe, model),
         )
     except ValueError as error:
         raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
@@ -185,6 +193,28 @@ def _build_trainer(
         trainer.remove_callback(shipped)
     trainer.add_callback(ProgressLines())
     return trainer
+
+
+def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> bool:
+    """Whether the samples of a pass are written one after another.
+
+    Raises:
+        PromptCBLUEError: it was asked for and would let them see each other.
+    """
+    if training.padding_free is False:
+        return False
+    if training.padding_free and not METHODS[recipe.method].packs:
+        raise PromptCBLUEError(
+            f"padding_free: with {recipe.method} virtual tokens stand before each sample, so samples cannot share a "
+            "row; leave it out"
+        )
+    apart = METHODS[recipe.method].packs and keeps_documents_apart(model)
+    if training.padding_free and not apart:
+        raise PromptCBLUEError(
+            f"padding_free: samples in one row would see each other in {model.name_or_path}, or it cannot be tried "
+            "with its weights spread over devices; leave it out"
+        )
+    return apart
 
 
 def trainable_share(model: Any) -> str:
@@ -237,7 +267,7 @@ def _decisive_settings(recipe: Recipe, training: TrainingSettings, samples: Sequ
         "model": identify(recipe.model) if recipe.model else None,
         **run,
         **{key: values[key] for key in _DECISIVE},
-        "batch": samples_a_step(training),
+        "batch": training.samples_a_step,
     }
 
 

@@ -1,30 +1,61 @@
-"""The trainer: TRL's, with what this benchmark's runs need beside it."""
+"""The trainer: TRL's, with batches of the same samples a step however they are cut, and exact validation losses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from .progress import check_finite
-from .sampling import LengthGroupedSampler
-from .settings import TrainingSettings
+from .settings import BALANCED, TrainingSettings
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that stops at the first loss that is not a number, and whose batches by length can be resumed."""
+    """SFTTrainer whose step is a fixed number of samples, cut into passes of like cost.
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        if self.args.train_sampling_strategy != "group_by_length":
-            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
+    Each step sees ``batch_size`` samples drawn at random, the same ones on any number of devices and accumulated
+    passes. Within the step they are sorted by length and cut into passes of about equally many tokens, so that little
+    is padding, or none where the method lets samples share a row (``padding_free``). The order depends on seed and
+    epoch alone, so a resumed run goes on with exactly the samples that the interrupted one had not seen.
+
+    Raises:
+        FloatingPointError: from ``train``, at the first loss that is not a number.
+    """
+
+    args: TrainingSettings
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[Any] | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist()
-        return LengthGroupedSampler(lengths, samples_a_step(self.args), self.args.seed)
+        if self.args.train_sampling_strategy != BALANCED:
+            sampler: Sampler[int] | None = super()._get_train_sampler(rows)
+            return sampler
+        batches: Sampler[list[int]] = BatchRebalanceSampler(
+            token_counts(rows),
+            effective_batch_size=self.args.samples_a_step,
+            dp_size=self.args.world_size,
+            grad_accum=self.args.gradient_accumulation_steps,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            rank=self.args.process_index,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        self.add_callback(_Epochs(batches))
+        return batches
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
+        return SequentialSampler(eval_dataset)
+
+    def get_total_train_batch_size(self, args: TrainingSettings) -> int:
+        """Samples a step, which is what the training speed is reported in."""
+        return args.samples_a_step
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One forward and backward pass."""
@@ -32,7 +63,86 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         check_finite(loss.item(), self.state.global_step + 1)
         return loss
 
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """One pass over validation rows, whose loss is noted with the number of tokens that it is the mean of."""
+        outcome = super().prediction_step(model, inputs, *args, **kwargs)
+        tokens = (inputs["labels"][..., 1:] != -100).sum()
+        self._measured += torch.stack([outcome[0].double().cpu() * tokens.cpu(), tokens.double().cpu()])
+        return outcome
 
-def samples_a_step(training: TrainingSettings) -> int:
-    """Samples that one optimizer step sees, over all devices and accumulated passes."""
-    return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate; ``eval_loss`` is the mean over all target tokens, not the mean of the batches' means."""
+        self._measured = torch.zeros(2, dtype=torch.float64)
+        output: EvalLoopOutput = super().evaluation_loop(*args, **kwargs)
+        if self.args.world_size > 1:
+            self._measured = self.accelerator.reduce(self._measured.to(self.args.device))
+        total, tokens = self._measured.tolist()
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics[f"{prefix}_loss"] = total / max(tokens, 1)
+        return output
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the sampler the epoch; the trainer does not reach it in a run resumed on several processes."""
+
+    def __init__(self, sampler: BatchRebalanceSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called before the order of the epoch is asked for."""
+        self.sampler.set_epoch(int(state.epoch))
+
+
+def token_counts(rows: Dataset) -> list[int]:
+    """Tokens of each row, in their order."""
+    counts: list[int] = pc.list_value_length(rows.data.column("input_ids")).to_pylist()
+    return counts
+
+
+def passes_a_step(lengths: Sequence[int], samples: int, devices: int, tokens: int, seed: int) -> int:
+    """How many passes to cut a step into so that each has about ``tokens`` tokens on each device at most.
+
+    Args:
+        lengths: tokens of each row to train on.
+        samples: samples a step.
+        devices: processes that share a step.
+        tokens: most tokens at a time on one of them; a row that is longer has a pass of its own.
+        seed: of the run, whose first epoch is looked at.
+    """
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
+    counts = torch.tensor(lengths)[order]
+    largest = max(int(step.sum()) for step in counts.split(samples))
+    return max(1, min(-(-largest // (tokens * devices)), samples // devices))
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: Any) -> bool:
+    """Whether samples written one after another, told apart by their positions alone, do not see each other.
+
+    Tried on the model itself, since it is a matter of architecture and attention kernel.
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled() or any(parameter.is_meta for parameter in model.parameters()):
+        return False  # the weights are not all here, so it cannot be tried
+    first, second = [5, 6, 7, 8], [9, 8, 7]
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+
+    def logits(*texts: list[int]) -> torch.Tensor:
+        inputs = collate([{"input_ids": text} for text in texts])
+        del inputs["labels"]
+        there = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        answer: torch.Tensor = model(**there, use_cache=False).logits
+        return answer[0, -len(second) :]
+
+    training = model.training
+    model.eval()
+    try:
+        # In the same shapes each row is computed alike to the last bit, unless it depends on another.
+        return torch.equal(logits(first, second), logits(first[::-1], second))
+    except (TypeError, ValueError, RuntimeError):
+        return False  # it takes no positions
+    finally:
+        model.train(training)
