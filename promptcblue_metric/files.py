@@ -19,11 +19,19 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
-    path = Path(path)
+    replace_bytes(Path(path), (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        PromptCBLUEError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

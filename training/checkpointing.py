@@ -6,19 +6,25 @@ uninterrupted one does.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.files import write_json
 
 from .resume import is_model_file
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 #: The ways to choose, each with what it does.
 CHOICES: Mapping[str, str] = {
@@ -152,6 +158,61 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
         # The trainer never removes this one to keep to save_total_limit.
         state.best_global_step = state.global_step
         return True
+
+
+def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
+    """Save the chosen checkpoint's model in the run's output folder, with the record of the choice.
+
+    Called by every process.
+
+    Raises:
+        PromptCBLUEError: a file cannot be written, or the checkpoint holds no whole weights.
+    """
+    folder = Path(trainer.args.output_dir)
+    losses, last_step = evaluated(trainer.state.log_history), trainer.state.global_step
+    checkpoints = saved_checkpoints(folder)
+    choice = choose(rule, losses, last_step, checkpoints)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        if choice.step != last_step:
+            take_weights(checkpoints[choice.step], folder)
+        record(folder, choice, losses)
+    trainer.accelerator.wait_for_everyone()
+    return choice
+
+
+def saved_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in an output folder that were written to their end, by step."""
+    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if _is_whole(path)}
+    return dict(sorted(steps.items()))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # The trainer's state is what it writes last.
+    try:
+        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def writing(folder: str) -> Iterator[None]:
+    """Makes one message of the many ways in which a model's files fail to be written.
+
+    Raises:
+        PromptCBLUEError: instead of the libraries' errors.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Of a full disk torch says no more than where in its own code it noticed.
+        unwritten = "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
+        if isinstance(error, RuntimeError) and not unwritten:
+            raise
+        raise PromptCBLUEError(
+            f"{folder}: cannot be written, is the disk full? ({' '.join(str(error).split())}) What stands there is "
+            "whole, and the same command goes on from the last checkpoint"
+        ) from error
 
 
 def record(folder: Path, choice: Choice, losses: Sequence[Evaluated]) -> None:

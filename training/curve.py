@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.files import replace_bytes
 
 CURVE_CSV = "loss_curve.csv"
 CURVE_PNG = "loss_curve.png"
@@ -50,23 +50,13 @@ def write_curve(folder: Path, log_history: Iterable[Mapping[str, Any]], chosen: 
     table = csv.DictWriter(text, ["step", *LOSSES, "chosen"], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    _write(folder / CURVE_CSV, text.getvalue().encode())
+    replace_bytes(folder / CURVE_CSV, text.getvalue().encode())
     try:
         picture = _draw(rows)
     except ImportError:
         return False
-    _write(folder / CURVE_PNG, picture)
+    replace_bytes(folder / CURVE_PNG, picture)
     return True
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _draw(rows: list[dict[str, Any]]) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.layout import ALL, parquet_files
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
@@ -133,6 +134,31 @@ def _refuse_empty_targets(samples: Sequence[Sample], name: str) -> None:
 
 def _named(sample: Sample) -> str:
     return f"'{sample['sample_id']}' of {sample['task_dataset']}"
+
+
+def mix(samples: Sequence[Sample], weights: Mapping[str, float], seed: int) -> list[Sample]:
+    """The samples of an epoch in which each task's come as often as its weight says.
+
+    Args:
+        weights: by task; 1 where it does not say. 2.5 takes each sample twice and half of them, drawn with the seed,
+            once more.
+
+    Raises:
+        PromptCBLUEError: a weight is for a task without samples, or nothing is left.
+    """
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_task.setdefault(sample["task_dataset"], []).append(sample)
+    if strangers := sorted(set(weights) - set(by_task)):
+        raise PromptCBLUEError(f"mixing: there are no train samples of {', '.join(strangers)}")
+    mixed: list[Sample] = []
+    for task, own in by_task.items():
+        whole, part = divmod(weights.get(task, 1.0), 1)
+        mixed += own * int(whole)
+        mixed += Draws("mixing", seed, task).shuffled(own)[: round(part * len(own))]
+    if not mixed:
+        raise PromptCBLUEError("mixing: no samples are left to train on; give a task a weight above 0")
+    return mixed
 
 
 def load_split_if_any(source: str, split: str, tasks: Sequence[str] | None) -> list[Sample]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Where a run keeps the backbone that it built itself, inside its output folder.
 BACKBONE = "backbone"
+#: The number format that quantises a backbone's weights.
+FOUR_BIT = "4bit"
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -83,11 +85,15 @@ def identify(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return f"{folder.resolve().name}@{folder_fingerprint(folder)}"
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     for config in ("config.json", _ADAPTER_CONFIG):
-        if isinstance(cached := try_to_load_from_cache(name, config), str):
-            return f"{name}@{Path(cached).parent.name}"
+        # Fetched and not only looked for: a model's name must be the same before it is loaded and after.
+        try:
+            return f"{name}@{Path(hf_hub_download(name, config)).parent.name}"
+        except (HfHubHTTPError, OSError, ValueError):
+            continue
     return name
 
 
@@ -110,30 +116,49 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model in ``dtype``, on the CPU, ready to be trained.
+def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+    """A causal language model in ``dtype``, on the CPU unless the options say where, ready to be trained.
+
+    Args:
+        options: of ``from_pretrained``, such as a quantisation.
 
     Raises:
         PromptCBLUEError: it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = _load(AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code)
+    model: PreTrainedModel = _load(
+        AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, **options
+    )
     return model
 
 
-def load_for_prediction(source: ModelSource, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
-    """A model with its adapter, in evaluation mode, on the CPU.
+def four_bit(dtype: torch.dtype) -> Any:
+    """Weights of four bits (NF4, their scales quantised too), computed with in ``dtype`` (Dettmers et al. 2023)."""
+    import bitsandbytes  # noqa: F401 - its absence is reported by name, where transformers would only say that it fails
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def load_for_prediction(
+    source: ModelSource, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: Any
+) -> Any:
+    """A model with its adapter, in evaluation mode, where `load_model` puts it.
 
     Raises:
         PromptCBLUEError: the backbone or the adapter cannot be loaded.
     """
-    model: Any = load_model(source.backbone, dtype, trust_remote_code=trust_remote_code)
+    model: Any = load_model(source.backbone, dtype, trust_remote_code=trust_remote_code, **options)
     if source.adapter:
         from peft import PeftModel
 
+        from .adapters import pad_before_prompt  # which also makes the parallel adapter known to PEFT
+
         try:
-            model = PeftModel.from_pretrained(model, source.adapter)
+            model = pad_before_prompt(PeftModel.from_pretrained(model, source.adapter))
         except (OSError, ValueError, RuntimeError) as error:
             raise PromptCBLUEError(
                 f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
@@ -142,9 +167,14 @@ def load_for_prediction(source: ModelSource, dtype: torch.dtype, *, trust_remote
 
 
 def context_length(model: Any) -> int | None:
-    """How many tokens the model can see, prompt and answer together; None where its config does not say."""
+    """How many tokens the model can see, prompt and answer together; None where its config does not say.
+
+    An adapter's virtual tokens are not among them: they take their positions before the prompt.
+    """
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else None
+    config = getattr(model, "active_peft_config", None)
+    virtual = config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+    return int(length) - virtual if length else None
 
 
 def _load(auto_class: Any, name: str, **options: Any) -> Any:

@@ -61,6 +61,7 @@ def log_line(logs: dict[str, float]) -> str:
         "learning_rate": ("lr", ".2e"),
         "eval_loss": ("validation loss", ".4f"),
         "eval_mean_token_accuracy": ("validation token accuracy", ".3f"),
+        "eval_overall": ("validation score", ".4f"),
     }
     return "  ".join(f"{title} {float(logs[key]):{form}}" for key, (title, form) in shown.items() if key in logs)
 
@@ -87,3 +88,6 @@ def quiet_libraries() -> None:
     logging.getLogger("trl").setLevel(logging.ERROR)
     for category, module in ((UserWarning, r"torch\..*"), (FutureWarning, r"transformers\..*")):
         warnings.filterwarnings("ignore", category=category, module=module)
+    # PEFT takes AdaLoRA's ranks for LoRA's, and a matrix that lost all of them for a broken one.
+    for message in (r"The following rank_pattern keys did not match", r"Adapter '\w+': \d+ LoRA tensor\(s\) have"):
+        warnings.filterwarnings("ignore", message=message)

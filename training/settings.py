@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
+from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, TrlParser
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -17,9 +17,11 @@ from promptcblue_metric.tasks import get_task
 
 from .checkpointing import CHOICES, Rule
 from .hardware import DTYPES, best_dtype
-from .methods import check_method
+from .methods import METHODS, check_method
+from .models import FOUR_BIT
+from .recipe_files import defaults, find_recipe, read_recipe
 
-RECIPES = Path(__file__).parent / "recipes"
+PROMPT_FORMATS = ("auto", "chat", "plain")
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
 BALANCED = "batch_rebalance"
 
@@ -38,6 +40,27 @@ class Recipe:
     validation_split: str = field(
         default="validation", metadata={"help": "Split of the validation loss, where the dataset has it."}
     )
+    mixing: dict[str, float] | str | None = field(
+        default=None,
+        metadata={
+            "help": "How often a task's samples are seen in an epoch, as a JSON object such as "
+            '{"CMeEE-V2": 0.5, "CMeIE": 2}; once where it does not say. 0.5 takes half of them, drawn with the seed.'
+        },
+    )
+    few_shot: bool = field(
+        default=False,
+        metadata={"help": "Train on the paper's demonstrations alone: 122 samples that cover the labels (Table 7)."},
+    )
+    few_shot_seed: int = field(
+        default=0, metadata={"help": "Seed of the demonstrations; the same as few-shot prompting draws with it."}
+    )
+    prompt_format: str = field(
+        default="auto",
+        metadata={
+            "help": "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
+            "template. It is saved with the model, so that prediction does the same."
+        },
+    )
     model: str | None = field(default=None, metadata={"help": "The backbone: a folder or a Hub id."})
     from_config: dict[str, Any] | str | None = field(
         default=None,
@@ -46,19 +69,51 @@ class Recipe:
             "and a character tokenizer made from the train split."
         },
     )
-    method: str = field(default="lora", metadata={"help": "lora or full."})
-    lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices."})
+    method: str = field(default="lora", metadata={"help": f"One of {', '.join(METHODS)}."})
+    fit_budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
+            "below, the largest rank, bottleneck, encoder or prompt that fits."
+        },
+    )
+    lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices; for AdaLoRA the one at the start."})
     lora_alpha: int = field(default=48, metadata={"help": "LoRA's scale, times its rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before LoRA's matrices."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
-        metadata={"help": "Names of the layers LoRA adapts; all linear ones but the output embedding by default."},
+        metadata={
+            "help": "Names of the layers LoRA and AdaLoRA adapt; by default every matrix of attention and feed-forward."
+        },
+    )
+    adalora_target_rank: int | None = field(
+        default=None, metadata={"help": "Mean rank that AdaLoRA ends with; half of lora_rank by default."}
+    )
+    adalora_start: float = field(default=0.1, metadata={"help": "Share of the steps before AdaLoRA lowers ranks."})
+    adalora_end: float = field(default=0.3, metadata={"help": "Share of the steps after AdaLoRA has lowered ranks."})
+    adalora_interval: int = field(
+        default=10, metadata={"help": "Steps from one change of AdaLoRA's ranks to the next."}
+    )
+    adalora_orthogonality: float = field(
+        default=0.5, metadata={"help": "Weight in the loss of how far AdaLoRA's singular vectors are from orthogonal."}
+    )
+    adapter_bottleneck: int = field(default=128, metadata={"help": "Width of the parallel adapter."})
+    adapter_scale: float = field(default=1.0, metadata={"help": "Factor on the parallel adapter's output."})
+    virtual_tokens: int = field(
+        default=128, metadata={"help": "Virtual tokens of P-tuning; of P-tuning v2, as many in each layer."}
+    )
+    encoder_width: int = field(
+        default=512, metadata={"help": "Width of the LSTM that P-tuning makes its virtual tokens with."}
+    )
+    processes: int | None = field(
+        default=None, metadata={"help": "How many processes there must be; a run with another number stops at once."}
     )
     dtype: str = field(
         default="auto",
         metadata={
-            "help": f"Number format of the backbone's weights: {', '.join(DTYPES)}. auto is what the hardware computes "
-            "in for an adapter's frozen backbone, and float32 where the weights themselves are trained."
+            "help": f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
+            "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
+            "trained; 4bit is QLoRA's."
         },
     )
     overwrite: bool = field(
@@ -72,11 +127,40 @@ class Recipe:
             self.configs = [get_task(name).name for name in self.configs]
         if isinstance(self.from_config, str):
             self.from_config = _mapping(self.from_config, "from_config")
+        if isinstance(self.mixing, str):
+            self.mixing = _mapping(self.mixing, "mixing")
+        if self.mixing is not None:
+            self.mixing = {get_task(name).name: _weight(name, value) for name, value in self.mixing.items()}
+        if self.prompt_format not in PROMPT_FORMATS:
+            raise PromptCBLUEError(
+                f"unknown prompt_format '{self.prompt_format}'; expected one of {', '.join(PROMPT_FORMATS)}"
+            )
         if (self.model is None) == (self.from_config is None):
             raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
         check_method(self.method)
-        if self.dtype not in DTYPES:
-            raise PromptCBLUEError(f"unknown dtype '{self.dtype}'; expected one of {', '.join(DTYPES)}")
+        self._check_sizes()
+        if self.dtype not in (*DTYPES, FOUR_BIT):
+            raise PromptCBLUEError(f"unknown dtype '{self.dtype}'; expected one of {', '.join((*DTYPES, FOUR_BIT))}")
+        if self.dtype == FOUR_BIT and self.method == "full":
+            raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
+
+    def _check_sizes(self) -> None:
+        sizes = ("lora_rank", "lora_alpha", "adalora_interval", "adapter_bottleneck", "virtual_tokens", "encoder_width")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise PromptCBLUEError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if self.fit_budget is not None and not 0 < self.fit_budget < 1:
+            raise PromptCBLUEError(
+                f"fit_budget {self.fit_budget}: expected a share between 0 and 1, such as 0.01 for 1%"
+            )
+        if self.adalora_start < 0 or self.adalora_end < 0 or self.adalora_start + self.adalora_end >= 1:
+            raise PromptCBLUEError("adalora_start and adalora_end: expected shares of the run whose sum is below 1")
+
+
+def _weight(task: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise PromptCBLUEError(f"mixing: expected a number of 0 or more for {task}, found {value!r}")
+    return float(value)
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
@@ -144,7 +228,7 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         },
     )
     score_steps: int = field(default=200, metadata={"help": "Steps from one such scoring to the next."})
-    report_to: str | list[str] | None = field(
+    report_to: str | None = field(
         default="none", metadata={"help": "Where to log: none, tensorboard, trackio, wandb …"}
     )
     bf16: bool | None = field(default=None, metadata={"help": "bfloat16 mixed precision; where the hardware has it."})
@@ -182,8 +266,12 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
             raise PromptCBLUEError(
                 f"unknown checkpoint_choice '{self.checkpoint_choice}'; expected one of {', '.join(CHOICES)}"
             )
-        if self.load_best_model_at_end:
-            raise PromptCBLUEError("load_best_model_at_end: say checkpoint_choice: best instead")
+        # These would have the trainer keep another checkpoint than the one to choose.
+        rivals = (self.load_best_model_at_end, self.metric_for_best_model, self.save_strategy == SaveStrategy.BEST)
+        if any(rivals):
+            raise PromptCBLUEError(
+                "load_best_model_at_end, metric_for_best_model, save_strategy best: say checkpoint_choice: best"
+            )
         for name, least in (("steps_after_best", 0), ("patience", 1), ("score_samples", 0), ("score_steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -216,10 +304,13 @@ def check_trackers(names: str | list[str] | None) -> None:
     wanted = {names} if isinstance(names, str) else set(names or ())
     for name in sorted(wanted - {"none", "all"}):
         if name not in INTEGRATION_TO_CALLBACK:
-            raise PromptCBLUEError(f"report_to: unknown tracker '{name}'; expected one of none, tensorboard, trackio, "
-                f"wandb, {', '.join(sorted(set(INTEGRATION_TO_CALLBACK) - {'tensorboard', 'trackio', 'wandb'}))}")
+            raise PromptCBLUEError(
+                f"report_to: unknown tracker '{name}'; expected one of none, tensorboard, trackio, "
+                f"wandb, {', '.join(sorted(set(INTEGRATION_TO_CALLBACK) - {'tensorboard', 'trackio', 'wandb'}))}"
+            )
         if name not in get_available_reporting_integrations():
-            raise PromptCBLUEError(f"report_to {name}: the package is not installed: pip install {name}")
+            package = "'promptcblue[track]'" if name in ("tensorboard", "trackio") else name
+            raise PromptCBLUEError(f"report_to {name}: the package is not installed: pip install {package}")
 
 
 def _mixed_precision(*, cpu_only: bool) -> tuple[bool, bool]:
@@ -257,23 +348,8 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
                 raise PromptCBLUEError(f"{where}: unknown setting '{key}'{hint}")
 
 
-def find_recipe(name: str | Path) -> Path:
-    """The recipe file: a path, or the bare name of one that is shipped.
-
-    Raises:
-        PromptCBLUEError: neither; lists those that are shipped.
-    """
-    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    if str(name) in shipped:
-        return shipped[str(name)]
-    raise PromptCBLUEError(f"recipe {name}: no such file, and no shipped recipe; those are {', '.join(shipped)}")
-
-
 def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, TrainingSettings]:
-    """Read a recipe and what the command line sets over it.
+    """Read a recipe, over the defaults of the paper, and what the command line sets over it.
 
     Args:
         recipe: a path or the bare name of a shipped recipe.
@@ -284,7 +360,8 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     """
     path = find_recipe(recipe)
     parser = RecipeParser()
-    parser.check_keys(list(_read_yaml(path)), str(path))
+    parser.check_keys(list(read_recipe(path)), str(path))
+    parser.set_defaults_with_config(**defaults())
     parser.check_keys([_key(word) for word in overrides if word.startswith("--")], "command line")
     try:
         run, training = parser.parse_args_and_config(["--config", str(path), *overrides])
@@ -297,15 +374,3 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
 
 def _key(option: str) -> str:
     return option.removeprefix("--").partition("=")[0].removeprefix("no_").replace("-", "_")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptCBLUEError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise PromptCBLUEError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, dict):
-        raise PromptCBLUEError(f"{path}: expected settings, one 'key: value' a line")
-    return recipe

@@ -12,14 +12,14 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from .adapters.trainer import AdapterTrainer
 from .progress import check_finite
 from .settings import BALANCED, TrainingSettings
 
 
-class Trainer(SFTTrainer):  # type: ignore[misc]
+class Trainer(AdapterTrainer):
     """SFTTrainer whose step is a fixed number of samples, cut into passes of like cost.
 
     Each step sees ``batch_size`` samples drawn at random, the same ones on any number of devices and accumulated
@@ -113,7 +113,8 @@ def passes_a_step(lengths: Sequence[int], samples: int, devices: int, tokens: in
     """
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
     counts = torch.tensor(lengths)[order]
-    largest = max(int(step.sum()) for step in counts.split(samples))
+    steps: Sequence[torch.Tensor] = counts.split(samples)
+    largest = max(int(step.sum()) for step in steps)
     return max(1, min(-(-largest // (tokens * devices)), samples // devices))
 
 

@@ -23,7 +23,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
-@pytest.mark.parametrize("arguments", ["--help", "sft --help", "predict --help"])
+@pytest.mark.parametrize("arguments", ["--help", "sft --help", "card --help", "predict --help"])
 def test_help_is_quick_and_has_an_example(run_python: Run, arguments: str) -> None:
     code = (
         "import sys\nfrom promptcblue_training.cli import main\n"

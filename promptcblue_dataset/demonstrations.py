@@ -1,0 +1,95 @@
+"""Demonstrations: the few train samples a task that few-shot prompting shows and few-shot fine-tuning learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from promptcblue_dataset.draws import Draws
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.published import DEMONSTRATIONS
+from promptcblue_metric.records import Sample
+from promptcblue_metric.tasks import get_task
+
+#: Demonstrations for a task that the paper's Table 1 does not have: the table's mean, rounded.
+OTHER_TASKS = 8
+
+
+def paper_counts(tasks: Iterable[str]) -> dict[str, int]:
+    """How many demonstrations the paper gives each task (Table 1), and `OTHER_TASKS` for a task it does not have.
+
+    Args:
+        tasks: names or aliases.
+    """
+    names = [get_task(name).name for name in tasks]
+    return {name: DEMONSTRATIONS.get(name, OTHER_TASKS) for name in names}
+
+
+def draw(samples: Iterable[Sample], counts: Mapping[str, int], seed: int = 0) -> list[Sample]:
+    """Draw samples of each task that together show its labels as evenly as they can.
+
+    The draw depends on the set of samples, the count and the seed: not on the order of the samples, nor on which
+    other tasks are drawn. Where a task has labels, each sample drawn brings labels that were shown least: ten of
+    CHIP-CTC have ten different labels, ten of CHIP-STS five of each.
+
+    Args:
+        samples: train samples; those of tasks that ``counts`` does not name are left alone.
+        counts: how many to draw, by task name or alias.
+
+    Returns:
+        The drawn samples, in the order of ``counts`` and, within a task, in random order.
+
+    Raises:
+        PromptCBLUEError: a task has fewer samples with a target than its count.
+    """
+    wanted = {get_task(name).name: count for name, count in counts.items()}
+    by_task: dict[str, list[Sample]] = {name: [] for name in wanted}
+    without_target: dict[str, int] = dict.fromkeys(wanted, 0)
+    for sample in samples:
+        name = sample["task_dataset"]
+        if name in by_task and sample["target"].strip():
+            by_task[name].append(sample)
+        elif name in by_task:
+            without_target[name] += 1
+    lacking = [
+        f"{name} has {len(by_task[name])} of {count}"
+        + (f" ({without_target[name]} more have no target)" if without_target[name] else "")
+        for name, count in wanted.items()
+        if len(by_task[name]) < count
+    ]
+    if lacking:
+        raise PromptCBLUEError(
+            f"too few train samples to draw demonstrations from: {', '.join(lacking)}; ask for fewer, or give a "
+            "train split that has more"
+        )
+    return [sample for name, count in wanted.items() for sample in _draw(name, by_task[name], count, seed)]
+
+
+def _draw(task: str, samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    ordered = sorted(samples, key=lambda sample: (sample["sample_id"], sample["input"], sample["target"]))
+    left = [(sample, shown_labels(sample)) for sample in Draws("demonstrations", seed, task).shuffled(ordered)]
+    every = frozenset[str]().union(*(labels for _, labels in left))
+    drawn: list[Sample] = []
+    missing = every
+    for still in range(count, 0, -1):
+        # As many new labels as each of the draws left must bring, if a sample has them; not the most that one could
+        # bring, which would favour the longest samples.
+        best = max(len(labels & missing) for _, labels in left)
+        share = min(-(-len(missing) // still), best)
+        place = next(place for place, (_, labels) in enumerate(left) if len(labels & missing) >= share)
+        sample, labels = left.pop(place)
+        drawn.append(sample)
+        missing -= labels
+        if not any(labels & missing for _, labels in left):
+            missing = every
+    return drawn
+
+
+def shown_labels(sample: Sample) -> frozenset[str]:
+    """The labels, types or statuses of the task that stand in the sample's target; none for a task without labels."""
+    task = get_task(sample["task_dataset"])
+    if not task.labels:
+        return frozenset()
+    answer = task.format.parse(sample["target"], task.choices(sample["answer_choices"])).answer
+    if isinstance(answer, str):
+        return frozenset([answer])
+    return frozenset(value for item in answer for value in item.values() if value in task.labels)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.evaluation import Evaluation
+from promptcblue_training.card import add_scores, write_card
+
+from .conftest import Fit, read_rows
+from .test_cli import command
+
+
+@pytest.fixture(scope="module")
+def run(fit: Fit, trained: Path) -> Path:
+    """A finished run of an adapter, with a validation loss and fitted size."""
+    return fit(
+        "--weight_decay=1e-3",
+        model=str(trained),
+        from_config=None,
+        method="lora",
+        fit_budget=0.05,
+        max_steps=4,
+        eval_strategy="steps",
+        eval_steps=2,
+    )
+
+
+@pytest.fixture
+def scores(data: Path, tmp_path: Path) -> Path:
+    """A score file as ``promptcblue-metric score --json`` writes it, of perfect predictions but for one task."""
+    evaluation = Evaluation()
+    for row in read_rows(data / "dev.json"):
+        evaluation.add("" if row["task_dataset"] == "CMeEE-V2" else row["target"], row)
+    result: dict[str, Any] = {**evaluation.result(), "intervals": {"overall": [0.5, 1.0], "CMeEE-V2": [0.0, 0.125]}}
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def test_a_run_writes_its_card_over_those_of_the_libraries(run: Path, trained: Path) -> None:
+    card = ModelCard.load(run / "README.md")
+    data = card.data.to_dict()
+    assert (data["library_name"], data["language"], data["pipeline_tag"]) == ("peft", "zh", "text-generation")
+    assert {"promptcblue", "medical", "lora"} <= set(data["tags"])
+    # A folder on this machine is no id on the Hub.
+    assert "base_model" not in data
+    assert str(trained.parent) not in card.content
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    results = json.loads((run / "train_results.json").read_text())
+    rank = json.loads((run / "adapter_config.json").read_text())["r"]
+    losses = json.loads((run / "checkpoint_choice.json").read_text())["losses"]
+    for said in (
+        settings["samples"],
+        f"{results['trainable_parameters']:,} trained parameters",
+        f"`lora_rank` | `{rank}`",
+        "`learning_rate` | `0.005`",
+        "(loss_curve.png)",
+        f"| {losses[-1]['step']} | {losses[-1]['loss']:.4f} |",
+        "Not for clinical decisions",
+        "promptcblue-train sft",
+        "--weight_decay=1e-3",
+        "| transformers |",
+    ):
+        assert said in card.text, said
+    assert "adapter_bottleneck" not in card.text, "a setting of another method"
+    assert (run / "loss_curve.png").is_file()
+
+
+def test_a_backbone_from_the_hub_is_named(run: Path, tmp_path: Path) -> None:
+    for path in run.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["notes"]["recipe"] |= {"model": "Qwen/Qwen2.5-7B-Instruct", "dataset": "someone/promptcblue"}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_card(tmp_path)
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert (data.base_model, data.base_model_relation) == ("Qwen/Qwen2.5-7B-Instruct", "adapter")
+    assert data.datasets == ["someone/promptcblue"]
+
+
+def test_scores_go_into_the_metadata_and_the_rest_stays(
+    run: Path, scores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "README.md"
+    path.write_text(path.read_text() + "\nWritten by hand.\n")
+    before = ModelCard.load(path).text
+    for _ in range(2):  # the second time they replace the first
+        assert command(monkeypatch, "card", "--model", run, "--scores", scores, "--split", "dev") == 0
+    card = ModelCard.load(path)
+    assert card.text.rstrip().endswith("Written by hand.")
+    assert before.split("## Training")[1] in card.text
+    results = {result.dataset_config: result for result in card.data.eval_results or []}
+    assert len(results) == 17
+    entity = results["CMeEE-V2"]
+    assert (entity.metric_value, entity.dataset_split, entity.metric_name) == (0.0, "validation", "micro-F1")
+    assert entity.metric_args["interval_95"] == [0.0, 0.125]
+    assert entity.metric_args["protocol"] == "official"
+    overall = json.loads(scores.read_text(encoding="utf-8"))["overall"]
+    assert results["all"].metric_value == pytest.approx(overall, abs=1e-6)
+    assert results["CHIP-STS"].metric_value == 1.0
+    assert f"| overall | mean | {overall:.4f} | 0.5000 to 1.0000 |" in card.text
+    assert card.text.count("Signature: `promptcblue|") == 1
+
+
+def test_a_card_that_someone_removed_is_written_again(run: Path, scores: Path) -> None:
+    (run / "README.md").unlink()
+    add_scores(run, scores)
+    assert len(ModelCard.load(run / "README.md").data.eval_results or []) == 17
+
+
+def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(PromptCBLUEError, match=r"run\.json"):
+        write_card(tmp_path)
+    for content in ("{", "[]", '{"overall": 1}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(PromptCBLUEError, match=r"bad\.json"):
+            add_scores(run, tmp_path / "bad.json")

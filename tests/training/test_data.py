@@ -1,0 +1,113 @@
+"""Which samples a run is trained on: mixed by weight, the few demonstrations, and how their prompts are written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from promptcblue_dataset.demonstrations import draw, paper_counts
+from promptcblue_dataset.official import SAMPLE
+from promptcblue_dataset.source import load_samples
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.published import DEMONSTRATIONS
+from promptcblue_metric.records import Sample
+from promptcblue_training.data import mix
+
+from .conftest import Fit
+
+
+def samples(**counts: int) -> list[Sample]:
+    """So many samples of each task, their ids counted up."""
+    return [
+        Sample(
+            input="?",
+            target="!",
+            answer_choices=None,
+            sample_id=str(index),
+            task_type="",
+            task_dataset=task.replace("_", "-"),
+        )
+        for task, count in counts.items()
+        for index in range(count)
+    ]
+
+
+def test_a_weight_says_how_often_a_task_is_seen() -> None:
+    mixed = mix(samples(CMeIE=10, CHIP_STS=10, KUAKE_QQR=4), {"CMeIE": 0.5, "CHIP-STS": 2.3}, seed=1)
+    counts = Counter(sample["task_dataset"] for sample in mixed)
+    assert counts == {"CMeIE": 5, "CHIP-STS": 23, "KUAKE-QQR": 4}
+    each = Counter(sample["sample_id"] for sample in mixed if sample["task_dataset"] == "CHIP-STS")
+    assert set(each.values()) == {2, 3}
+    halves = Counter(sample["sample_id"] for sample in mixed if sample["task_dataset"] == "CMeIE")
+    assert set(halves.values()) == {1}
+
+
+def test_the_seed_decides_which_half_is_taken() -> None:
+    rows = samples(CMeIE=40)
+    one, same, other = (mix(rows, {"CMeIE": 0.5}, seed) for seed in (1, 1, 2))
+    assert one == same
+    assert {row["sample_id"] for row in one} != {row["sample_id"] for row in other}
+
+
+def test_weights_that_mean_nothing_are_refused(fit: Fit) -> None:
+    with pytest.raises(PromptCBLUEError, match="CHIP-STS"):
+        mix(samples(CMeIE=2), {"CHIP-STS": 2.0}, seed=1)
+    with pytest.raises(PromptCBLUEError, match="no samples"):
+        mix(samples(CMeIE=2), {"CMeIE": 0.0}, seed=1)
+    with pytest.raises(PromptCBLUEError, match="-1"):
+        fit(mixing={"CMeIE": -1})
+    with pytest.raises(PromptCBLUEError, match="mixing"):
+        fit(mixing="twice")
+
+
+def test_mixing_is_said_and_trained_on(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    fit("--mixing", '{"CMeIE": 3}', max_steps=1, configs=["CMeIE", "CHIP-STS"])
+    out = capsys.readouterr().out
+    assert "train: 8 samples of 2 task(s)" in out
+    assert "CMeIE 6" in out
+
+
+def test_few_shot_fine_tuning_sees_the_papers_demonstrations(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    """The counts of Table 1, and the very samples that few-shot prompting shows with the same seed."""
+    folder = fit(dataset=SAMPLE, few_shot=True, few_shot_seed=5, max_steps=1)
+    assert f"train: {sum(DEMONSTRATIONS.values())} samples of 16 task(s)" in capsys.readouterr().out
+    from promptcblue_training.resume import samples_fingerprint
+
+    train = load_samples(SAMPLE, "train")
+    drawn = draw(train, paper_counts(dict.fromkeys(row["task_dataset"] for row in train)), seed=5)
+    recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+    assert recorded["samples"] == samples_fingerprint(drawn)
+
+
+@pytest.fixture(scope="module")
+def chatty(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer has a chat template."""
+    from promptcblue_training.models import load_model, load_tokenizer
+
+    folder = tmp_path_factory.mktemp("chatty")
+    tokenizer = load_tokenizer(str(trained))
+    tokenizer.chat_template = "{% for turn in messages %}{{ turn.role }}：{{ turn.content }}\n{% endfor %}assistant："
+    tokenizer.save_pretrained(folder)
+    import torch
+
+    load_model(str(trained), torch.float32).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("prompt_format", "chat"), [("auto", True), ("chat", True), ("plain", False)])
+def test_prediction_writes_prompts_as_training_did(fit: Fit, chatty: Path, prompt_format: str, chat: bool) -> None:
+    from promptcblue_training.models import load_tokenizer
+    from promptcblue_training.prompts import PromptEncoder
+
+    folder = fit(model=str(chatty), from_config=None, prompt_format=prompt_format, max_steps=1)
+    assert PromptEncoder(load_tokenizer(str(folder))).chat is chat
+
+
+def test_a_chat_format_needs_a_template(fit: Fit) -> None:
+    with pytest.raises(PromptCBLUEError, match="no chat template"):
+        fit(prompt_format="chat")
+    with pytest.raises(PromptCBLUEError, match="prompt_format"):
+        fit(prompt_format="shouted")

@@ -1,0 +1,315 @@
+"""The model card: what a model was trained from, how, how well it does, and what it must not be used for.
+
+Everything in it is read from the files that a run leaves in its output folder, so that it can be written again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.files import replace_bytes
+from promptcblue_metric.version import VERSION
+
+from .curve import CURVE_PNG
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+CARD = "README.md"
+_SOURCES = {
+    "run": "run.json",
+    "train": "train_results.json",
+    "eval": "eval_results.json",
+    "choice": "checkpoint_choice.json",
+}
+_ADAPTER = "adapter_config.json"
+#: How the names of the settings begin that matter to a method alone.
+_METHOD_SETTINGS: Mapping[Any, tuple[str, ...]] = {
+    "lora": ("lora_",),
+    "adalora": ("lora_", "adalora_"),
+    "parallel-adapter": ("adapter_",),
+    "p-tuning": ("virtual_", "encoder_"),
+    "p-tuning-v2": ("virtual_",),
+}
+_SAID_ELSEWHERE = ("samples", "model", "from_config", "train_split", "validation_split")
+#: Libraries whose version can change a result.
+LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "deepspeed")
+_START, _END = "<!-- scores: start -->", "<!-- scores: end -->"
+_NO_SCORES = "Not scored yet: `promptcblue-train card --model DIR --scores scores.json` puts scores here."
+_LOSSES_SHOWN = 12
+#: What a Hub id looks like; a folder's name is nobody's business but its owner's.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def versions() -> dict[str, str]:
+    """The versions that are installed of what a result depends on."""
+    found = {"promptcblue": VERSION, "python": sys.version.split()[0]}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_card(folder: Path, results: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write a run's card, without scores.
+
+    Args:
+        folder: the run's output folder.
+        results: what is not in a file there yet, by its key in the folder's files: ``train``, ``eval``.
+
+    Raises:
+        PromptCBLUEError: the folder is not that of a run, or cannot be written.
+    """
+    facts = _read_facts(folder, results or {})
+    _save(folder, _card_data(folder, facts), _body(folder, facts))
+
+
+def add_scores(folder: Path, scores: Path, split: str = "test") -> None:
+    """Put scores into a card: a table, and ``model-index`` metadata that the Hub shows. The rest stays as it is.
+
+    Args:
+        scores: what ``promptcblue-metric score --json`` wrote.
+        split: the split that was scored.
+
+    Raises:
+        PromptCBLUEError: there is no card and no run to write one of, or the file holds no scores.
+    """
+    from huggingface_hub import ModelCard
+
+    result = _read_scores(scores)
+    path = folder / CARD
+    if not path.is_file() or _START not in path.read_text(encoding="utf-8"):
+        write_card(folder)
+    card = ModelCard.load(path)
+    card.data.model_name = card.data.model_name or folder.resolve().name
+    card.data.eval_results = eval_results(result, split)
+    before, _, rest = card.text.partition(_START)
+    text = before + _score_section(result, split) + rest.partition(_END)[2]
+    _save(folder, card.data, text.lstrip("\n"))
+
+
+def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
+    """Scores as the Hub's metadata has them: the overall score, then each task's, in 0..1 with its 95% interval."""
+    from huggingface_hub import EvalResult
+
+    protocol = dict(part.partition(":")[::2] for part in str(result["signature"]).split("|") if ":" in part)
+    intervals = result.get("intervals") or {}
+
+    def entry(name: str, config: str, metric: str, value: float) -> EvalResult:
+        between = intervals.get(name)
+        return EvalResult(
+            task_type="text-generation",
+            task_name=config,
+            dataset_type="promptcblue",
+            dataset_name=f"PromptCBLUE {config}",
+            dataset_config=config,
+            dataset_split=split,
+            metric_type=metric.lower().replace(" ", "_"),
+            metric_name=metric,
+            metric_value=round(float(value), 6),
+            metric_args={
+                "protocol": protocol.get("protocol"),
+                "parser": protocol.get("parser"),
+                "signature": str(result["signature"]),
+                **({"interval_95": [round(float(bound), 6) for bound in between]} if between else {}),
+            },
+        )
+
+    tasks = result["tasks"]
+    overall = entry("overall", "all" if len(tasks) > 1 else next(iter(tasks)), "PromptCBLUE score", result["overall"])
+    return [overall, *(entry(name, name, task["metric"], task["score"]) for name, task in tasks.items())]
+
+
+def _read_scores(path: Path) -> dict[str, Any]:
+    result = _read_json(path)
+    if not all(isinstance(result.get(key), kind) for key, kind in (("overall", float | int), ("tasks", dict))):
+        raise PromptCBLUEError(f"{path}: expected the scores that promptcblue-metric score --json writes")
+    return result
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptCBLUEError(f"{path}: expected a JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise PromptCBLUEError(f"{path}: expected a JSON object")
+    return value
+
+
+def _read_facts(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if not (folder / _SOURCES["run"]).is_file():
+        raise PromptCBLUEError(f"{folder} is not the output folder of promptcblue-train sft: no {_SOURCES['run']}")
+    facts: dict[str, Any] = {}
+    for key, name in _SOURCES.items():
+        there = (folder / name).is_file()
+        facts[key] = dict(results[key]) if key in results else _read_json(folder / name) if there else {}
+    facts["settings"] = facts["run"].get("settings", {})
+    facts["notes"] = facts["run"].get("notes", {})
+    facts["recipe"] = facts["notes"].get("recipe", {})
+    return facts
+
+
+def _card_data(folder: Path, facts: Mapping[str, Any]) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    adapter = (folder / _ADAPTER).is_file()
+    method, backbone = str(facts["recipe"].get("method")), _hub_id(facts["recipe"].get("model"))
+    dataset = _hub_id(facts["recipe"].get("dataset"))
+    return ModelCardData(
+        model_name=folder.resolve().name,
+        language="zh",
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        base_model=backbone,
+        base_model_relation=("adapter" if adapter else "finetune") if backbone else None,
+        datasets=[dataset] if dataset else None,
+        tags=["promptcblue", "medical", "chinese", "sft", "trl", method],
+    )
+
+
+def _hub_id(name: Any) -> str | None:
+    """The name if it is one on the Hub."""
+    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def _body(folder: Path, facts: Mapping[str, Any]) -> str:
+    recipe, settings, train = facts["recipe"], facts["settings"], facts["train"]
+    adapter = (folder / _ADAPTER).is_file()
+    backbone = _hub_id(recipe.get("model"))
+    base = f"[{backbone}](https://huggingface.co/{backbone})" if backbone else _base_name(recipe, settings)
+    trainable, total = train.get("trainable_parameters"), train.get("parameters")
+    share = ""
+    if trainable and total:
+        share = f": {trainable:,} trained parameters, {trainable / total:.2%} of the backbone's {total:,}"
+    template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=folder.resolve().name,
+        what="An adapter for" if adapter else "All weights of",
+        base=base,
+        method=recipe.get("method", "unknown"),
+        share=share,
+        scores=f"{_START}\n{_NO_SCORES}\n{_END}",
+        training=_training(facts),
+        settings=_table(("setting", "value"), [(f"`{key}`", _value(value)) for key, value in _settings(facts)]),
+        loss=_loss(folder, facts),
+        commands=_commands(facts),
+        signature=settings.get("samples", "unknown"),
+        versions=_table(("library", "version"), list(facts["notes"].get("versions", {}).items())),
+    )
+
+
+def _base_name(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    if recipe.get("from_config"):
+        return f"a {recipe['from_config'].get('model_type', 'model')} with random weights"
+    return f"`{settings.get('model')}`"
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    choice, train = facts["choice"], facts["train"]
+    lines = []
+    if "train_samples" in train:
+        tasks = facts["recipe"].get("configs")
+        lines.append(f"- {train['train_samples']:,} samples of {', '.join(tasks) if tasks else 'every task'}")
+    if choice:
+        lines.append(
+            f"- weights of step {choice['step']:,}, chosen as {choice['reason']}; training ended at step "
+            f"{choice['last_step']:,}"
+        )
+    if "eval_loss" in facts["eval"]:
+        lines.append(f"- validation loss of these weights: {facts['eval']['eval_loss']:.4f}")
+    if "eval_overall" in facts["eval"]:
+        lines.append(f"- score on validation samples in training: {facts['eval']['eval_overall']:.4f}")
+    if "train_runtime" in train:
+        lines.append(f"- {train['train_runtime'] / 3600:.2f} hours")
+    return "\n".join(lines)
+
+
+def _settings(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What decides the result: without the settings of other methods, with sizes as they were fitted to a budget."""
+    own = _METHOD_SETTINGS.get(facts["recipe"].get("method"), ())
+    others = tuple({prefix for prefixes in _METHOD_SETTINGS.values() for prefix in prefixes} - set(own))
+    return [
+        (key, facts["train"].get(key, value))
+        for key, value in facts["settings"].items()
+        if key not in _SAID_ELSEWHERE and not key.startswith(others) and value not in (None, [], {})
+    ]
+
+
+def _value(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _loss(folder: Path, facts: Mapping[str, Any]) -> str:
+    losses: Sequence[Mapping[str, float]] = facts["choice"].get("losses", [])
+    parts = [f"![Loss over the steps, with the chosen step marked]({CURVE_PNG})"] * (folder / CURVE_PNG).is_file()
+    if losses:
+        # A long run's table shows steps at equal distances; the CSV file has them all.
+        every = -(-len(losses) // _LOSSES_SHOWN)
+        kept = {facts["choice"]["step"], facts["choice"]["lowest"]["step"] if facts["choice"]["lowest"] else None}
+        shown = [
+            (str(row["step"]), f"{row['loss']:.4f}")
+            for place, row in enumerate(losses)
+            if place % every == 0 or place == len(losses) - 1 or row["step"] in kept
+        ]
+        parts.append(_table(("step", "validation loss"), shown))
+    elif "train_loss" in facts["train"]:
+        parts.append(f"Mean training loss {facts['train']['train_loss']:.4f}; there were no validation samples.")
+    return "\n\n".join(parts)
+
+
+def _commands(facts: Mapping[str, Any]) -> str:
+    dataset = shlex.quote(_public(str(facts["recipe"].get("dataset", "promptcblue"))))
+    recipe = shlex.join(_public(word) for word in facts["notes"].get("command", ["RECIPE"]))
+    lines = [
+        "pip install 'promptcblue[train]'",
+        f"promptcblue-train sft {recipe}",
+        f"promptcblue-train predict --model OUTPUT_DIR --dataset {dataset} --split test --output predictions.jsonl",
+        f"promptcblue-metric score predictions.jsonl --references {dataset} --split test --resamples 1000 "
+        "--json scores.json",
+        "promptcblue-train card --model OUTPUT_DIR --scores scores.json",
+    ]
+    return "\n".join(lines)
+
+
+def _public(word: str) -> str:
+    """A word of a command without the folders of the machine it was typed on."""
+    key, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{key}{equals}{Path(value).name}" if Path(value).expanduser().is_absolute() else word
+
+
+def _score_section(result: Mapping[str, Any], split: str) -> str:
+    intervals = result.get("intervals") or {}
+
+    def row(name: str, metric: str, value: float, samples: int, well_formed: float) -> tuple[str, ...]:
+        between = intervals.get(name)
+        shown = f"{between[0]:.4f} to {between[1]:.4f}" if between else "-"
+        return name, metric, f"{value:.4f}", shown, str(samples), f"{well_formed:.1%}"
+
+    tasks = [
+        row(name, task["metric"], task["score"], task["samples"], task["well_formed"])
+        for name, task in result["tasks"].items()
+    ]
+    overall = row("overall", "mean", result["overall"], result["samples"], result["well_formed"])
+    heads = ("task", "metric", f"score ({split})", "95% interval", "samples", "well-formed")
+    return f"{_START}\n{_table(heads, [*tasks, overall])}\n\nSignature: `{result['signature']}`\n{_END}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _save(folder: Path, data: ModelCardData, text: str) -> None:
+    replace_bytes(folder / CARD, f"---\n{data.to_yaml()}\n---\n\n{text}".encode())

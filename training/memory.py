@@ -1,0 +1,176 @@
+"""How much GPU memory a recipe needs, by a formula that has to load nothing.
+
+An estimate: what the allocator loses between blocks is not in it, nor what a kernel needs for itself. In bytes:
+
+- weights: 2 a parameter in bfloat16; 4 in float32, where they are trained themselves, and 2 for the copy that mixed
+  precision computes with; in 4 bits 0.5 and the scales of its blocks of 64, but 2 in the embeddings;
+- trained parameters: 4 for the gradient and 8 for AdamW's two moments, and for an adapter 4 for the weight itself;
+- activations of a pass: with gradient checkpointing the input of every layer, and one layer in full with the
+  gradients of it; without it every layer in full (`layer_bytes`);
+- `CONTEXT_BYTES` for CUDA and its libraries.
+
+FSDP and ZeRO-3 divide the first two over the GPUs, and hold one layer whole at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: What CUDA and its libraries take on a GPU before any model is there.
+CONTEXT_BYTES = 1 << 30
+#: NF4 with scales of 8 bits for blocks of 64 weights, and scales of 32 bits for blocks of 256 of those.
+_FOUR_BIT_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+FORMULA = (
+    "GPU memory by formula: weights (2 bytes a parameter in bfloat16, 4 + 2 where they are trained, 0.52 in 4 bits) + "
+    "trained parameters (16 bytes in an adapter, 12 more in full fine-tuning: weight, gradient, AdamW) + activations "
+    "of a pass of batch_tokens + 1 GiB for CUDA. FSDP and ZeRO-3 divide the first two over the GPUs."
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The sizes of a decoder whose blocks have four attention matrices and a gated feed-forward of three.
+
+    Attributes:
+        layers: number of blocks.
+        hidden: width of the residual stream.
+        key_value: width of all key heads together, which is that of the value heads.
+        inner: width of the feed-forward.
+        vocabulary: rows of the embedding.
+        tied: whether the output embedding is the input's.
+        biases: whether queries, keys and values have biases.
+    """
+
+    layers: int
+    hidden: int
+    key_value: int
+    inner: int
+    vocabulary: int
+    tied: bool = False
+    biases: bool = True
+
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """Widths in and out of the matrices of a block: query, key, value, output, gate, up, down."""
+        hidden, key_value, inner = self.hidden, self.key_value, self.inner
+        attention = [(hidden, hidden), (hidden, key_value), (hidden, key_value), (hidden, hidden)]
+        return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
+
+    @property
+    def in_matrices(self) -> int:
+        """Parameters in the matrices of all blocks."""
+        return self.layers * sum(wide * high for wide, high in self.matrices)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        biases = (self.hidden + 2 * self.key_value) * self.biases
+        return embeddings + self.in_matrices + self.layers * (2 * self.hidden + biases) + self.hidden
+
+
+#: The backbones of the shipped recipes, from their published configs.
+BACKBONES: Mapping[str, Backbone] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": Backbone(24, 896, 128, 4864, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": Backbone(28, 1536, 256, 8960, 151936, tied=True),
+    "Qwen/Qwen2.5-7B-Instruct": Backbone(28, 3584, 512, 18944, 152064),
+    "Qwen/Qwen2.5-14B-Instruct": Backbone(48, 5120, 1024, 13824, 152064),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one GPU holds, in bytes, of a run on one GPU.
+
+    Attributes:
+        weights: of the backbone.
+        trained: what training adds for each trained parameter.
+        activations: of one pass.
+        layer: weights of one block.
+    """
+
+    weights: int
+    trained: int
+    activations: int
+    layer: int
+
+    def on(self, gpus: int = 1) -> int:
+        """Bytes on each of so many GPUs, with FSDP or ZeRO-3 where there are several."""
+        divided = self.weights + self.trained
+        whole = divided if gpus == 1 else divided // gpus + self.layer
+        return whole + self.activations + CONTEXT_BYTES
+
+
+def trained_parameters(settings: Mapping[str, Any], backbone: Backbone) -> int:
+    """How many parameters a recipe trains; with ``fit_budget`` as many as it allows, which is a little too many.
+
+    Args:
+        settings: of the recipe, with the defaults.
+    """
+    if budget := settings.get("fit_budget"):
+        return int(budget * backbone.parameters)
+    hidden, layers, method = backbone.hidden, backbone.layers, settings["method"]
+    if method in ("lora", "adalora"):
+        rank = int(settings["lora_rank"])
+        # AdaLoRA has a singular value for each rank beside the two matrices.
+        singular = 1 if method == "adalora" else 0
+        return layers * rank * sum(wide + high + singular for wide, high in backbone.matrices)
+    if method == "parallel-adapter":
+        width = settings["adapter_bottleneck"]
+        return int(layers * 2 * (2 * hidden * width + width + hidden))
+    if method == "p-tuning-v2":
+        return int(settings["virtual_tokens"] * layers * 2 * backbone.key_value)
+    if method == "p-tuning":
+        width = int(settings["encoder_width"])
+        # Embeddings, an LSTM of two layers both ways, a perceptron.
+        lstm = sum(2 * 4 * width * (taken + width + 2) for taken in (hidden, 2 * width))
+        perceptron = 2 * width * (2 * width + 1) + (2 * width + 1) * hidden
+        return int(settings["virtual_tokens"] * hidden + lstm + perceptron)
+    return backbone.parameters
+
+
+def layer_bytes(backbone: Backbone) -> int:
+    """Bytes of activations that one block keeps for each token, in bfloat16 with a fused attention kernel.
+
+    Its input (2 bytes each); two norms, which keep their input in float32 and their output (6); queries, keys and
+    values with their rotated copies (4, but values 2); attention's output and the residual sum (2); gate, up,
+    activation and product (2).
+    """
+    hidden, key_value, inner = backbone.hidden, backbone.key_value, backbone.inner
+    return 2 * hidden + 2 * 6 * hidden + 4 * hidden + 6 * key_value + 2 * 2 * hidden + 4 * 2 * inner
+
+
+def pass_tokens(settings: Mapping[str, Any]) -> int:
+    """Tokens that a device takes at once."""
+    if tokens := settings.get("batch_tokens"):
+        return int(tokens)
+    return int(settings.get("per_device_train_batch_size", 8) * settings["max_length"])
+
+
+def estimate(settings: Mapping[str, Any], backbone: Backbone) -> Estimate:
+    """The memory of a recipe.
+
+    Args:
+        settings: of the recipe, with the defaults.
+    """
+    full, parameters = settings["method"] == "full", backbone.parameters
+    trained = trained_parameters(settings, backbone)
+    if settings.get("dtype") == "4bit":
+        a_weight = _FOUR_BIT_BYTES
+        weights = int(backbone.in_matrices * a_weight + 2 * (parameters - backbone.in_matrices))
+    else:
+        a_weight = 4 + 2 if full else 2
+        weights = a_weight * parameters
+    tokens, layer = pass_tokens(settings), layer_bytes(backbone)
+    if settings["gradient_checkpointing"]:
+        a_token = backbone.layers * 2 * backbone.hidden + 2 * layer
+    else:
+        a_token = backbone.layers * layer
+    return Estimate(
+        weights=weights,
+        trained=(4 + 8) * trained if full else (4 + 4 + 8) * trained,
+        activations=tokens * a_token,
+        layer=int(a_weight * backbone.in_matrices / backbone.layers),
+    )
