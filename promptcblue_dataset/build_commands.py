@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptcblue_dataset.terminal import OnError, progress
+from promptcblue_dataset.terminal import OnError, number_table, progress
 from promptcblue_metric.console import make_console
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,8 +44,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def _names(tasks: str | None) -> list[str]:
-    names = {get_task(name.strip()).name for name in tasks.split(",")} if tasks else set(TASKS)
-    return [name for name in TASKS if name in names]
+    """The tasks of an option in the registry's order; without it, all of every suite."""
+    names = {get_task(name.strip()).name for name in tasks.split(",")} if tasks else set(REGISTRY)
+    return [name for name in REGISTRY if name in names]
 
 
 def build_(
@@ -87,7 +88,12 @@ def build_(
     from promptcblue_dataset.build import Plan, build, parse_sizes
     from promptcblue_dataset.construction import Style
 
-    names = _names(tasks)
+    names = _names(tasks) if tasks else list(TASKS)
+    if others := [name for name in names if name not in TASKS]:
+        raise PromptCBLUEError(
+            f"{', '.join(others)}: not built from CBLUE; `promptcblue-dataset import RAW --suite "
+            f"{REGISTRY[others[0]].suite}` makes it from its own raw files"
+        )
     plan = Plan(
         sizes=parse_sizes(sizes, names),
         style=Style(dialect.value, explain_labels, format_spec, step_by_step),
@@ -113,19 +119,8 @@ def build_(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(*columns: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, title in enumerate(columns):
-        table.add_column(title, no_wrap=True, justify="right" if place else "left")
-    return table
-
-
 def _built_table(built: Built) -> Table:
-    table = _table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
+    table = number_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
     for task, done in built.tasks.items():
         splits = done.counts.values()
         rows = [f"{counts['rows']:,}" for counts in splits]
@@ -207,7 +202,7 @@ def templates_render(
     if number > count:
         raise PromptCBLUEError(f"{name} has {count} templates; there is no number {number}")
     style = Style(dialect.value, explain_labels, format_spec, step_by_step)
-    print(preview(TASKS[name], pool[name], pool[name].templates[number - 1], style))
+    print(preview(REGISTRY[name], pool[name], pool[name].templates[number - 1], style))
 
 
 @templates_app.command(
@@ -269,13 +264,13 @@ def stats_(
         bool, typer.Option("--card/--no-card", help="Write the statistics into the dataset card, where there is one.")
     ] = True,
 ) -> None:
-    """Sizes and lengths against the paper's Table 8, labels, templates, choices, duplicates and leaks."""
+    """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
     from promptcblue_dataset import statistics
 
     with progress() as on_progress:
         found = statistics.statistics(source, on_progress)
     console = make_console()
-    table = _table("config", "samples", "Table 8", "prompt", "Table 8", "target", "Table 8", "repeated", "leaks")
+    table = number_table(*statistics.titles(found))
     for row in statistics.rows(found):
         table.add_row(*row)
     console.print(table)
@@ -314,7 +309,7 @@ def review_tally(
     """Print the rate of mislabelled samples by task with Wilson intervals."""
     from promptcblue_dataset.review import tally
 
-    table = _table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
+    table = number_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
     for row in tally(sheet, confidence):
         low, high = row.interval
         table.add_row(

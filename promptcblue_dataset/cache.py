@@ -1,5 +1,7 @@
 """The datasets cache: what makes ``load_dataset("promptcblue", ...)`` work in any folder, on-line or off.
 
+Each suite is loaded by its own name.
+
 ``load_dataset`` takes a bare name that is no folder from the newest cache entry of that name. An import puts its
 rows there, takes earlier imports out, and makes its entries the newest. It dates them ahead, since loading a folder
 called ``promptcblue`` makes entries of the same name, whose rows may be others.
@@ -16,18 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptcblue_dataset.layout import ALL, FINGERPRINT_PREFIX
+from promptcblue_metric.tasks import suite_of
 
 if TYPE_CHECKING:
     from promptcblue_dataset.promptcblue_dataset import PromptCBLUE
-
-#: The name to load the dataset by.
-NAME = "promptcblue"
 
 _AHEAD = 10 * 365 * 24 * 3600  # seconds
 
 
 def prime(folder: Path, configs: Iterable[str], on_config: Callable[[str], object] = lambda config: None) -> None:
-    """Make the rows of an imported folder what ``load_dataset("promptcblue", config)`` gives in any folder.
+    """Make the rows of an imported folder what ``load_dataset`` gives in any folder, under the name of their suite.
 
     Args:
         folder: a folder in the Hub layout.
@@ -36,18 +36,21 @@ def prime(folder: Path, configs: Iterable[str], on_config: Callable[[str], objec
     """
     import datasets
 
+    from promptcblue_dataset.chineseblue_dataset import ChineseBLUE
     from promptcblue_dataset.promptcblue_dataset import PromptCBLUE, fingerprint
 
     names = [*configs, ALL]  # `all` comes last, since the newest is what no config name gives
+    suite = suite_of(names[:-1]).name
+    builder = {"promptcblue": PromptCBLUE, "chineseblue": ChineseBLUE}[suite]
     # First, so that an import which is cut short leaves configs missing rather than stale.
     _remove_outdated(
-        Path(datasets.config.HF_DATASETS_CACHE) / NAME, names, {fingerprint(folder, name) for name in (names[0], ALL)}
+        Path(datasets.config.HF_DATASETS_CACHE) / suite, names, {fingerprint(folder, name) for name in (names[0], ALL)}
     )
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # three a config; the caller shows one for all
     try:
         for name in names:
-            _prepare(PromptCBLUE(config_name=name, dataset_name=NAME, source=folder))
+            _prepare(builder(config_name=name, dataset_name=suite, source=folder))
             on_config(name)
     finally:
         if bars:

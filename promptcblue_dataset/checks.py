@@ -11,7 +11,7 @@ from typing import Any
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.predictions import BadRows
 from promptcblue_metric.records import Sample, read_json_lines, sample_from_row
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import REGISTRY
 
 
 @dataclass
@@ -41,7 +41,7 @@ def check_files(files: Mapping[str, Path], on_row: Callable[[str], object] = lam
     checked = Checked()
     for split, path in files.items():
         _check_file(path, split, checked, on_row)
-    checked.samples = {name: checked.samples[name] for name in TASKS if name in checked.samples}
+    checked.samples = {name: checked.samples[name] for name in REGISTRY if name in checked.samples}
     return checked
 
 
@@ -109,7 +109,7 @@ def _check_target(sample: Sample, split: str, path: Path, line: int) -> set[str]
     Raises:
         RowError: the target is missing where the split needs one, or its task's parser reads nothing from it.
     """
-    target, task = sample["target"], TASKS[sample["task_dataset"]]
+    target, task = sample["target"], REGISTRY[sample["task_dataset"]]
     if not target and split == "test":
         return set()
     if not target.strip():

@@ -14,7 +14,7 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.pool import TaskPrompts, fill
 from promptcblue_metric.answers import Answer
 from promptcblue_metric.records import Sample
-from promptcblue_metric.tasks import NONE_OF_THESE, TASKS, Task
+from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, SUITES, Task
 
 #: A last line that asks for the answer, such as ``回答：`` or ``【答案】``.
 _CUE = re.compile(r"[^\n]{1,40}：|【[^\n]{1,40}】")
@@ -172,6 +172,9 @@ OFFERINGS: Mapping[str, Offering] = {
     "CHIP-MDCFNPC": AllLabels(),
     "IMCS-V2-MRG": nothing,
     "MedDG": nothing,
+    # ChineseBLUE was published with all labels open to choose from.
+    **dict.fromkeys(SUITES["chineseblue"].tasks, AllLabels()),
+    "cMedQQ": AllLabels((("相同", "不同"),)),
 }
 
 
@@ -238,4 +241,4 @@ def _with_extras(prompt: str, extras: Sequence[str]) -> str:
 
 def labels_of(task: str, offers: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """What prompts of a task can offer: what its corpus brings, or else the task's own labels."""
-    return offers.get(task, TASKS[task].labels)
+    return offers.get(task, REGISTRY[task].labels)

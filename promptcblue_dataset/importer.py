@@ -14,7 +14,7 @@ from promptcblue_dataset.official import SAMPLE, resolve, sample_path
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.files import replacing, write_json
 from promptcblue_metric.splits import SPLITS, split_files
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import suite_of
 
 #: Called with what is being done, the item that was finished, and how many items there are (None: not known).
 Progress = Callable[[str, str, "int | None"], object]
@@ -85,6 +85,7 @@ def import_files(
     if not checked.samples:
         checked.bad.stop_if_any("no other rows are there; nothing was written")
         raise PromptCBLUEError(f"{folder}: no rows in {', '.join(path.name for path in files.values())}")
+    suite_of(checked.samples)  # before anything is written: a folder holds one suite
     origin = layout.EMBEDDED if folder == sample_path() else layout.OFFICIAL
     configs = list(checked.samples)
     with replacing(output) as temporary:
@@ -94,7 +95,7 @@ def import_files(
         report=output.absolute().with_name(f"{output.absolute().name}-import-report.json"),
         cached=cache,
         missing_splits=[split for split in SPLITS if split not in files],
-        missing_tasks=[task for task in TASKS if task not in checked.samples],
+        missing_tasks=[task for task in suite_of(checked.samples).tasks if task not in checked.samples],
         checked=checked,
     )
     write_json(imported.report, _report(imported, folder))
@@ -134,12 +135,11 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
 
 
 def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:
-    """Make an imported folder what ``load_dataset("promptcblue", ...)`` gives in any folder.
+    """Make the rows of a written folder what ``load_dataset`` gives in any folder for the name of its suite.
 
     Raises:
         PromptCBLUEError: the cache cannot be written.
     """
-    """Make the rows of a written folder what ``load_dataset("promptcblue", ...)`` gives in any folder."""
     from datasets.exceptions import DatasetsError
 
     from promptcblue_dataset.cache import prime

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import SPLITS
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import REGISTRY, suite_of
 
 #: The config that holds the samples of every task; it is the default one.
 ALL = "all"
@@ -21,6 +21,9 @@ FINGERPRINT_PREFIX = "promptcblue-"
 CARD = "README.md"
 #: Stands in each card we write, so that the folder is known as one that may be replaced.
 MARK = "<!-- Written by promptcblue-dataset import. -->"
+
+#: The template of the card of each suite.
+_CARDS: Mapping[str, str] = {"promptcblue": "card.md", "chineseblue": "card-chineseblue.md"}
 
 _FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
 # `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
@@ -34,10 +37,17 @@ ConfigInfo = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where samples come from, for their card: an id of a licence that the Hub knows, and a paragraph."""
+    """Where samples come from, for their card.
+
+    Attributes:
+        license: an id of a licence that the Hub knows.
+        text: a paragraph.
+        findings: what was found wrong in the raw files, in Markdown, where the suite's card has a place for it.
+    """
 
     license: str
     text: str
+    findings: str = ""
 
 
 OFFICIAL = Origin(
@@ -59,7 +69,7 @@ there to try the tools on and hold no text of CBLUE; scores on them say nothing 
 def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """The Parquet files of an imported folder, by config and split; empty where the folder is no such folder."""
     found: dict[str, dict[str, list[Path]]] = {}
-    for config in TASKS:
+    for config in REGISTRY:
         splits = {split: sorted((folder / config).glob(f"{split}-*.parquet")) for split in SPLITS}
         if files := {split: paths for split, paths in splits.items() if paths}:
             found[config] = files
@@ -127,6 +137,7 @@ def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) 
 def _card(infos: Mapping[str, Mapping[str, Mapping[str, Any]]], origin: Origin) -> str:
     from huggingface_hub import DatasetCardData
 
+    suite = suite_of(infos)
     files: dict[str, dict[str, list[Mapping[str, Any]]]] = {
         ALL: {split: [splits[split] for splits in infos.values() if split in splits] for split in SPLITS}
     }
@@ -136,16 +147,21 @@ def _card(infos: Mapping[str, Mapping[str, Mapping[str, Any]]], origin: Origin) 
     data = DatasetCardData(
         language="zh",
         license=origin.license,
-        pretty_name="PromptCBLUE",
+        pretty_name=suite.title,
         size_categories=next((name for limit, name in _SIZE_CATEGORIES if total < limit), "n>1M"),
         task_categories=["token-classification", "text-classification", "text-generation", "summarization"],
-        tags=["medical", "chinese", "benchmark", "prompt-tuning", "promptcblue"],
+        tags=["medical", "chinese", "benchmark", "prompt-tuning", suite.name],
         configs=[_config(config, splits) for config, splits in files.items()],
         dataset_info=[_dataset_info(config, splits) for config, splits in files.items()],
     )
-    template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
+    template = Template((Path(__file__).parent / _CARDS[suite.name]).read_text(encoding="utf-8"))
     body = template.substitute(
-        mark=MARK, table=_table(infos), total=f"{total:,}", example=next(iter(infos)), origin=origin.text
+        mark=MARK,
+        table=_table(infos),
+        total=f"{total:,}",
+        example=next(iter(infos)),
+        origin=origin.text,
+        findings=origin.findings,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
@@ -174,5 +190,5 @@ def _table(infos: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     lines = [f"| config | group | metric | {' | '.join(SPLITS)} |", "|---|---|---|" + "---:|" * len(SPLITS)]
     for config, splits in infos.items():
         counts = [f"{splits[split]['num_examples']:,}" if split in splits else "–" for split in SPLITS]
-        lines.append(f"| {config} | {TASKS[config].group} | {TASKS[config].metric} | {' | '.join(counts)} |")
+        lines.append(f"| {config} | {REGISTRY[config].group} | {REGISTRY[config].metric} | {' | '.join(counts)} |")
     return "\n".join(lines)

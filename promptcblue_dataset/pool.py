@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, get_task
 
 #: Templates whose similarity is above this are near-duplicates.
 NEAR = 0.9
@@ -38,6 +38,9 @@ PLACEHOLDERS: Mapping[str, Placeholders] = {
     "CHIP-STS": Placeholders(_PAIR, _LABELS),
     "CHIP-MDCFNPC": Placeholders(_TEXT | _LABELS, _MENTIONS),
     **dict.fromkeys(("CHIP-CDEE", "IMCS-V2-MRG", "MedDG"), Placeholders(_TEXT)),
+    **dict.fromkeys(("cEHRNER", "cMedQANER", "cMedIC", "cMedTC", "CMDD"), Placeholders(_TEXT | _LABELS)),
+    **dict.fromkeys(("cMedQNLI", "cMedQA", "cMedIR"), Placeholders(_PAIR | _LABELS)),
+    "cMedQQ": Placeholders(_PAIR, _LABELS),
 }
 
 
@@ -108,7 +111,7 @@ def load_pool(path: str | Path | None = None, *, checked: bool = True) -> Pool:
     Raises:
         PromptCBLUEError: the file cannot be read, or placeholders are wrong (all flaws are named).
     """
-    own = {task: _own_prompts(task) for task in TASKS}
+    own = {task: _own_prompts(task) for task in REGISTRY}
     if path is None:
         pool: Pool = own
     else:
@@ -129,11 +132,12 @@ def _own_prompts(task: str) -> TaskPrompts:
     import yaml
 
     content = yaml.load((_OWN / f"{task}.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    form = content["format"]
+    form, labels = content["format"], content.get("labels", {})
     return TaskPrompts(
         templates=tuple(content["templates"]),
         topic=tuple(content["topic"]),
-        labels=content.get("labels", {}),
+        # A name is that of the task whose labels these are too.
+        labels=_own_prompts(labels).labels if isinstance(labels, str) else labels,
         format=form if isinstance(form, dict) else {"released": form, "paper": form},
         steps=content["steps"],
     )

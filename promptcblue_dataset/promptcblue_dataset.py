@@ -20,10 +20,10 @@ from promptcblue_dataset.official import SAMPLE, resolve
 from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
 from promptcblue_metric.version import VERSION
 
-_TASK_ORDER = {name: position for position, name in enumerate(TASKS)}
+_TASK_ORDER = {name: position for position, name in enumerate(REGISTRY)}
 
 
 class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]

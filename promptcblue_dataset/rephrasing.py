@@ -15,7 +15,7 @@ from promptcblue_dataset.sheets import read_sheet, write_sheet
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.files import write_json
 from promptcblue_metric.records import read_json_lines
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, get_task
 
 ACCEPT, REJECT = "accept", "reject"
 _COLUMNS = {"task": 16, "template": 10, "original": 50, "rephrasing": 50, "verdict": 10}
@@ -137,5 +137,5 @@ def accept(review: Path, pool: Pool, output: Path) -> Counter[str]:
             if flaws := list(placeholder_flaws(task, [row["rephrasing"]])):
                 raise RowError(str(review), number, "rephrasing", f"{flaws[0].kind} {flaws[0].detail}")
             extended.setdefault(task, []).append(row["rephrasing"])
-    write_json(output, {task: extended[task] for task in TASKS if task in extended})
+    write_json(output, {task: extended[task] for task in REGISTRY if task in extended})
     return counts

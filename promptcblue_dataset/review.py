@@ -16,7 +16,7 @@ from promptcblue_dataset.source import folder_files, load_samples
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import canonical_split
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import REGISTRY
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "unsure"
 _COLUMNS = {"task": 15, "split": 10, "sample_id": 15, "input": 70, "target": 45, "verdict": 10, "comment": 30}
@@ -69,7 +69,7 @@ def write_sheet(
             if sample["target"] and sample["task_dataset"] in tasks:
                 by_task.setdefault(sample["task_dataset"], []).append((name, sample))
     rows, counts = [], {}
-    for task in (task for task in TASKS if task in by_task):
+    for task in (task for task in REGISTRY if task in by_task):
         samples = by_task[task]
         drawn = Draws(seed, "review", task).some(samples, _number(number, len(samples)))
         counts[task] = len(drawn)

@@ -13,7 +13,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.predictions import load_split
 from promptcblue_metric.records import Sample, sample_from_row
 from promptcblue_metric.splits import SPLITS, canonical_split, split_files
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, get_task
 
 _HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
@@ -85,8 +85,8 @@ def _checked(samples: Iterable[Sample], wanted: Collection[str] | None, where: s
     """The samples as a list, which must hold some of every wanted task."""
     found = list(samples)
     present = {sample["task_dataset"] for sample in found}
-    if missing := [name for name in TASKS if name in (wanted or ()) and name not in present]:
-        others = ", ".join(name for name in TASKS if name in present)
+    if missing := [name for name in REGISTRY if name in (wanted or ()) and name not in present]:
+        others = ", ".join(name for name in REGISTRY if name in present)
         raise PromptCBLUEError(
             f"{where} has no samples of {', '.join(missing)}"
             + (f"; of those asked for it has {others}" if others else "")
@@ -111,5 +111,5 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], where: str | Path) -> Iterator
 def _from_hub(source: str, split: str, wanted: Collection[str] | None) -> Iterator[Sample]:
     if not _HUB_ID.fullmatch(source) or source.endswith(_FILE_ENDINGS):
         raise PromptCBLUEError(f"{source}: no such file or folder (the embedded sample is called '{SAMPLE}')")
-    for config in [ALL] if wanted is None else [name for name in TASKS if name in wanted]:
+    for config in [ALL] if wanted is None else [name for name in REGISTRY if name in wanted]:
         yield from load_split(source, split, config)

@@ -1,4 +1,4 @@
-"""What a dataset holds: sizes and lengths beside Table 8, labels, templates, choices, repetitions and leaks."""
+"""What a dataset holds: sizes and lengths beside the published ones, labels, templates, choices, repetitions, leaks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLi
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import SPLITS
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:
     from promptcblue_dataset.neighbours import Array
+
+#: What the published figures of a suite are called: of ChineseBLUE there are only the numbers of raw records.
+_PUBLISHED: Mapping[str, str] = {"promptcblue": "Table 8", "chineseblue": "documented"}
+
+_EXPLAINED: Mapping[str, str] = {
+    "promptcblue": "Table 8 is the paper's",
+    "chineseblue": "documented are the raw records upstream",
+}
 
 #: Mean length of prompts and targets in characters (paper, Table 8).
 TABLE_8: Mapping[str, tuple[float, float]] = {
@@ -67,7 +75,8 @@ def statistics(source: str | Path, on_progress: Progress = lambda doing, item, t
         raise PromptCBLUEError(f"{source}: no samples")
     pool = load_pool()
     found = {}
-    for task in (task for task in TASKS if task in by_task):
+    suite_of(by_task)
+    for task in (task for task in REGISTRY if task in by_task):
         found[task] = _of_task(task, by_task[task], pool[task])
         on_progress("counting", task, len(by_task))
     return found
@@ -82,10 +91,9 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]], prompts: TaskPro
         "samples": {split: len(of_split) for split, of_split in splits.items()},
         "prompt_length": _mean([len(sample["input"]) for sample in samples]),
         "target_length": _mean([len(sample["target"]) for sample in answered]),
-        "table_8": {
-            "samples": dict(zip(SPLITS, TASKS[task].sizes, strict=True)),
-            "prompt_length": TABLE_8[task][0],
-            "target_length": TABLE_8[task][1],
+        _key(task): {
+            "samples": dict(zip(SPLITS, REGISTRY[task].sizes, strict=True)),
+            **dict(zip(("prompt_length", "target_length"), TABLE_8.get(task, ()), strict=False)),
         },
         "labels": dict(_labels(task, answered).most_common()),
         "templates": dict(sorted(_templates(samples, prompts).items())),
@@ -95,19 +103,24 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]], prompts: TaskPro
     }
 
 
+def _key(task: str) -> str:
+    """Under which key the published figures of a task stand."""
+    return _PUBLISHED[REGISTRY[task].suite].lower().replace(" ", "_")
+
+
 def _mean(values: Sequence[int]) -> float:
     return round(sum(values) / len(values), 2) if values else 0.0
 
 
 def _labels(task: str, samples: Sequence[Sample]) -> Counter[str]:
     """How often each label, type or status is an answer."""
-    form = TASKS[task].format
+    form = REGISTRY[task].format
     found: Counter[str] = Counter()
     for sample in samples:
         if isinstance(form, Label):
             found[sample["target"]] += 1
         elif key := _LABEL_KEYS.get(type(form)):
-            answer = form.parse(sample["target"], TASKS[task].choices(sample["answer_choices"])).answer
+            answer = form.parse(sample["target"], REGISTRY[task].choices(sample["answer_choices"])).answer
             found.update(item[key] for item in answer)
     return found
 
@@ -172,21 +185,31 @@ def _common_pieces(texts: Sequence[str]) -> Array:
 
 
 def rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The cells of a table with a row a task."""
+    """The cells of a table with a row a task, as `titles` names them."""
     for task, of_task in found.items():
-        paper = of_task["table_8"]
+        published = of_task[_key(task)]
         leaks = of_task["leaks"].values()
         yield [
             task,
             " / ".join(f"{of_task['samples'].get(split, 0):,}" for split in SPLITS),
-            " / ".join(f"{size:,}" for size in paper["samples"].values()),
-            f"{of_task['prompt_length']:.1f}",
-            f"{paper['prompt_length']:.1f}",
-            f"{of_task['target_length']:.1f}",
-            f"{paper['target_length']:.1f}",
+            " / ".join(f"{size:,}" for size in published["samples"].values()),
+            *_lengths("prompt_length", of_task, published),
+            *_lengths("target_length", of_task, published),
             str(of_task["repeated_prompts"]),
             f"{sum(leak['exact'] for leak in leaks)} + {sum(leak['near'] for leak in leaks)}",
         ]
+
+
+def _lengths(name: str, ours: Mapping[str, Any], published: Mapping[str, Any]) -> list[str]:
+    return [f"{figures[name]:.1f}" for figures in (ours, published) if name in figures]
+
+
+def titles(found: Mapping[str, Any]) -> list[str]:
+    """What the cells of `rows` are."""
+    suite = suite_of(found).name
+    beside = [_PUBLISHED[suite]]
+    lengths = beside if suite == "promptcblue" else []
+    return ["config", "samples", *beside, "prompt", *lengths, "target", *lengths, "repeated", "leaks"]
 
 
 def notes(found: Mapping[str, Any]) -> Iterator[str]:
@@ -214,12 +237,9 @@ def write_into_card(source: str | Path, found: Mapping[str, Any]) -> Path | None
     card = resolve(source) / layout.CARD
     if not card.is_file() or not layout.is_ours(card.parent):
         return None
-    text = card.read_text(encoding="utf-8")
-    before, _, rest = text.partition(f"{_HEADING}\n")
-    after = rest.partition(f"{_END}\n")[2] if rest else ""
     temporary = card.with_name(f".{card.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(f"{before.rstrip()}\n\n{_section(found)}{after}", encoding="utf-8", newline="\n")
+        temporary.write_text(in_card(card.read_text(encoding="utf-8"), found), encoding="utf-8", newline="\n")
         temporary.replace(card)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -227,12 +247,20 @@ def write_into_card(source: str | Path, found: Mapping[str, Any]) -> Path | None
     return card
 
 
+def in_card(text: str, found: Mapping[str, Any]) -> str:
+    """A card's text with the statistics, in place of earlier ones."""
+    before, _, rest = text.partition(f"{_HEADING}\n")
+    after = rest.partition(f"{_END}\n")[2] if rest else ""
+    return f"{before.rstrip()}\n\n{_section(found)}{after}"
+
+
 def _section(found: Mapping[str, Any]) -> str:
-    titles = ["config", "samples", "Table 8", "prompt", "Table 8", "target", "Table 8", "repeated", "leaks"]
-    lines = ["| " + " | ".join(cells) + " |" for cells in [titles, *rows(found)]]
-    lines.insert(1, "|---" + "|---:" * (len(titles) - 1) + "|")
+    header = titles(found)
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, *rows(found)]]
+    lines.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
+    published = _EXPLAINED[suite_of(found).name]
     explained = (
-        "Samples are train / validation / test, lengths are means in characters, and Table 8 is the paper's. Repeated\n"
+        f"Samples are train / validation / test, lengths are means in characters, and {published}. Repeated\n"
         "prompts and leaks are counted within and across splits; leaks are exact + near."
     )
     details = [f"- {line}" for line in list(notes(found))[1:]]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
-from promptcblue_dataset.cache import NAME
 from promptcblue_dataset.importer import Imported
 from promptcblue_dataset.layout import ALL
 from promptcblue_metric.splits import SPLITS
+from promptcblue_metric.tasks import suite_of
 
 
 def table(imported: Imported) -> Table:
@@ -48,5 +48,5 @@ def notes(imported: Imported) -> Iterator[str]:
     yield f"wrote {imported.output} and {imported.report}"
     config = next(iter(imported.checked.samples))
     where = "in any folder" if imported.cached else f"from {imported.output.absolute().parent}"
-    name = NAME if imported.cached else imported.output.name
+    name = suite_of([config]).name if imported.cached else imported.output.name
     yield f'load_dataset("{name}", "{config}") now works {where}'

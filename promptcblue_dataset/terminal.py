@@ -9,6 +9,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from promptcblue_dataset.importer import Progress
 
 
@@ -17,6 +19,17 @@ class OnError(str, Enum):
 
     stop = "stop"
     skip = "skip"
+
+
+def number_table(*columns: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, title in enumerate(columns):
+        table.add_column(title, no_wrap=True, justify="right" if place else "left")
+    return table
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 from .answers import Parsed, Problem
 from .errors import PromptCBLUEError, RowError, SeparatorError, UnknownTaskError
 from .evaluation import Evaluation, Result, TaskResult
-from .tasks import GROUPS, TASKS, Task, get_task
+from .tasks import GROUPS, REGISTRY, SUITES, TASKS, Suite, Task, get_task
 from .version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
     "GROUPS",
+    "REGISTRY",
+    "SUITES",
     "TASKS",
     "Evaluation",
     "Parsed",
@@ -18,6 +20,7 @@ __all__ = [
     "Result",
     "RowError",
     "SeparatorError",
+    "Suite",
     "Task",
     "TaskResult",
     "UnknownTaskError",

@@ -31,7 +31,7 @@ from .evaluation import Result, ScoredSample
 from .lenient import parse_lenient, well_formedness
 from .rouge import rouge_scores
 from .scoring import Counts, LabelF1, Protocol, Scorer, item_key, sum_counts
-from .tasks import TASKS, Task
+from .tasks import REGISTRY, Task
 
 #: Two protocols differ where their scores are further apart than this.
 PROTOCOL_TOLERANCE = 0.001
@@ -480,7 +480,7 @@ def analyse(
         protocol: of the scores in the breakdowns and of the labels.
         progress: told each task as its turn comes.
     """
-    by_task: dict[str, list[ScoredSample]] = {name: [] for name in TASKS}
+    by_task: dict[str, list[ScoredSample]] = {name: [] for name in REGISTRY}
     for sample in scored:
         by_task[sample.task.name].append(sample)
     analyses = {}
@@ -674,7 +674,7 @@ def protocol_differences(
     for name, row in official["tasks"].items():
         other = paper["tasks"][name]["score"]
         if abs(row["score"] - other) > PROTOCOL_TOLERANCE:
-            scorer = TASKS[name].scorer
+            scorer = REGISTRY[name].scorer
             assert isinstance(scorer, LabelF1), f"the protocols agree on {name}"
             differences.append(ProtocolDifference(name, row["score"], other, _reasons(scorer, counts[name])))
     return differences

@@ -12,6 +12,7 @@ import typer
 from .console import make_app, run
 from .errors import PromptCBLUEError
 from .parsing import Parser
+from .publishing import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
 from .scoring import Counts, Protocol
 
 if TYPE_CHECKING:
@@ -140,6 +141,64 @@ def parse(
     typer.echo(f"wrote {output}: {total} answers of {len(answers)} task(s), {well_formed} well-formed")
 
 
+@app.command(
+    epilog="Example: promptcblue-metric submit predictions.jsonl --test test.json --output test_predictions.zip"
+)
+def submit(
+    predictions: PredictionsFile,
+    test: Annotated[Path, typer.Option(help="The official test file, as it was downloaded.")],
+    output: Annotated[Path, typer.Option(help="The archive to hand in; the leaderboard wants this name.")] = Path(
+        "test_predictions.zip"
+    ),
+    parser: ParserOption = "strict",
+) -> None:
+    """Check predictions against every rule of the leaderboard, and write the archive to hand in."""
+    from .submission import describe, write_submission
+
+    describe(write_submission(predictions, test, output, parser), parser, typer.echo)
+
+
+class Unreadable(str, Enum):
+    """What to do with an output that has no raw label."""
+
+    stop = "stop"
+    first_label = "first-label"
+
+
+@app.command(
+    epilog="Example: promptcblue-metric cblue predictions.jsonl --test prompts.jsonl --raw CBLUEDatasets --output cblue"
+)
+def cblue(
+    predictions: PredictionsFile,
+    test: Annotated[Path, typer.Option(help="The prompts, made of CBLUE's test files, as JSON Lines.")],
+    raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
+    output: Annotated[Path, typer.Option(help="New folder for the files to hand in.")],
+    parser: ParserOption = "strict",
+    unreadable: Annotated[
+        Unreadable, typer.Option(help="Outputs without a raw label: stop, or write the task's first label.")
+    ] = Unreadable.stop,
+) -> None:
+    """Write CBLUE's own submission: raw records with entities and their offsets, triples, events, terms and labels."""
+    from .cblue_submission import write_cblue
+
+    for name, written in write_cblue(predictions, str(test), raw, output, parser, unreadable.value).items():
+        what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
+        typer.echo("; ".join([f"{name}: {what}", *written.notes]))
+    typer.echo(f"checked as CBLUE's own checkers do; next: zip the files in {output} and hand them in to CBLUE")
+
+
+@app.command(epilog="Example: promptcblue-metric cblue-check cblue/CMeEE-V2_test.json --raw CBLUEDatasets")
+def cblue_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files of a submission to CBLUE.")],
+    raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
+) -> None:
+    """Check the format of files for CBLUE's own submission, of any of its tasks."""
+    from .cblue_submission import check_file
+
+    for path in files:
+        typer.echo(f"{path}: {check_file(path, raw)} records, well-formed")
+
+
 @app.command(epilog="Example: promptcblue-metric compare base.jsonl tuned.jsonl --references promptcblue --split test")
 def compare(
     predictions: Annotated[
@@ -229,6 +288,23 @@ def install() -> None:
     from .install import install as install_metric
 
     typer.echo(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
+
+
+@app.command(epilog="Example: promptcblue-metric publish --repo ORG/promptcblue")
+def publish(
+    repo: RepoOption,
+    private: PrivateOption = False,
+    dry_run: DryRunOption = None,
+    tag: TagOption = DEFAULT_TAG,
+) -> None:
+    """Publish the metric as a Space on the Hub, its modules as they are here; safe to repeat.
+
+    One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
+    """
+    from .publish import publication
+
+    then = f"python -c 'import evaluate; print(evaluate.load(\"{repo}\"))'"
+    publish_or_write(publication(), repo, private=private, tag=tag, dry_run=dry_run, then=then)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from .published import Published
 from .records import Sample
 from .resampling import Difference, compare, counts_by_task
 from .scoring import Protocol
-from .tasks import TASKS
+from .tasks import suite_of
 
 #: A difference counts as established when its adjusted p-value is below this.
 LEVEL = 0.05
@@ -150,5 +150,6 @@ def as_published(name: str, result: Result) -> Published:
     """A run in the form of a published system, to set it beside them."""
     scores = {task: row["score"] for task, row in result["tasks"].items()}
     scored = len(result["tasks"])
-    note = f"the overall score is the mean of {scored} of {len(TASKS)} tasks" if scored < len(TASKS) else ""
+    all_tasks = len(suite_of(result["tasks"]).tasks)
+    note = f"the overall score is the mean of {scored} of {all_tasks} tasks" if scored < all_tasks else ""
     return Published(name, "this run", {**scores, **result["groups"], "overall": result["overall"]}, note)

@@ -10,9 +10,9 @@ from rich.table import Table
 from .comparison import LEVEL, Comparison, as_published
 from .console import make_console
 from .evaluation import Result
-from .published import PUBLISHED, Published
+from .published import NOTES, PUBLISHED, Published
 from .table import number
-from .tasks import GROUPS, TASKS
+from .tasks import Suite, suite_of
 
 
 def difference_table(comparison: Comparison) -> Table:
@@ -64,22 +64,23 @@ def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, R
 def print_published(results: Mapping[str, Result]) -> None:
     """Print runs beside the published results, and what has to be known about these."""
     console = make_console()
-    systems = [*(as_published(name, result) for name, result in results.items()), *PUBLISHED]
-    for table in published_tables(systems):
+    suite = suite_of(task for result in results.values() for task in result["tasks"])
+    systems = [*(as_published(name, result) for name, result in results.items()), *PUBLISHED[suite.name]]
+    for table in published_tables(systems, suite):
         console.print(table)
     for system in systems:
         if system.note:
             console.print(f"* {system.system}: {system.note} ({system.source})", markup=False, highlight=False)
-    console.print("Published test scores are of the official test split, which is not public.", highlight=False)
+    console.print(NOTES[suite.name], highlight=False)
 
 
-def published_tables(systems: Sequence[Published]) -> list[Table]:
+def published_tables(systems: Sequence[Published], suite: Suite) -> list[Table]:
     """Runs beside published systems: by task, by group, and by overall score, those that were published so."""
-    by_task = [system for system in systems if any(task in system.scores for task in TASKS)]
-    by_group = [system for system in systems if any(group in system.scores for group in GROUPS)]
+    by_task = [system for system in systems if any(task in system.scores for task in suite.tasks)]
+    by_group = [system for system in systems if any(group in system.scores for group in suite.groups)]
     return [
-        _published_table("by task", [*TASKS, "overall"], by_task),
-        _published_table("by group", [*GROUPS, "overall"], by_group),
+        _published_table("by task", [*suite.tasks, "overall"], by_task),
+        _published_table("by group", [*suite.groups, "overall"], by_group),
         _published_table("overall", ["overall"], sorted(systems, key=lambda system: -system.scores["overall"])),
     ]
 

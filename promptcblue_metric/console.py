@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: The extra that brings each library which only some commands need.
-EXTRAS = dict.fromkeys(("accelerate", "peft", "torch", "transformers", "trl"), "train")
+EXTRAS = {
+    **dict.fromkeys(("accelerate", "peft", "torch", "transformers", "trl"), "train"),
+    "bitsandbytes": "quantize",
+    "openai": "openai",
+    "ray": "ray",
+    "vllm": "vllm",
+}
 
 
 def make_app(help_text: str) -> typer.Typer:

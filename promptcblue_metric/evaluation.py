@@ -9,7 +9,7 @@ from .answers import Answer, Parsed
 from .errors import PromptCBLUEError
 from .parsing import PARSERS, Parser, parse_answer
 from .scoring import PROTOCOLS, Counts, Protocol, add_counts
-from .tasks import GROUPS, TASKS, Task, get_task
+from .tasks import REGISTRY, Task, get_task, suite_of
 from .version import VERSION
 
 
@@ -34,7 +34,11 @@ class ScoredSample(NamedTuple):
 
 
 class TaskResult(TypedDict):
-    """Scores of one task in 0..1; ``scores`` holds precision, recall and f1, or rouge1, rouge2 and rougeL."""
+    """Scores of one task.
+
+    ``scores`` holds precision, recall and f1, or rouge1, rouge2 and rougeL, or those of a ranking, and what there is
+    besides; all are in 0..1 but a ranking's ``pair`` and ``mse``.
+    """
 
     metric: str
     score: float
@@ -45,7 +49,7 @@ class TaskResult(TypedDict):
 
 
 class Result(TypedDict):
-    """Scores of a run. ``groups`` and ``overall`` are plain means over the tasks that are present."""
+    """Scores of a run. ``groups`` and ``overall`` are plain means over the tasks that are present, all of one suite."""
 
     overall: float
     groups: dict[str, float]
@@ -71,7 +75,8 @@ class _Totals:
 
 
 class Evaluation:
-    """Scores predictions one by one, keeping sums only, so a run of any length takes constant memory.
+    """Scores predictions one by one, keeping sums only, so a run of any length takes constant memory (but for the tasks
+    of ChineseBLUE that rank documents, of which each one's grades are kept).
 
     The sums serve both protocols: they are read at the end, by `result`.
 
@@ -95,7 +100,7 @@ class Evaluation:
         scorer takes an empty output for.
 
         Raises:
-            PromptCBLUEError: the row is of another task or has no target.
+            PromptCBLUEError: the row is of another task, or of another suite than the ones before it, or has no target.
         """
         task = get_task(reference["task_dataset"])
         name = f"sample '{reference.get('sample_id')}' of {task.name}"
@@ -112,7 +117,10 @@ class Evaluation:
 
     def add_scored(self, sample: ScoredSample) -> None:
         """Add a sample that an evaluation with the same parser has scored before."""
-        self._totals.setdefault(sample.task.name, _Totals()).add(sample)
+        if sample.task.name not in self._totals:
+            suite_of([*self._totals, sample.task.name])
+            self._totals[sample.task.name] = _Totals()
+        self._totals[sample.task.name].add(sample)
 
     @property
     def samples(self) -> int:
@@ -128,11 +136,12 @@ class Evaluation:
         _one_of(protocol, PROTOCOLS, "protocol")
         if not self._totals:
             raise PromptCBLUEError("there is nothing to score: no predictions were given")
-        tasks = {name: self._task_result(name, protocol) for name in TASKS if name in self._totals}
+        suite = suite_of(self._totals)
+        tasks = {name: self._task_result(name, protocol) for name in suite.tasks if name in self._totals}
         groups = {
-            group: _mean([tasks[name]["score"] for name in tasks if TASKS[name].group == group])
-            for group in GROUPS
-            if any(TASKS[name].group == group for name in tasks)
+            group: _mean([tasks[name]["score"] for name in tasks if suite.tasks[name].group == group])
+            for group in suite.groups
+            if any(suite.tasks[name].group == group for name in tasks)
         }
         samples = self.samples
         return {
@@ -141,12 +150,12 @@ class Evaluation:
             "tasks": tasks,
             "samples": samples,
             "well_formed": sum(totals.well_formed for totals in self._totals.values()) / samples,
-            "missing_tasks": [name for name in TASKS if name not in tasks],
+            "missing_tasks": [name for name in suite.tasks if name not in tasks],
             "signature": signature(list(tasks), samples, protocol, self._parser),
         }
 
     def _task_result(self, name: str, protocol: Protocol) -> TaskResult:
-        task, totals = TASKS[name], self._totals[name]
+        task, totals = REGISTRY[name], self._totals[name]
         scores = task.scorer.score(totals.counts, protocol)
         return {
             "metric": task.metric,
@@ -162,18 +171,33 @@ def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], pa
     choices = task.choices(reference.get("answer_choices"))
     gold = task.format.parse(reference["target"], choices).answer
     if prediction is None:
-        return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold))
+        return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold, reference))
     parsed = parse_answer(task.format, prediction, choices, parser)
     # The official scorer takes an empty output for the first label, but not one that says something unreadable.
     unread = parsed.answer == "" and prediction.strip()
-    counts = task.scorer.count_missing(gold) if unread else task.scorer.count(parsed.answer, gold)
+    scorer = task.scorer
+    counts = scorer.count_missing(gold, reference) if unread else scorer.count(parsed.answer, gold, reference)
     return ScoredSample(task, reference, prediction, parsed, gold, counts)
+
+
+#: The scores that tables have columns for.
+_COLUMNS = frozenset({"precision", "recall", "f1", "rouge1", "rouge2", "rougeL"})
+
+
+def further_scores(name: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores of a task that are neither its primary one nor among those that every table has columns for."""
+    elsewhere = {*_COLUMNS, REGISTRY[name].scorer.primary}
+    return {score: value for score, value in scores.items() if score not in elsewhere}
 
 
 def signature(tasks: Sequence[str], samples: int, protocol: Protocol, parser: Parser) -> str:
     """What has to be the same for two scores to be comparable, in one line."""
-    scored = "all" if len(tasks) == len(TASKS) else "+".join(tasks)
-    return f"promptcblue|tasks:{scored}|samples:{samples}|protocol:{protocol}|parser:{parser}|version:{VERSION}"
+    suite = suite_of(tasks)
+    scored = "all" if len(tasks) == len(suite.tasks) else "+".join(tasks)
+    of_suite = "" if suite.name == "promptcblue" else f"suite:{suite.name}|"
+    return (
+        f"promptcblue|{of_suite}tasks:{scored}|samples:{samples}|protocol:{protocol}|parser:{parser}|version:{VERSION}"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

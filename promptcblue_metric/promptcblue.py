@@ -12,6 +12,7 @@ from .lenient_lists import Entities
 from .lenient_reader import Reader
 from .parsing import Parser
 from .promptcblue_metric import PromptCBLUE
+from .ranking import GradedRanking
 from .rouge import rouge_scores
 from .scoring import Protocol
 from .tasks import TASKS

@@ -17,6 +17,7 @@ from .lenient_choices import Statuses
 from .lenient_lists import Entities
 from .lenient_reader import Reader
 from .parsing import Parser
+from .ranking import GradedRanking
 from .rouge import rouge_scores
 from .scoring import Protocol
 from .tasks import TASKS
@@ -27,6 +28,7 @@ _DESCRIPTION = """\
 Scores answers to PromptCBLUE, 16 Chinese medical language tasks written as prompt and response. The free text
 of a model is parsed into structured answers and scored exactly as the benchmark's official scorer does:
 micro-F1 for extraction, symptom status and inference, macro-F1 for classification, ROUGE-L for generation.
+Answers to the nine corpora of ChineseBLUE, in the same form, have an overall score of their own.
 """
 
 _INPUTS = """\
@@ -39,7 +41,7 @@ Args:
 Returns:
     With a config name, that task's precision, recall and f1 (or rouge1, rouge2 and rougeL), samples,
     well_formed (the share of outputs in the expected form) and signature. Without one, `overall`, `groups`
-    and `tasks` for all the tasks that the references hold, and `missing_tasks`.
+    and `tasks` for all the tasks that the references hold, all of one suite, and `missing_tasks`.
 Example:
     >>> metric = evaluate.load("promptcblue", "CHIP-STS")
     >>> row = {"input": "头痛和头疼是同一个意思吗？", "target": "是的", "answer_choices": ["是的", "不是"],

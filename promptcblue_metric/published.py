@@ -1,7 +1,7 @@
-"""Published results of PromptCBLUE, to set a run beside (scores in 0..1).
+"""Published results, to set a run beside (scores in 0..1).
 
-Sources: the paper (Zhu et al. 2023, arXiv 2310.14151), Tables 1, 2, 3 and 7, and the official repository's baselines on
-the dev split.
+Sources for PromptCBLUE: the paper (Zhu et al. 2023, arXiv 2310.14151), Tables 1, 2, 3 and 7, and the official
+repository's baselines on the dev split. For ChineseBLUE: Zhang et al. 2020, arXiv 2008.10813, Table 3.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TABLE_3 = "paper, Table 3: fine-tuned with LoRA, test"
 _TABLE_7 = "paper, Table 7: few-shot fine-tuning, test"
 _README = "official repository, dev"
 
-PUBLISHED: tuple[Published, ...] = (
+_PROMPTCBLUE: tuple[Published, ...] = (
     _by_task(
         "ChatGPT",
         _TABLE_1,
@@ -226,6 +226,60 @@ PUBLISHED: tuple[Published, ...] = (
     Published("Ziya-13B-medical", _TABLE_3, {"overall": 0.705}),
     Published("Baichuan-13B", _TABLE_3, {"overall": 0.71}),
 )
+
+
+def _chineseblue(system: str, pair: float, scores: Mapping[str, float]) -> Published:
+    """A system of the ChineseBLUE paper, whose PAIR is set beside ours as the share of right pairs."""
+    by_task = {**scores, "cMedIR": pair / (1 + pair)}
+    note = (
+        f"cMedIR was published as PAIR {pair}, which is {pair / (1 + pair):.4f} of the pairs; the overall score is the "
+        f"mean of {len(by_task)} tasks, without CMDD; which average of F1 was published is not said"
+    )
+    return Published(
+        system,
+        "Zhang et al. 2020, Table 3: fine-tuned, test",
+        {**by_task, "overall": sum(by_task.values()) / len(by_task)},
+        note,
+    )
+
+
+_CHINESEBLUE: tuple[Published, ...] = (
+    _chineseblue(
+        "BERT-base",
+        1.77,
+        {
+            "cEHRNER": 0.882,
+            "cMedQANER": 0.863,
+            "cMedQQ": 0.865,
+            "cMedQNLI": 0.933,
+            "cMedQA": 0.81,
+            "cMedIC": 0.86,
+            "cMedTC": 0.79,
+        },
+    ),
+    _chineseblue(
+        "MC-BERT",
+        2.04,
+        {
+            "cEHRNER": 0.9,
+            "cMedQANER": 0.881,
+            "cMedQQ": 0.875,
+            "cMedQNLI": 0.955,
+            "cMedQA": 0.823,
+            "cMedIC": 0.875,
+            "cMedTC": 0.821,
+        },
+    ),
+)
+
+#: Published systems by suite.
+PUBLISHED: Mapping[str, tuple[Published, ...]] = {"promptcblue": _PROMPTCBLUE, "chineseblue": _CHINESEBLUE}
+
+#: What has to be said of a suite's published scores.
+NOTES: Mapping[str, str] = {
+    "promptcblue": "Published test scores are of the official test split, which is not public.",
+    "chineseblue": "Published scores are of taggers and classifiers fine-tuned on each corpus, on its test file.",
+}
 
 #: Demonstrations a task in the paper's few-shot setting (Table 1); together they are its few-shot training set.
 DEMONSTRATIONS: Mapping[str, int] = {

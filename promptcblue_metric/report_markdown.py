@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .evaluation import further_scores
 from .report_text import REASONS
 from .tasks import GROUPS
 
@@ -41,6 +42,12 @@ def _summary(report: Mapping[str, Any]) -> Iterable[str]:
     well_formed = f"{report['well_formed']:.1%}"
     rows.append(["**overall**", "mean", *_score(report["overall"]), str(report["samples"]), well_formed])
     yield _table(["task", "metric", "score", "95% interval", "samples", "well-formed"], rows)
+    beside = {name: further_scores(name, task["scores"]) for name, task in report["tasks"].items()}
+    yield from (
+        f"Besides, on {name}: {', '.join(f'{_text(score)} {value:.4f}' for score, value in scores.items())}."
+        for name, scores in beside.items()
+        if scores
+    )
 
 
 def _score(row: Mapping[str, Any]) -> list[str]:

@@ -17,8 +17,9 @@ from markupsafe import Markup, escape
 
 from .analysis import STATES
 from .charts import PALETTE, Row, bars, confusion, stacked
+from .evaluation import further_scores
 from .report_text import CHINESE, REASONS, differences
-from .tasks import GROUPS, TASKS
+from .tasks import GROUPS, REGISTRY, suite_of
 
 _HERE = Path(__file__).parent
 
@@ -70,7 +71,7 @@ def page(report: Mapping[str, Any]) -> str:
             if group in report["groups"]
         },
         score_columns=_SCORES,
-        all_tasks=len(TASKS),
+        all_tasks=len(suite_of(report["tasks"]).tasks),
         states=[state for state in STATES if any(state in task["states"] for task in report["tasks"].values())],
         kinds=list(
             dict.fromkeys(
@@ -82,6 +83,7 @@ def page(report: Mapping[str, Any]) -> str:
         charts=_charts(report),
         shown=Markup('<span class="shown"></span>'),
         meanings=_MEANINGS,
+        further_scores=further_scores,
         reasons=REASONS,
         chinese=CHINESE,
         style=Markup(style),
@@ -143,7 +145,7 @@ def _sums(report: Mapping[str, Any], what: str) -> list[tuple[str, int, dict[str
 
 def _marks(gold: Mapping[str, Any], prediction: Mapping[str, Any] | None, task: str) -> tuple[Markup, Markup]:
     """Gold and predicted text with their differences marked."""
-    by_character = TASKS[task].metric == "ROUGE-L"
+    by_character = REGISTRY[task].metric == "ROUGE-L"
     texts = gold["text"], prediction["text"] if prediction else ""
     sides = differences(*texts, "character" if by_character else "part")
     marked = []

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .scoring import Counts, Protocol, Totals, sum_counts
-from .tasks import GROUPS, TASKS
+from .tasks import REGISTRY, suite_of
 
 Floats: TypeAlias = NDArray[np.float64]
 
-#: The counts of every sample, by task.
+#: The counts of every sample, by task; the tasks are of one suite.
 CountsByTask: TypeAlias = Mapping[str, Sequence[Counts]]
 
 #: Cells of a weight matrix held at a time; more samples are resampled in more rounds.
@@ -88,10 +88,15 @@ def _exchanges(rng: np.random.Generator, samples: int, resamples: int) -> Iterat
         yield rng.integers(2, size=(min(block, resamples - start), samples)).astype(float)
 
 
+def _units(counts: CountsByTask) -> CountsByTask:
+    """What is resampled of each task, as its scorer has it."""
+    return {task: REGISTRY[task].scorer.units(samples) for task, samples in counts.items()}
+
+
 def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Protocol) -> Floats:
     """The primary metric of every row of ``totals`` (resamples by keys)."""
     by_key: Totals = {key: totals[:, number] for number, key in enumerate(keys)}
-    scorer = TASKS[task].scorer
+    scorer = REGISTRY[task].scorer
     score = np.asarray(scorer.score(by_key, protocol)[scorer.primary], dtype=float)
     # A score that no count bears on is the plain number 0.
     return np.broadcast_to(score, (len(totals),))
@@ -99,15 +104,15 @@ def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Prot
 
 def _task_rng(seed: int, task: str, use: int) -> np.random.Generator:
     """A stream of its own for each task, whichever others are scored beside it."""
-    return np.random.default_rng([seed, use, list(TASKS).index(task)])
+    return np.random.default_rng([seed, use, list(suite_of([task]).tasks).index(task)])
 
 
 def resampled_scores(
     counts: CountsByTask, protocol: Protocol = "official", resamples: int = 1000, seed: int = 0
 ) -> dict[str, Floats]:
-    """Primary metric of every task on each of ``resamples`` bootstrap resamples of its samples."""
+    """Primary metric of every task on each of ``resamples`` bootstrap resamples of its samples, or their queries."""
     scores = {}
-    for task, samples in counts.items():
+    for task, samples in _units(counts).items():
         keys = _keys(samples)
         matrix = _matrix(samples, keys)
         weights = _bootstrap_weights(_task_rng(seed, task, 0), len(samples), resamples)
@@ -121,12 +126,12 @@ def intervals(
     """95% percentile intervals by task name, by group, and for ``overall``."""
     resampled = resampled_scores(counts, protocol, resamples, seed)
     observed = {
-        task: np.array([TASKS[task].scorer.score(sum_counts(samples), protocol)[TASKS[task].scorer.primary]])
+        task: np.array([REGISTRY[task].scorer.score(sum_counts(samples), protocol)[REGISTRY[task].scorer.primary]])
         for task, samples in counts.items()
     }
     for scores in (resampled, observed):
-        for group in GROUPS:
-            members = [scores[task] for task in counts if TASKS[task].group == group]
+        for group in suite_of(counts).groups:
+            members = [scores[task] for task in counts if REGISTRY[task].group == group]
             if members:
                 scores[group] = np.mean(members, axis=0)
         scores["overall"] = np.mean([scores[task] for task in counts], axis=0)
@@ -166,6 +171,7 @@ def compare(
         second: the same samples in the same order.
         progress: told each task as its turn comes.
     """
+    first, second = _units(first), _units(second)
     observed: dict[str, tuple[float, float]] = {}
     bootstrapped, exchanged = dict[str, Floats](), dict[str, Floats]()
     for task in first:
@@ -229,7 +235,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def counts_by_task(scored: Sequence[Any]) -> dict[str, list[Counts]]:
     """The counts of scored samples (`evaluation.ScoredSample`) by task, in the benchmark's order."""
-    by_task: dict[str, list[Counts]] = {task: [] for task in TASKS}
+    by_task: dict[str, list[Counts]] = {task: [] for task in REGISTRY}
     for sample in scored:
         by_task[sample.task.name].append(sample.counts)
     return {task: counts for task, counts in by_task.items() if counts}

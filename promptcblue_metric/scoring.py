@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from .answers import Answer
@@ -27,6 +28,10 @@ Totals: TypeAlias = Mapping[Hashable, Any]
 Protocol = Literal["official", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "paper")
 
+#: A row of the dataset, for scorers that need more than its answer.
+Row: TypeAlias = Mapping[str, Any]
+NO_ROW: Row = MappingProxyType({})
+
 
 class Scorer(ABC):
     """How a task is scored."""
@@ -35,12 +40,16 @@ class Scorer(ABC):
     primary: ClassVar[str]
 
     @abstractmethod
-    def count(self, prediction: Answer, gold: Answer) -> Counts:
-        """The counts of one sample."""
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        """The counts of one sample; its ``row`` says where it belongs, where that matters."""
 
     @abstractmethod
-    def count_missing(self, gold: Answer) -> Counts:
+    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         """The counts of a sample without a prediction: all of its gold is missed, and nothing is predicted."""
+
+    def units(self, samples: Sequence[Counts]) -> Sequence[Counts]:
+        """The counts of what is drawn to resample a score: the samples, or what they are parts of, in their order."""
+        return samples
 
     @abstractmethod
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
@@ -51,7 +60,7 @@ class Scorer(ABC):
         """The summed counts that a reader wants to see, by name."""
 
 
-def _ratio(part: Any, whole: Any) -> Any:
+def ratio(part: Any, whole: Any) -> Any:
     """``part / whole``, or 0 where ``whole`` is 0, for numbers and for arrays."""
     if isinstance(whole, int | float):
         return part / whole if whole else 0.0
@@ -61,7 +70,7 @@ def _ratio(part: Any, whole: Any) -> Any:
 
 
 def _f1(precision: Any, recall: Any) -> dict[str, Any]:
-    f1 = _ratio(2 * precision * recall, precision + recall)
+    f1 = ratio(2 * precision * recall, precision + recall)
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
@@ -76,20 +85,129 @@ class SetF1(Scorer):
 
     primary = "f1"
 
-    def count(self, prediction: Answer, gold: Answer) -> Counts:
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         predicted, expected = {item_key(item) for item in prediction}, {item_key(item) for item in gold}
         hits = len(predicted & expected)
         return {"tp": hits, "fp": len(predicted) - hits, "fn": len(expected) - hits}
 
-    def count_missing(self, gold: Answer) -> Counts:
-        return self.count([], gold)
+    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
+        return self.count([], gold, row)
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
         hits = totals.get("tp", 0)
-        return _f1(_ratio(hits, hits + totals.get("fp", 0)), _ratio(hits, hits + totals.get("fn", 0)))
+        return _f1(ratio(hits, hits + totals.get("fp", 0)), ratio(hits, hits + totals.get("fn", 0)))
 
     def summary(self, totals: Counts) -> dict[str, float]:
         return {name: totals.get(name, 0) for name in ("tp", "fp", "fn")}
+
+
+@dataclass(frozen=True)
+class StatusF1(SetF1):
+    """`SetF1` over mentions with their status; besides, F1 of the mentions alone, and how often a status is right.
+
+    ``status_accuracy`` is the share of the gold mentions found whose status is right too.
+    """
+
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        both = super().count(prediction, gold, row)
+        predicted, expected = {item["entity"] for item in prediction}, {item["entity"] for item in gold}
+        found = predicted & expected
+        given = {item_key(item) for item in prediction}
+        right = {item["entity"] for item in gold if item_key(item) in given}
+        return {
+            **both,
+            "mention_tp": len(found),
+            "mention_fp": len(predicted - expected),
+            "mention_fn": len(expected - predicted),
+            "status_right": len(right),
+        }
+
+    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+        mentions = super().score({name: totals.get(f"mention_{name}", 0) for name in ("tp", "fp", "fn")})
+        return {
+            **super().score(totals, protocol),
+            "mention_f1": mentions["f1"],
+            "status_accuracy": ratio(totals.get("status_right", 0), totals.get("mention_tp", 0)),
+        }
+
+
+@dataclass(frozen=True)
+class SpanF1(SetF1):
+    """`SetF1` over entities; besides, F1 over entities at their offsets (``offset_f1``).
+
+    An answer has no offsets. It names the entities of a type in the order of the text, one as often as it is
+    annotated, so each is put at the next place in the prompt that holds it (`located`). The gold ones stand where the
+    corpus says: where the same rule puts them, but for those that the sample's id names after its ``@``, each by its
+    number in the answer, from 0, and its offset in the prompt. A mention that is not in the prompt is wrong.
+    """
+
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        prompt, choices = row.get("input", ""), row.get("answer_choices") or ()
+        found, expected = located(prediction, prompt, choices), located(gold, prompt, choices)
+        elsewhere = numbers_of(str(row.get("sample_id", "")))[1]
+        for number, start in zip(elsewhere[::2], elsewhere[1::2], strict=False):
+            if number < len(gold):
+                expected[number] = (gold[number]["type"], start, start + len(gold[number]["entity"]))
+        predicted, annotated = set(found) - {None}, set(expected) - {None}
+        hits = len(predicted & annotated)
+        return {
+            **super().count(prediction, gold, row),
+            "offset_tp": hits,
+            "offset_fp": len(predicted) - hits + found.count(None),
+            "offset_fn": len(annotated) - hits + expected.count(None),
+        }
+
+    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+        at_offsets = super().score({name: totals.get(f"offset_{name}", 0) for name in ("tp", "fp", "fn")})
+        return {**super().score(totals, protocol), **{f"offset_{name}": value for name, value in at_offsets.items()}}
+
+
+#: Where an entity stands: its type, and where it begins and ends.
+Span: TypeAlias = tuple[str, int, int]
+
+
+def located(entities: Sequence[Mapping[str, str]], prompt: str, choices: Sequence[str] = ()) -> list[Span | None]:
+    """Where in the prompt each entity stands, or None for one that has no place left in it.
+
+    An entity's place is the first after that of the one before it of its type, or else the first of all that no
+    entity of its type has taken. The list of choices in the prompt is no place.
+    """
+    offered = "，".join(choices)
+    text = prompt.replace(offered, "\0" * len(offered)) if offered else prompt
+    after: dict[str, int] = {}
+    taken: set[Span | None] = set()
+    used_up: set[tuple[str, str]] = set()
+    spans: list[Span | None] = []
+    for entity in entities:
+        kind, mention = entity["type"], entity["entity"]
+        span = None
+        if mention and (kind, mention) not in used_up:
+            span = _free(text, kind, mention, after.get(kind, 0), taken) or _free(text, kind, mention, 0, taken)
+        if span:
+            taken.add(span)
+            after[kind] = span[2]
+        else:
+            used_up.add((kind, mention))
+        spans.append(span)
+    return spans
+
+
+def _free(text: str, kind: str, mention: str, start: int, taken: Container[Span | None]) -> Span | None:
+    """The first place from ``start`` on that holds the mention and is not taken."""
+    while (start := text.find(mention, start)) >= 0:
+        span = (kind, start, start + len(mention))
+        if span not in taken:
+            return span
+        start += 1
+    return None
+
+
+def numbers_of(sample_id: str) -> tuple[str, tuple[int, ...]]:
+    """A sample's id without what stands after its ``@``, and the numbers there, as in ``dev-17@45.58``."""
+    name, _, numbers = sample_id.partition("@")
+    parts = numbers.split(".") if numbers else []
+    # Longer ones are no place in any text, and would take long to read.
+    return name, tuple(map(int, parts)) if all(part.isdecimal() and len(part) < 10 for part in parts) else ()
 
 
 @dataclass(frozen=True)
@@ -103,16 +221,16 @@ class LabelF1(Scorer):
 
     Args:
         average: ``macro`` is the plain mean over the labels; ``weighted`` weights each by its gold count,
-            which is what the official scorer publishes as micro-F1.
+            which is what the official scorer publishes as micro-F1 (``positive`` is `ClassF1`'s alone).
         labels: the task's own; the official scorer takes an empty prediction for the first.
     """
 
-    average: Literal["macro", "weighted"]
+    average: Literal["macro", "weighted", "positive"]
     labels: tuple[str, ...]
 
     primary = "f1"
 
-    def count(self, prediction: Answer, gold: Answer) -> Counts:
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         # An empty output is counted as it is, since the two protocols read it in different ways.
         counts: dict[Hashable, float] = {("gold", gold): 1, ("predicted", prediction): 1}
         if prediction == gold:
@@ -121,23 +239,23 @@ class LabelF1(Scorer):
             counts["correct", ""] = 1
         return counts
 
-    def count_missing(self, gold: Answer) -> Counts:
+    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         return {("gold", gold): 1}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
         per_label = self.per_label(totals, protocol)
         correct, gold, predicted = ([counts[column] for counts in per_label.values()] for column in range(3))
         if protocol == "paper" and self.average == "weighted":
-            return _f1(_ratio(sum(correct), sum(predicted)), _ratio(sum(correct), sum(gold)))
+            return _f1(ratio(sum(correct), sum(predicted)), ratio(sum(correct), sum(gold)))
         pairs = list(zip(gold, predicted, strict=True))
         weights = gold if self.average == "weighted" else [1.0 * (g + p > 0) for g, p in pairs]
         scores = {
-            "precision": [_ratio(c, p) for c, p in zip(correct, predicted, strict=True)],
-            "recall": [_ratio(c, g) for c, g in zip(correct, gold, strict=True)],
-            "f1": [_ratio(2 * c, g + p) for c, (g, p) in zip(correct, pairs, strict=True)],
+            "precision": [ratio(c, p) for c, p in zip(correct, predicted, strict=True)],
+            "recall": [ratio(c, g) for c, g in zip(correct, gold, strict=True)],
+            "f1": [ratio(2 * c, g + p) for c, (g, p) in zip(correct, pairs, strict=True)],
         }
         return {
-            name: _ratio(sum(w * value for w, value in zip(weights, values, strict=True)), sum(weights))
+            name: ratio(sum(w * value for w, value in zip(weights, values, strict=True)), sum(weights))
             for name, values in scores.items()
         }
 
@@ -170,12 +288,42 @@ class LabelF1(Scorer):
 
 
 @dataclass(frozen=True)
+class ClassF1(LabelF1):
+    """F1 of single labels of a closed set, as scikit-learn gives it over these labels, under either protocol.
+
+    An output that is no label is a miss for its gold label and nothing else, and so is an empty one.
+
+    Args:
+        average: ``positive`` is the F1 of the first label, with ``macro_f1`` beside it; ``macro`` is the mean over the
+            labels that are seen, with ``micro_f1`` beside it.
+        labels: the task's own.
+    """
+
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        right: Counts = {("correct", gold): 1} if prediction == gold else {}
+        return {("gold", gold): 1, ("predicted", prediction): 1, **right}
+
+    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+        macro = super().score(totals, protocol)
+        per_label = self.per_label(totals, protocol)
+        correct, gold, predicted = (sum(counts[column] for counts in per_label.values()) for column in range(3))
+        if self.average == "positive":
+            hits, expected, found = per_label.get(self.labels[0], (0, 0, 0))
+            scores = _f1(ratio(hits, found), ratio(hits, expected))
+            return {**scores, "macro_f1": macro["f1"], "accuracy": ratio(correct, gold)}
+        return {**macro, "micro_f1": ratio(2 * correct, gold + predicted), "accuracy": ratio(correct, gold)}
+
+    def per_label(self, totals: Totals, protocol: Protocol) -> dict[str, tuple[Any, Any, Any]]:
+        return super().per_label(totals, "paper")
+
+
+@dataclass(frozen=True)
 class MeanRouge(Scorer):
     """Mean ROUGE F over texts. A report counts once for every section its gold has; a missing one is empty."""
 
     primary = "rougeL"
 
-    def count(self, prediction: Answer, gold: Answer) -> Counts:
+    def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         totals: dict[Hashable, float] = {"texts": 0}
         for predicted, expected in self._pairs(prediction, gold):
             totals["texts"] += 1
@@ -183,7 +331,7 @@ class MeanRouge(Scorer):
                 totals[name] = totals.get(name, 0.0) + value
         return totals
 
-    def count_missing(self, gold: Answer) -> Counts:
+    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         return {"texts": 1 if isinstance(gold, str) else len(gold)}
 
     @staticmethod
@@ -194,7 +342,7 @@ class MeanRouge(Scorer):
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
         texts = totals.get("texts", 0)
-        return {name: _ratio(totals.get(name, 0.0), texts) for name in ("rouge1", "rouge2", "rougeL")}
+        return {name: ratio(totals.get(name, 0.0), texts) for name in ("rouge1", "rouge2", "rougeL")}
 
     def summary(self, totals: Counts) -> dict[str, float]:
         return {"texts": totals.get("texts", 0)}

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 
 from .console import make_console
-from .evaluation import Result
-from .tasks import TASKS
+from .evaluation import Result, further_scores
+from .tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:
     from .resampling import Interval
@@ -34,6 +34,9 @@ def score_table(result: Result, intervals: Mapping[str, Interval] | None = None)
         table.add_column("95% interval", justify="right", no_wrap=True)
     for title in ("samples", "well-formed"):
         table.add_column(title, justify="right", no_wrap=True)
+    beside = {name: further_scores(name, task["scores"]) for name, task in result["tasks"].items()}
+    if any(beside.values()):
+        table.add_column("besides")
 
     def score(name: str, value: float) -> list[str]:
         between = intervals[name] if intervals else None
@@ -41,19 +44,26 @@ def score_table(result: Result, intervals: Mapping[str, Interval] | None = None)
 
     for group, mean in result["groups"].items():
         for name, task in result["tasks"].items():
-            if TASKS[name].group == group:
-                counted = [str(task["samples"]), _share(task["well_formed"])]
-                table.add_row(name, task["metric"], *_three(task["scores"]), *score(name, task["score"]), *counted)
+            if REGISTRY[name].group == group:
+                cells = [*_three(task["scores"]), *score(name, task["score"])]
+                cells += [str(task["samples"]), _share(task["well_formed"]), *_shown(beside[name])]
+                table.add_row(name, task["metric"], *cells)
         table.add_row(group, "mean", "", "", "", *score(group, mean), "", "", style="dim", end_section=True)
-    scored = len(result["tasks"])
-    title = "overall" if scored == len(TASKS) else f"mean of {scored} of {len(TASKS)} tasks"
+    scored, all_tasks = len(result["tasks"]), len(suite_of(result["tasks"]).tasks)
+    title = "overall" if scored == all_tasks else f"mean of {scored} of {all_tasks} tasks"
     counted = [str(result["samples"]), _share(result["well_formed"])]
     table.add_row(title, "", "", "", "", *score("overall", result["overall"]), *counted, style="bold")
     return table
 
 
 def _three(scores: Mapping[str, float]) -> list[str]:
-    return [number(scores[f1 if f1 in scores else rouge]) for f1, rouge in _SCORE_COLUMNS]
+    """The scores of the three columns; a ranking has none of them."""
+    found = (next((scores[name] for name in names if name in scores), None) for names in _SCORE_COLUMNS)
+    return ["" if value is None else number(value) for value in found]
+
+
+def _shown(scores: Mapping[str, float]) -> list[str]:
+    return [", ".join(f"{name} {number(value)}" for name, value in scores.items())] if scores else []
 
 
 def number(value: float) -> str:

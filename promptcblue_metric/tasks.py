@@ -1,9 +1,13 @@
-"""The task registry: one record a task. Adding a task means adding a record here (formats.md sections 1, 2 and 7)."""
+"""The task registry: one record a task. Adding a task means adding a record here (formats.md sections 1, 2, 7 and 8).
+
+The tasks stand in suites: PromptCBLUE with the paper's 16, and ChineseBLUE (Zhang et al. 2020) with nine of its own. A
+suite has one overall score; tasks of two suites are never averaged.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import (
@@ -17,8 +21,9 @@ from .answers import (
     TermList,
     TripleLines,
 )
-from .errors import UnknownTaskError
-from .scoring import LabelF1, MeanRouge, Scorer, SetF1
+from .errors import PromptCBLUEError, UnknownTaskError
+from .ranking import GradedRanking, RankedAnswers
+from .scoring import ClassF1, LabelF1, MeanRouge, Scorer, SetF1, SpanF1, StatusF1
 
 #: The answer of a classification sample whose true label its prompt does not offer.
 NONE_OF_THESE = "非上述类型"
@@ -47,8 +52,9 @@ class Task:
         labels: every label, type or status a prompt of the task can offer, or () where that set is open.
             For label tasks the first is what the official scorer takes an empty prediction for.
         needs_choices: whether a row must carry ``answer_choices``.
-        sizes: train, validation and test samples in the paper's Table 8.
+        sizes: train, validation and test samples in the paper's Table 8; in ChineseBLUE, records of the raw files.
         aliases: other names found in files.
+        suite: name of the suite whose overall score it counts for.
     """
 
     name: str
@@ -61,10 +67,32 @@ class Task:
     labels: tuple[str, ...] = ()
     needs_choices: bool = True
     aliases: tuple[str, ...] = ()
+    suite: str = "promptcblue"
 
     def choices(self, row_choices: Sequence[str] | None) -> Sequence[str]:
         """The row's answer choices, or all labels of the task where the row carries none."""
         return self.labels if row_choices is None else row_choices
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks with one overall score, which is the plain mean of their primary metrics.
+
+    Attributes:
+        name: as in signatures, and as ``load_dataset`` knows the suite's data.
+        title: as its authors write it.
+        tasks: by config name, in the suite's order.
+    """
+
+    name: str
+    title: str
+    tasks: Mapping[str, Task]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Those of `GROUPS` that its tasks are of."""
+        present = {task.group for task in self.tasks.values()}
+        return tuple(group for group in GROUPS if group in present)
 
 
 _ENTITY_TYPES = (
@@ -301,13 +329,149 @@ _ALL = (
     ),
 )
 
-#: Every task by config name, in the order of formats.md section 1.
-TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
-_BY_SPELLING = {spelling.casefold(): task for task in _ALL for spelling in (task.name, *task.aliases)}
+_RECORD_TYPES = ("解剖部位", "疾病和诊断", "症状", "药物", "实验室检验", "手术", "影像检查")
+_COMMUNITY_TYPES = (
+    "疾病",
+    "身体部位",
+    "症状",
+    "治疗方法",
+    "人群",
+    "药物",
+    "检查检验",
+    "生理现象",
+    "特征描述",
+    "时间",
+    "医院科室",
+)
+_RELEVANT = ("相关", "不相关")
+_GRADES = ("完全不匹配", "很少匹配", "部分匹配", "基本匹配", "完全匹配")
+_MEDICAL_INTENTS = ("没有医疗意图", "医疗意图较弱", "医疗意图明确")
+
+
+def _chineseblue(
+    name: str,
+    task_type: str,
+    group: str,
+    metric: str,
+    answer_format: AnswerFormat,
+    scorer: Scorer,
+    sizes: tuple[int, int, int],
+    labels: tuple[str, ...],
+    aliases: tuple[str, ...] = (),
+) -> Task:
+    """A task of ChineseBLUE, which offers all its labels, so that scores can stand beside published ones."""
+    return Task(name, task_type, group, metric, answer_format, scorer, sizes, labels, True, aliases, "chineseblue")
+
+
+_CHINESEBLUE = (
+    _chineseblue(
+        "cEHRNER",
+        "ner",
+        _EXTRACTION,
+        "micro-F1",
+        EntityLines(),
+        SpanF1(),
+        (914, 44, 41),
+        _RECORD_TYPES,
+        ("CEMRNER",),
+    ),
+    _chineseblue(
+        "cMedQANER", "ner", _EXTRACTION, "micro-F1", EntityLines(), SpanF1(), (1673, 175, 215), _COMMUNITY_TYPES
+    ),
+    _chineseblue(
+        "cMedQQ",
+        "cls",
+        _INFERENCE,
+        "F1",
+        Label(synonyms={"相同": "是的", "不同": "不是"}),
+        ClassF1("positive", ("是的", "不是")),
+        (16071, 1793, 1935),
+        ("是的", "不是"),
+        ("CMedQQMatch",),
+    ),
+    _chineseblue(
+        "cMedQNLI",
+        "matching",
+        _INFERENCE,
+        "F1",
+        Label(),
+        ClassF1("positive", _RELEVANT),
+        (80950, 9065, 9969),
+        _RELEVANT,
+    ),
+    _chineseblue(
+        "cMedQA",
+        "matching",
+        _INFERENCE,
+        "F1",
+        Label(),
+        RankedAnswers("positive", _RELEVANT),
+        (49719, 5475, 6149),
+        _RELEVANT,
+        ("CMedQAMatch",),
+    ),
+    _chineseblue(
+        "cMedIR",
+        "matching",
+        _INFERENCE,
+        "pair accuracy",
+        Label(),
+        GradedRanking("macro", _GRADES),
+        (80000, 10000, 10000),
+        _GRADES,
+        ("CMedQR",),
+    ),
+    _chineseblue(
+        "cMedIC",
+        "cls",
+        _CLASSIFICATION,
+        "macro-F1",
+        Label(),
+        ClassF1("macro", _MEDICAL_INTENTS),
+        (1683, 123, 84),
+        _MEDICAL_INTENTS,
+        ("CMedQC",),
+    ),
+    _chineseblue(
+        "cMedTC",
+        "cls",
+        _CLASSIFICATION,
+        "macro-F1",
+        Label(),
+        ClassF1("macro", _CRITERIA),
+        (14610, 1550, 1800),
+        _CRITERIA,
+    ),
+    _chineseblue(
+        "CMDD",
+        "attr_cls",
+        _STATUS,
+        "micro-F1",
+        StatusLines("当前对话中的症状及其阴阳性判断为：", fallback=_SYMPTOM_STATUSES[2]),
+        StatusF1(),
+        (1240, 412, 412),
+        _SYMPTOM_STATUSES,
+    ),
+)
+
+#: Every suite by name.
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite("promptcblue", "PromptCBLUE", {task.name: task for task in _ALL}),
+        Suite("chineseblue", "ChineseBLUE", {task.name: task for task in _CHINESEBLUE}),
+    )
+}
+#: The paper's 16 tasks by config name, in the order of formats.md section 1.
+TASKS: Mapping[str, Task] = SUITES["promptcblue"].tasks
+#: The tasks of all suites by config name, suite by suite.
+REGISTRY: Mapping[str, Task] = {name: task for suite in SUITES.values() for name, task in suite.tasks.items()}
+
+_BY_SPELLING = {spelling.casefold(): task for task in REGISTRY.values() for spelling in (task.name, *task.aliases)}
 
 
 def get_task(name: str) -> Task:
-    """The task called ``name``, by config name or alias, whatever the case.
+    """The task called ``name``, of whichever suite, by config name or alias, whatever the case.
 
     Raises:
         UnknownTaskError: names the closest match and all tasks.
@@ -316,5 +480,26 @@ def get_task(name: str) -> Task:
     if task is None:
         close = difflib.get_close_matches(name.casefold(), _BY_SPELLING, n=1, cutoff=0.5)
         hint = f"; did you mean '{_BY_SPELLING[close[0]].name}'?" if close else ""
-        raise UnknownTaskError(f"unknown task '{name}'{hint} The tasks are: {', '.join(TASKS)}")
+        raise UnknownTaskError(f"unknown task '{name}'{hint} The tasks are: {', '.join(REGISTRY)}")
     return task
+
+
+def suite_of(tasks: Iterable[str]) -> Suite:
+    """The suite of tasks, which has to be one: scores of two suites have no mean.
+
+    Args:
+        tasks: config names, at least one.
+
+    Raises:
+        PromptCBLUEError: they are of several suites (which ones, is said).
+    """
+    by_suite: dict[str, list[str]] = {}
+    for name in tasks:
+        by_suite.setdefault(REGISTRY[name].suite, []).append(name)
+    if len(by_suite) > 1:
+        listed = " and ".join(f"{', '.join(names)} of {SUITES[suite].title}" for suite, names in by_suite.items())
+        raise PromptCBLUEError(
+            f"the samples are of several suites: {listed}; each has an overall score of its own, so keep the suites in "
+            "files of their own"
+        )
+    return SUITES[next(iter(by_suite))]

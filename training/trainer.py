@@ -113,7 +113,7 @@ def passes_a_step(lengths: Sequence[int], samples: int, devices: int, tokens: in
     """
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
     counts = torch.tensor(lengths)[order]
-    steps: Sequence[torch.Tensor] = counts.split(samples)
+    steps = torch.split(counts, samples)
     largest = max(int(step.sum()) for step in steps)
     return max(1, min(-(-largest // (tokens * devices)), samples // devices))
 

@@ -1,4 +1,4 @@
-"""Finding the raw files in a folder, or in the zip archives as they were downloaded.
+"""Finding the raw files in a folder, or in the zip or tar archives as they were downloaded.
 
 An archive is hostile until shown otherwise. Members are written under names of our own making, so no path can leave
 the folder they go to; archives with paths that would, with links, or that unpack to too much are refused all the same.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import shutil
 import stat
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
+from typing import IO, NoReturn
 
 from promptcblue_metric.errors import PromptCBLUEError
 
@@ -25,6 +28,7 @@ MAX_MEMBERS = 20_000
 MAX_RATIO = 200
 
 _DATA = (".json", ".jsonl", ".tsv", ".txt", ".xlsx")
+_TAR = (".tar", ".tar.gz", ".tgz")
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 
 
@@ -52,10 +56,18 @@ class RawFiles:
             raise PromptCBLUEError(f"{self.root}: several files of one corpus ({names}); keep one of them")
         return found[0] if found else None
 
+    def within(self, folder: str, pattern: str) -> list[Path]:
+        """The files of a folder of that name, whatever the case, wherever it stands, whose names match ``pattern``."""
+        return [
+            path
+            for path in self.paths
+            if path.parent.name.casefold() == folder.casefold() and re.fullmatch(pattern, path.name, re.IGNORECASE)
+        ]
+
 
 @contextmanager
 def raw_files(root: Path) -> Iterator[RawFiles]:
-    """The data files of ``root``: a folder, a zip archive, or a folder that holds such archives (also in archives).
+    """The data files of ``root``: a folder, an archive, or a folder that holds archives (zip ones also in archives).
 
     Files from archives are there until the block ends.
 
@@ -63,12 +75,12 @@ def raw_files(root: Path) -> Iterator[RawFiles]:
         PromptCBLUEError: there is no such folder, or an archive cannot be unpacked safely.
     """
     if not root.exists():
-        raise PromptCBLUEError(f"{root}: no such folder or zip archive; expected the raw CBLUE corpora")
+        raise PromptCBLUEError(f"{root}: no such folder or archive; expected the raw corpora")
     with TemporaryDirectory(prefix="promptcblue-raw-") as scratch:
         files = list(_files(root))
         unpacker = _Unpacker(Path(scratch))
-        for archive in [path for path in files if path.suffix.lower() == ".zip"]:
-            files += unpacker.unpack(archive)
+        for archive in [path for path in files if path.name.lower().endswith((".zip", *_TAR))]:
+            files += unpacker.unpack(archive) if archive.suffix.lower() == ".zip" else unpacker.unpack_tar(archive)
         yield RawFiles(root, [path for path in files if path.suffix.lower() in _DATA])
 
 
@@ -89,7 +101,7 @@ def _wanted(parts: Sequence[str]) -> bool:
 @dataclass
 class _Unpacker:
     folder: Path
-    bytes: int = 0
+    size: int = 0
     members: int = 0
     archives: list[Path] = field(default_factory=list)
 
@@ -111,37 +123,71 @@ class _Unpacker:
             unpacked += self.unpack(inner, depth + 1)
         return unpacked
 
+    def unpack_tar(self, path: Path) -> list[Path]:
+        """Unpack the data files in a tar archive; their paths."""
+        target = self.folder / str(len(self.archives))
+        self.archives.append(path)
+        try:
+            with tarfile.open(path) as archive:
+                # One by one, so that an archive is refused before it is read to its end.
+                files = [self._tar_member(archive, member, target, path) for member in archive]
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error}; download it again") from error
+        except OSError as error:
+            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
+        return [file for file in files if file]
+
+    def _tar_member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, path: Path) -> Path | None:
+        self._check_path(member.name, path)
+        if member.islnk() or member.issym():
+            self._refuse(path, member.name, "is a link")
+        self._count(member.name, member.size, path)
+        wanted = member.isfile() and _wanted(PurePosixPath(member.name).parts)
+        source = archive.extractfile(member) if wanted and member.name.lower().endswith(_DATA) else None
+        return self._write(source, PurePosixPath(member.name).parts, target) if source else None
+
+    def _write(self, source: IO[bytes], parts: Sequence[str], target: Path) -> Path:
+        """Write a member; of its path only its name and that of its folder are used."""
+        # A folder for each member keeps equal names apart.
+        file = Path(target, str(self.members), *parts[-2:])
+        file.parent.mkdir(parents=True)
+        with source, file.open("wb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+        return file
+
     def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path) -> Path | None:
         name = member_name(info)
         self._check(info, name, path)
         parts = PurePosixPath(name).parts
         if info.is_dir() or not _wanted(parts) or not name.lower().endswith((*_DATA, ".zip")):
             return None
-        # A folder for each member keeps equal names apart; only the last part of its own path is used.
-        file = target / str(self.members) / parts[-1]
-        file.parent.mkdir(parents=True)
-        with archive.open(info) as source, file.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-        return file
+        return self._write(archive.open(info), parts, target)
 
     def _check(self, info: zipfile.ZipInfo, name: str, path: Path) -> None:
-        def refuse(reason: str) -> None:
-            raise PromptCBLUEError(f"{path}: member {name!r} {reason}; the archive is refused")
+        self._check_path(name, path)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            self._refuse(path, name, "is a link")
+        if info.flag_bits & _ENCRYPTED:
+            self._refuse(path, name, "is encrypted")
+        if info.file_size > 1 << 20 and info.file_size > MAX_RATIO * max(1, info.compress_size):
+            self._refuse(path, name, f"unpacks to more than {MAX_RATIO} times its size")
+        self._count(name, info.file_size, path)
 
+    def _check_path(self, name: str, path: Path) -> None:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or PureWindowsPath(name).drive or ".." in parts or "\0" in name or not parts:
-            refuse("has a path that leads out of the archive")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            refuse("is a link")
-        if info.flag_bits & _ENCRYPTED:
-            refuse("is encrypted")
+            self._refuse(path, name, "has a path that leads out of the archive")
+
+    def _count(self, name: str, size: int, path: Path) -> None:
         self.members += 1
-        # zipfile never reads more than the declared size, so bounding that bounds what is written.
-        self.bytes += info.file_size
-        if info.file_size > 1 << 20 and info.file_size > MAX_RATIO * max(1, info.compress_size):
-            refuse(f"unpacks to more than {MAX_RATIO} times its size")
-        if self.bytes > MAX_BYTES or self.members > MAX_MEMBERS:
-            refuse(f"brings the archives above {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} members")
+        # No more than the declared size is ever read, so bounding that bounds what is written.
+        self.size += size
+        if self.size > MAX_BYTES or self.members > MAX_MEMBERS:
+            self._refuse(path, name, f"brings the archives above {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} members")
+
+    @staticmethod
+    def _refuse(path: Path, name: str, reason: str) -> NoReturn:
+        raise PromptCBLUEError(f"{path}: member {name!r} {reason}; the archive is refused")
 
 
 def member_name(info: zipfile.ZipInfo) -> str:

@@ -21,6 +21,10 @@ def _offered(task: str) -> list[str]:
     return [label for label in TASKS[task].labels if label != NONE_OF_THESE]
 
 
+#: Our name of each category of eligibility criteria, by the raw one.
+CRITERIA: Mapping[str, str] = dict(zip(" ".join(_CRITERIA.split("\n")).split(", "), _offered("CHIP-CTC"), strict=True))
+
+
 def _labels(task: str, field: str, names: Mapping[str, str]) -> RecordCorpus:
     rename = renamed(names)
 
@@ -34,10 +38,7 @@ def _labels(task: str, field: str, names: Mapping[str, str]) -> RecordCorpus:
 CTC = _labels(
     "CHIP-CTC",
     "text",
-    {
-        **dict(zip(" ".join(_CRITERIA.split("\n")).split(", "), _offered("CHIP-CTC"), strict=True)),
-        "Other": NONE_OF_THESE,
-    },
+    {**CRITERIA, "Other": NONE_OF_THESE},
 )
 QIC = _labels(
     "KUAKE-QIC",

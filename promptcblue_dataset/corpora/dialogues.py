@@ -61,7 +61,7 @@ _FINDING_STATUSES = dict(zip(("阳性", "阴性", "其他", "不标注"), TASKS[
 _SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
 
-def _said(turn: Record, speaker: str, sentence: str) -> str:
+def utterance(turn: Record, speaker: str, sentence: str) -> str:
     """``{speaker}：{sentence}``."""
     who = turn.label(speaker)
     return f"{_SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
@@ -86,7 +86,7 @@ def _utterances(label: str, load: Callable[[Record, int], Content]) -> Samples:
 
 
 def _imcs(turn: Record) -> str:
-    return _said(turn, "speaker", "sentence")
+    return utterance(turn, "speaker", "sentence")
 
 
 def _said_until(record: Record, place: int, history: int) -> list[str]:
@@ -216,7 +216,7 @@ def _finding_statuses(record: Record) -> Content:
             if status not in _FINDING_STATUSES:
                 finding.fail("attr", f"one of {', '.join(_FINDING_STATUSES)}", status)
             statuses[finding.line("mention", "name")] = _FINDING_STATUSES[status]
-    lines = [_said(turn, "sender", "text") for turn in turns]
+    lines = [utterance(turn, "sender", "text") for turn in turns]
     answer = [{"entity": mention, "attr": status} for mention, status in statuses.items()]
     return Content({"INPUT_TEXT": "\n".join(lines), "LIST_MENTIONS": "，".join(statuses)}, answer)
 

@@ -1,0 +1,159 @@
+"""The dataset's repository on the Hub: the Parquet files of a folder that was imported or built, and its card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptcblue_dataset import layout, statistics
+from promptcblue_dataset.importer import Progress
+from promptcblue_dataset.sources import sources_of
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.publishing import Publication
+from promptcblue_metric.splits import SPLITS
+
+_OWNED = (layout.CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
+#: Licences that let nobody pass the samples on: what the Hub calls the terms of others, and none at all.
+_CLOSED = (layout.OFFICIAL.license, "unknown", None)
+_LOAD = re.compile(r'load_dataset\("[^"/]+"')
+#: What the card says of a repository on the Hub as long as it is none.
+_LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
+_SOURCES = """\
+## Corpora
+
+What the tasks follow, whose terms hold for whatever text is taken from there:
+
+| corpus | texts and annotations | licence | configs |
+|---|---|---|---|
+{rows}
+
+## Citation
+
+```bibtex
+{citations}
+```
+"""
+
+
+def publication(
+    folder: Path,
+    repo: str,
+    *,
+    have_rights: bool = False,
+    on_progress: Progress = lambda doing, item, total: None,
+) -> Publication:
+    """What goes to the Hub of a folder that ``import`` or ``build`` wrote.
+
+    Args:
+        repo: where it will stand, for the examples in the card.
+        have_rights: the user says that they may publish text that belongs to others.
+
+    Raises:
+        PromptCBLUEError: the folder is no such folder, or holds text that not everybody may publish.
+    """
+    configs = layout.parquet_files(folder)
+    if not configs:
+        raise PromptCBLUEError(f"{folder}: no dataset; write one with `promptcblue-dataset import` or `build`")
+    if not layout.is_ours(folder):
+        raise PromptCBLUEError(
+            f"{folder}: lacks its card, or holds files that neither `import` nor `build` wrote; take those out, or "
+            "write the folder anew"
+        )
+    card = (folder / layout.CARD).read_text(encoding="utf-8")
+    if not have_rights:
+        _check_rights(folder, card, configs)
+    found = statistics.statistics(folder, on_progress)
+    text = _card(card, repo, configs, found)
+    parquet = {
+        path.relative_to(folder).as_posix(): path
+        for splits in configs.values()
+        for paths in splits.values()
+        for path in paths
+    }
+    return Publication("dataset", {layout.CARD: text.encode(), **parquet}, _OWNED)
+
+
+def next_command(folder: Path, repo: str) -> str:
+    """How to look at the published samples."""
+    config = next(iter(layout.parquet_files(folder)))
+    return f'python -c \'from datasets import load_dataset; print(load_dataset("{repo}", "{config}"))\''
+
+
+def _check_rights(folder: Path, card: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Refuse text that its makers have not given to everybody; the card says where it comes from.
+
+    Raises:
+        PromptCBLUEError: says what would be given away.
+    """
+    from huggingface_hub import DatasetCard
+
+    licence = DatasetCard(card, ignore_metadata_errors=True).data.license
+    if licence not in _CLOSED:
+        return
+    targets = sum(map(_targets, (path for splits in configs.values() for path in splits.get("test", ()))))
+    test = (
+        f"; {targets:,} of its test samples have their targets, and answers that are public measure nothing any more"
+        if targets
+        else ""
+    )
+    raise PromptCBLUEError(
+        f"{folder}: not published: its text is from corpora of others, who let only those use it that accepted their "
+        f"terms (licence in its card: {licence}){test}. If you may publish it, say so with --i-have-the-rights"
+    )
+
+
+def _targets(path: Path) -> int:
+    """How many rows of a file have a target."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(path, columns=["target"])["target"]
+    return int(pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0)
+
+
+def _card(card: str, repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]], found: Mapping[str, Any]) -> str:
+    text = _LOAD_HINT.sub("", _LOAD.sub(f'load_dataset("{repo}"', card))
+    text = statistics.in_card(text, found)
+    return f"{text}\n{_worked_example(repo, configs)}\n{_corpora(configs)}"
+
+
+def _worked_example(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:
+    """Code that loads a sample, and what it prints."""
+    import pyarrow.parquet as pq
+
+    config, splits = next(iter(configs.items()))
+    split, paths = next(iter(splits.items()))
+    with pq.ParquetFile(paths[0]) as file:
+        row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+    printed = "\n".join(f"{field}: {value}" for field, value in row.items())
+    # A fence that is longer than any in the text.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", printed)), default=0))
+    return f"""\
+## Example
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{repo}", "{config}", split="{split}")
+for field, value in rows[0].items():
+    print(f"{{field}}: {{value}}")
+```
+
+prints
+
+{fence}text
+{printed}
+{fence}
+"""
+
+
+def _corpora(configs: Mapping[str, Any]) -> str:
+    sources = sources_of(configs)
+    rows = [
+        f"| [{source.name}]({source.url}) | {source.what} | {source.terms} | "
+        f"{', '.join(task for task in source.tasks if task in configs)} |"
+        for source in sources
+    ]
+    return _SOURCES.format(rows="\n".join(rows), citations="\n\n".join(source.citation for source in sources))
