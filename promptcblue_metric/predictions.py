@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -81,7 +81,15 @@ def _read_all(path: str | Path, read: Callable[[dict[str, Any], str | Path, int]
     bad.stop_if_any(remedy)
 
 
+def _failed(row: Mapping[str, Any]) -> bool:
+    """Whether the row says why its sample has no prediction, in place of one."""
+    return "error" in row and "prediction" not in row
+
+
 def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Prediction:
+    if _failed(row):
+        message = f"this sample has no prediction, for {row['error']!r:.120}; predict again, or with --failed-as-empty"
+        raise RowError(str(path), line, "error", message)
     text_field = "prediction" if "prediction" in row else "target"
     for field in ("sample_id", text_field):
         if not isinstance(row.get(field), str):
@@ -156,7 +164,9 @@ class _Index:
         self._stream = seekable_lines(path)
         for line, offset, content in self._stream:
             try:
-                self._add(_prediction_from_row(parse_json_line(content, path, line), path, line), offset, bad)
+                row = parse_json_line(content, path, line)
+                if not _failed(row):  # the same as no row: its sample counts as not predicted
+                    self._add(_prediction_from_row(row, path, line), offset, bad)
             except RowError as error:
                 bad.add(error)
         #: The task whose reference has taken each row.

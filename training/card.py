@@ -20,14 +20,15 @@ from promptcblue_metric.files import replace_bytes
 from promptcblue_metric.version import VERSION
 
 from .curve import CURVE_PNG
+from .resume import FINISHED, RECORD
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 CARD = "README.md"
 _SOURCES = {
-    "run": "run.json",
-    "train": "train_results.json",
+    "run": RECORD,
+    "train": FINISHED,
     "eval": "eval_results.json",
     "choice": "checkpoint_choice.json",
 }
@@ -270,8 +271,8 @@ def _loss(folder: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _commands(facts: Mapping[str, Any]) -> str:
-    dataset = shlex.quote(_public(str(facts["recipe"].get("dataset", "promptcblue"))))
-    recipe = shlex.join(_public(word) for word in facts["notes"].get("command", ["RECIPE"]))
+    dataset = shlex.quote(public(str(facts["recipe"].get("dataset", "promptcblue"))))
+    recipe = shlex.join(public(word) for word in facts["notes"].get("command", ["RECIPE"]))
     lines = [
         "pip install 'promptcblue[train]'",
         f"promptcblue-train sft {recipe}",
@@ -283,10 +284,17 @@ def _commands(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _public(word: str) -> str:
-    """A word of a command without the folders of the machine it was typed on."""
-    key, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{key}{equals}{Path(value).name}" if Path(value).expanduser().is_absolute() else word
+def public(value: Any) -> Any:
+    """A JSON value in which folders of this machine are called by their last name alone."""
+    if isinstance(value, dict):
+        return {key: public(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [public(each) for each in value]
+    if not isinstance(value, str) or "/" not in value or "\n" in value or len(value) > 1000:
+        return value
+    key, equals, path = value.partition("=") if value.startswith("--") else ("", "", value)
+    here = Path(path).expanduser()
+    return f"{key}{equals}{here.name}" if here.is_absolute() or here.exists() else value
 
 
 def _score_section(result: Mapping[str, Any], split: str) -> str:

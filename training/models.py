@@ -30,22 +30,34 @@ class ModelSource(NamedTuple):
     @property
     def tokenizer(self) -> str:
         """Where the tokenizer is: with the adapter if it was saved there, else with the backbone."""
-        if self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file():
-            return self.adapter
-        return self.backbone
+        return self.adapter if self.adapter and _file_of(self.adapter, "tokenizer_config.json") else self.backbone
 
 
 def find_model(model: str, adapter: str | None = None) -> ModelSource:
-    """What to load for ``--model`` and ``--adapter``; a model that is an adapter's folder brings its own backbone.
+    """What to load for ``--model`` and ``--adapter``; a model that is an adapter brings its own backbone.
 
     Raises:
         PromptCBLUEError: a folder is missing or holds no model, or the adapter's backbone is not to be found.
     """
     for name in filter(None, (model, adapter)):
         check_exists(name)
-    if adapter is None and (Path(model) / _ADAPTER_CONFIG).is_file():
-        return ModelSource(_backbone_of(Path(model)), model)
+    if adapter is None and (config := _file_of(model, _ADAPTER_CONFIG)):
+        return ModelSource(_backbone_of(model, config), model)
     return ModelSource(model, adapter)
+
+
+def _file_of(model: str, name: str) -> Path | None:
+    """A file of a model, fetched if the model is on the Hub; None if it has no such file, or cannot be reached."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(model, name))
+    except (HfHubHTTPError, OSError, ValueError):
+        return None
 
 
 def check_exists(name: str) -> None:
@@ -62,13 +74,13 @@ def check_exists(name: str) -> None:
         raise PromptCBLUEError(f"model {name}: no such folder, and a model on the Hub is named 'owner/name'")
 
 
-def _backbone_of(adapter: Path) -> str:
+def _backbone_of(adapter: str, config: Path) -> str:
     try:
-        backbone = json.loads((adapter / _ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        backbone = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as error:
-        raise PromptCBLUEError(f"{adapter / _ADAPTER_CONFIG}: expected base_model_name_or_path: {error!r}") from error
+        raise PromptCBLUEError(f"{config}: expected base_model_name_or_path: {error!r}") from error
     # A run's own backbone moves with its folder.
-    own = adapter / BACKBONE
+    own = config.parent / BACKBONE
     if own.is_dir():
         return str(own)
     try:
@@ -85,16 +97,9 @@ def identify(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return f"{folder.resolve().name}@{folder_fingerprint(folder)}"
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    for config in ("config.json", _ADAPTER_CONFIG):
-        # Fetched and not only looked for: a model's name must be the same before it is loaded and after.
-        try:
-            return f"{name}@{Path(hf_hub_download(name, config)).parent.name}"
-        except (HfHubHTTPError, OSError, ValueError):
-            continue
-    return name
+    # Fetched and not only looked for: a model's name must be the same before it is loaded and after.
+    config = _file_of(name, "config.json") or _file_of(name, _ADAPTER_CONFIG)
+    return f"{name}@{config.parent.name}" if config else name
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

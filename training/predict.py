@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import shlex
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm.auto import tqdm
+from typing import Any
 
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.records import Sample
 from promptcblue_metric.splits import canonical_split
 from promptcblue_metric.version import VERSION
 
-from .backends import Backend, BackendSettings, Completion, Request, load_backend
+from .backends import Backend, BackendSettings, Completion, Failure, Request, load_backend
+from .choices import choices_of
 from .data import load_split_if_any
+from .demonstrations import Demonstrations, ShotSettings
 from .predictions import PredictionsFile, check_unique, sample_key
+from .processes import from_first, is_first
 from .resume import samples_fingerprint
+from .tally import Tally
 
 #: Longest answer where nothing says how long a task's answers are; the paper's longest are reports of a few hundred.
 DEFAULT_NEW_TOKENS = 512
@@ -36,22 +38,35 @@ def predict(
     configs: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
     *,
+    shots: ShotSettings | None = None,
+    failed_as_empty: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Predict every sample of a split that the output does not hold yet.
+
+    In a process that is not the first of several, help the first one.
 
     Args:
         dataset: as for `load_samples`.
         configs: tasks to predict; every one by default.
         max_new_tokens: longest answer; by default each task's own (`answer_limits`).
+        shots: demonstrations to show before each prompt; none by default.
+        failed_as_empty: write a sample that failed as an empty answer, which is then scored as one.
         overwrite: begin an empty output.
 
     Raises:
-        PromptCBLUEError: data, model or settings cannot be used, or the output is of another run.
+        PromptCBLUEError: data, model or settings cannot be used, or the output is of another run; or, at the end,
+            samples failed, and were not to count as empty.
     """
+    if not is_first():
+        requests: Sequence[Request] = from_first(None)
+        for _ in load_backend(backend).generate(requests) if requests else ():
+            raise AssertionError("only the first process hands out answers")
+        return
     split = canonical_split(split)
     samples = load_samples(dataset, split, configs)
     check_unique(samples, f"{dataset} {split}")
+    demonstrations = Demonstrations(shots, dataset, split, samples) if shots else None
     engine = load_backend(backend)
     tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
     limits = dict.fromkeys(tasks, max_new_tokens) if max_new_tokens else answer_limits(dataset, split, tasks, engine)
@@ -60,20 +75,38 @@ def predict(
         "split": split,
         **engine.identity(),
         "max_new_tokens": limits,
+        "demonstrations": {**demonstrations.identity(), "style": backend.shot_style} if demonstrations else None,
+        "constrained": backend.constrained or None,
     }
     notes = {"dataset": dataset, "promptcblue": VERSION, **engine.notes()}
     with PredictionsFile(output, settings, notes, overwrite=overwrite) as file:
         requests = [
-            Request(index, sample["input"], limits[sample["task_dataset"]])
+            Request(
+                index,
+                sample["input"],
+                limits[sample["task_dataset"]],
+                demonstrations.of(sample) if demonstrations else (),
+                choices_of(sample) if backend.constrained else None,
+            )
             for index, sample in enumerate(samples)
             if sample_key(sample) not in file.done
         ]
-        if len(requests) < len(samples):
-            print(f"{output} holds {len(samples) - len(requests)} of {len(samples)} predictions: going on from there")
-        started = time.monotonic()
-        made = _run(engine, requests, samples, file)
-    _summarise(made, limits, time.monotonic() - started)
-    print(f"wrote {output}: {len(samples)} predictions")
+        if demonstrations and demonstrations.held_out:
+            print(f"{demonstrations.held_out} train samples are also held out, and were not used as demonstrations")
+        if len(requests) < len(samples) or file.retried:
+            again = f" ({file.retried} failed and are tried again)" if file.retried else ""
+            print(f"{output} holds {len(file.done)} of {len(samples)} predictions: going on from there{again}")
+        tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
+        _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
+    for line in (*tally.lines(), *engine.summary()):
+        print(line)
+    failed = tally.failed.total()
+    if failed and not failed_as_empty:
+        raise PromptCBLUEError(
+            f"{output}: {failed} of {len(samples)} samples have no prediction yet; the same command tries them again, "
+            "and --failed-as-empty lets those that fail again count as empty answers"
+        )
+    print(f"wrote {output}: {len(samples)} predictions" + (f", {failed} of them empty for failing" if failed else ""))
     print(f"next: {_next_command(dataset, split, output, samples, configs)}")
 
 
@@ -99,44 +132,35 @@ def answer_limits(dataset: str, split: str, tasks: Sequence[str], engine: Backen
 
 
 def _run(
-    engine: Backend, requests: Sequence[Request], samples: Sequence[Sample], file: PredictionsFile
-) -> list[tuple[Sample, Completion]]:
+    engine: Backend,
+    requests: Sequence[Request],
+    samples: Sequence[Sample],
+    file: PredictionsFile,
+    tally: Tally,
+    *,
+    failed_as_empty: bool,
+) -> None:
     """Answer the requests, each on disk before the next is looked at."""
     if not requests:
-        return []
-    made = []
-    with tqdm(total=len(requests), unit="sample", disable=not sys.stderr.isatty()) as bar:
-        for completion in engine.generate(requests):
-            sample = samples[completion.index]
-            file.append(
-                sample,
-                {
-                    "prediction": completion.text,
-                    "finish_reason": completion.finish_reason,
-                    "prompt_tokens": completion.prompt_tokens,
-                    "new_tokens": completion.new_tokens,
-                },
-            )
-            made.append((sample, completion))
-            bar.update()
-    return made
+        return
+    with tally.shown() as update:
+        for result in engine.generate(requests):
+            sample = samples[result.index]
+            file.append(sample, _row(result, failed_as_empty=failed_as_empty))
+            tally.add(sample["task_dataset"], result)
+            update()
 
 
-def _summarise(made: Sequence[tuple[Sample, Completion]], limits: Mapping[str, int], seconds: float) -> None:
-    tokens = sum(completion.new_tokens for _, completion in made)
-    print(
-        f"predicted {len(made)} samples, {tokens} tokens in {seconds:.1f} s "
-        f"({len(made) / max(seconds, 1e-9):.1f} samples/s)"
-    )
-    _count("answers did not end within their limit", (s for s, c in made if c.finish_reason == "length"), limits)
-    _count("prompts were cut in the middle to fit the model's context", (s for s, c in made if c.cut))
-
-
-def _count(what: str, samples: Iterable[Sample], limits: Mapping[str, int] | None = None) -> None:
-    counts = Counter(sample["task_dataset"] for sample in samples)
-    if counts:
-        listed = (f"{task} {count}" + (f" (limit {limits[task]})" if limits else "") for task, count in counts.items())
-        print(f"{counts.total()} {what}: {', '.join(listed)}")
+def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, Any]:
+    """What a line says beside the sample's names; without a prediction, the sample counts as not predicted."""
+    if isinstance(result, Failure):
+        return {**({"prediction": ""} if failed_as_empty else {}), "error": result.reason}
+    return {
+        "prediction": result.text,
+        "finish_reason": result.finish_reason,
+        "prompt_tokens": result.prompt_tokens,
+        "new_tokens": result.new_tokens,
+    }
 
 
 def _next_command(

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from promptcblue_metric.errors import PromptCBLUEError, RowError
+from promptcblue_metric.files import replace_bytes
 from promptcblue_metric.records import Sample, read_json_lines
 
 from .resume import check_settings, write_settings
@@ -41,11 +42,18 @@ def check_unique(samples: Sequence[Sample], name: str) -> None:
 class PredictionsFile:
     """A predictions file that is open for appending, with its settings in ``{name}.meta.json`` beside it.
 
+    A sample that failed has a line that says why in ``error``. Opening the file takes such lines out of it, since
+    their samples are to be tried again.
+
     Args:
         path: the file; made if it is not there.
         settings: what every prediction in it is made with.
         notes: recorded beside them, not compared.
         overwrite: begin an empty file.
+
+    Attributes:
+        done: the samples that it holds a prediction of.
+        retried: how many had failed.
 
     Raises:
         PromptCBLUEError: the file is of a run with other settings, or cannot be read or written.
@@ -56,7 +64,7 @@ class PredictionsFile:
     ) -> None:
         self.path, self.meta = path, path.with_name(path.name + ".meta.json")
         self.done: set[Key] = set()
-        self.counts: dict[str, int] = {}
+        self.retried = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite:
@@ -72,14 +80,23 @@ class PredictionsFile:
             raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
 
     def _read_done(self) -> None:
+        failed = set()
         for line, row in read_json_lines(self.path):
             key = row.get("task_dataset"), row.get("sample_id")
             if not (isinstance(key[0], str) and isinstance(key[1], str)):
                 raise RowError(str(self.path), line, "sample_id", f"expected task_dataset and sample_id; {_REMEDY}")
-            self.done.add((key[0], key[1]))
+            if "error" in row:
+                failed.add(line)
+            elif key in self.done:
+                raise RowError(str(self.path), line, "sample_id", f"'{key[1]}' of {key[0]} is there twice; {_REMEDY}")
+            else:
+                self.done.add((key[0], key[1]))
+        if failed:
+            self.retried = len(failed)
+            _leave_out(self.path, failed)
 
     def append(self, sample: Sample, row: Mapping[str, Any]) -> None:
-        """Write the prediction of a sample so that it outlives this process.
+        """Write the prediction of a sample, or why there is none, so that it outlives this process.
 
         Raises:
             PromptCBLUEError: the disk is full, or the file cannot be written for another reason.
@@ -111,3 +128,10 @@ def _repair(path: Path) -> None:
     if not content.endswith(b"\n"):
         with path.open("r+b") as stream:
             stream.truncate(content.rfind(b"\n") + 1)
+
+
+def _leave_out(path: Path, lines: set[int]) -> None:
+    """Write the file anew without some lines (1-based)."""
+    with path.open("rb") as old:
+        kept = [content for line, content in enumerate(old, 1) if line not in lines]
+    replace_bytes(path, b"".join(kept))

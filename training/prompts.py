@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 
@@ -17,12 +18,47 @@ IGNORED = -100
 #: Stands for an answer, to see what a chat template writes after one.
 _MARK = "答案"
 
+#: How demonstrations are shown: as turns of a conversation before the prompt, or as one text with it.
+ShotStyle = Literal["chat", "text"]
+
+
+class Shot(NamedTuple):
+    """A demonstration: a prompt of a train sample and its target."""
+
+    prompt: str
+    answer: str
+
+
+def conversation(prompt: str, shots: Sequence[Shot] = (), style: ShotStyle = "chat") -> list[dict[str, str]]:
+    """The turns that end with the one to be answered."""
+    if style == "text":
+        return [{"role": "user", "content": one_text(prompt, shots)}]
+    asked = [
+        turn
+        for shot in shots
+        for turn in ({"role": "user", "content": shot.prompt}, {"role": "assistant", "content": shot.answer})
+    ]
+    return [*asked, {"role": "user", "content": prompt}]
+
+
+def one_text(prompt: str, shots: Sequence[Shot] = ()) -> str:
+    """Demonstrations and prompt, a blank line between them; an answer follows its prompt as in fine-tuning."""
+    return "".join(f"{shot.prompt}{shot.answer}\n\n" for shot in shots) + prompt
+
 
 class Frame(NamedTuple):
     """How many tokens at the start and the end of every prompt are the model's and not the sample's."""
 
     head: int
     tail: int
+
+
+class Fitted(NamedTuple):
+    """A prompt's tokens, how many demonstrations had to be left out, and whether its own middle had to be."""
+
+    ids: list[int]
+    dropped: int
+    cut: bool
 
 
 class PromptEncoder:
@@ -48,10 +84,18 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.chat = tokenizer.chat_template is not None
 
-    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt, up to where its answer begins."""
+    def prompts(
+        self, texts: Sequence[str], shots: Sequence[Sequence[Shot]] | None = None, style: ShotStyle = "chat"
+    ) -> list[list[int]]:
+        """Token ids of each prompt with the demonstrations before it, up to where its answer begins.
+
+        Without a chat template there are no turns: any style is one text.
+        """
+        before = [()] * len(texts) if shots is None else shots
         if self.chat:
-            return self._ids([self._turns(text) for text in texts])
+            pairs = zip(texts, before, strict=True)
+            return self._ids([self._template(conversation(text, own, style)) for text, own in pairs])
+        texts = [one_text(text, own) for text, own in zip(texts, before, strict=True)]
         ids = self._ids(texts, add_special_tokens=True)
         # Some tokenizers also close what they are given; an answer follows here.
         return [row[:-1] if row[-1:] == [self.tokenizer.eos_token_id] else row for row in ids]
@@ -70,6 +114,13 @@ class PromptEncoder:
                 if token == self.tokenizer.eos_token_id or (token in special and special[token].special):
                     return token
         return int(self.tokenizer.eos_token_id)
+
+    def describe(self) -> str:
+        """What is around a prompt's text, in words that change when it does."""
+        if not self.chat:
+            return "plain"
+        # What the template writes, and not its source: another way to write the same is the same.
+        return f"chat template {hashlib.sha256(self._turns('?', answer=_MARK).encode()).hexdigest()[:16]}"
 
     @cached_property
     def frame(self) -> Frame:
@@ -93,18 +144,33 @@ class PromptEncoder:
         end = tail + own // 2
         return prompt[: room - end] + prompt[-end:]
 
+    def fit_shots(self, prompt: str, shots: Sequence[Shot], style: ShotStyle, room: int) -> Fitted:
+        """The prompt with as many of its last demonstrations as ``room`` tokens hold, itself cut only without any.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        for dropped in range(len(shots) + 1):
+            (ids,) = self.prompts([prompt], [shots[dropped:]], style)
+            if len(ids) <= room:
+                return Fitted(ids, dropped, cut=False)
+        return Fitted(self.fit(ids, room), len(shots), cut=True)
+
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
     def _turns(self, prompt: str, answer: str | None = None) -> str:
-        turns = [{"role": "user", "content": prompt}]
+        turns = conversation(prompt)
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
+        return self._template(turns)
+
+    def _template(self, turns: list[dict[str, str]]) -> str:
         # The targets hold no reasoning, so templates that can open a thinking block are told not to.
         text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer is None, enable_thinking=False
+            turns, tokenize=False, add_generation_prompt=turns[-1]["role"] == "user", enable_thinking=False
         )
         return str(text)
 

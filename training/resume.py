@@ -12,11 +12,16 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.files import write_json
 from promptcblue_metric.records import Sample
 
+#: The file in an output folder that says which run its checkpoints are of.
+RECORD = "run.json"
+#: The file that is written last, when the model is saved.
+FINISHED = "train_results.json"
 #: How much of each end of a file is read to recognise it; weights differ everywhere after any training.
 _END = 1 << 20
 #: The files that make a model or adapter; others in its folder (metrics, predictions) are about it.
 _MODEL_FILES = (
     "*.safetensors",
+    "*.index.json",
     "*.model",
     "pytorch_model*.bin",
     "adapter_model.bin",

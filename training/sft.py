@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, set_seed
@@ -36,16 +37,12 @@ from .methods import METHODS, describe_trainable, fit_to_budget
 from .models import BACKBONE, FOUR_BIT, check_exists, four_bit, identify, load_model, load_tokenizer
 from .progress import ProgressLines, quiet_libraries
 from .prompts import PromptEncoder
-from .resume import check_settings, samples_fingerprint, write_settings
+from .resume import FINISHED, RECORD, check_settings, samples_fingerprint, write_settings
 from .score_callback import ScoreInTraining, draw
 from .settings import Recipe, TrainingSettings, parse_recipe
 from .tiny import build_backbone
 from .trainer import Trainer, keeps_documents_apart, passes_a_step, token_counts
 
-#: The file in an output folder that says which run its checkpoints are of.
-RECORD = "run.json"
-#: The file that is written last, when the model is saved.
-_FINISHED = "train_results.json"
 #: Settings that change what is computed; a run goes on from checkpoints only where these are the same.
 _DECISIVE = (
     "learning_rate",
@@ -101,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     # What stands in the output folder already
     _claim_output(recipe, training, train_samples, arguments)
     output = Path(str(training.output_dir))
-    if (output / _FINISHED).is_file():
+    if (output / FINISHED).is_file():
         say(f"{output} holds the finished model of this very run: nothing left to train (--overwrite true starts anew)")
         return
     checkpoint = training.resume_from_checkpoint or last_checkpoint(output)
@@ -296,7 +293,8 @@ def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrain
             f"padding_free: with {recipe.method} virtual tokens stand before each sample, so samples cannot share a "
             "row; leave it out"
         )
-    apart = METHODS[recipe.method].packs and keeps_documents_apart(model)
+    # The first process answers for all: under FSDP the others may hold no weights yet.
+    (apart,) = broadcast_object_list([METHODS[recipe.method].packs and keeps_documents_apart(model)])
     if training.padding_free and not apart:
         raise PromptCBLUEError(
             f"padding_free: samples in one row would see each other in {model.name_or_path}, or it cannot be tried "
@@ -323,7 +321,7 @@ def _claim_output(
         if training.process_index == 0:
             if recipe.overwrite:
                 _remove_work(folder)
-            if list(folder.glob("checkpoint-*")) or (folder / _FINISHED).is_file():
+            if list(folder.glob("checkpoint-*")) or (folder / FINISHED).is_file():
                 remedy = "choose another output_dir, or pass --overwrite true to start anew"
                 check_settings(folder / RECORD, settings, remedy)
             else:
@@ -336,7 +334,7 @@ def _remove_work(folder: Path) -> None:
     for old in (*folder.glob("checkpoint-*"), folder / BACKBONE):
         if old.is_dir():
             shutil.rmtree(old)
-    for name in (RECORD, _FINISHED):
+    for name in (RECORD, FINISHED):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -36,8 +36,15 @@ def texts(path: Path) -> dict[tuple[str, str], str]:
     return {(row["task_dataset"], row["sample_id"]): row["prediction"] for row in read_rows(path)}
 
 
+def completions(backend: Backend, requests: list[Request]) -> list[Completion]:
+    results = list(backend.generate(requests))
+    made = [result for result in results if isinstance(result, Completion)]
+    assert made == results
+    return made
+
+
 def one_by_one(backend: Backend, requests: list[Request]) -> list[Completion]:
-    return [completion for request in requests for completion in backend.generate([request])]
+    return [completion for request in requests for completion in completions(backend, [request])]
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -48,7 +55,7 @@ def test_a_batch_answers_as_its_prompts_do_alone(
     backend = load_backend(BackendSettings(model=str(trained), beams=beams))
     samples = load_samples(data, "test")
     requests = [Request(index, sample["input"], limits[index % 2] or 20) for index, sample in enumerate(samples)]
-    batched = sorted(backend.generate(requests), key=lambda completion: completion.index)
+    batched = sorted(completions(backend, requests), key=lambda completion: completion.index)
     assert batched == one_by_one(backend, requests)
     assert len({completion.text for completion in batched}) > 3
 
@@ -57,7 +64,7 @@ def test_beams_find_answers_that_are_likelier(trained: Path, data: Path) -> None
     greedy, beam = (load_backend(BackendSettings(model=str(trained), beams=beams)) for beams in (1, 4))
     requests = [Request(index, sample["input"], 20) for index, sample in enumerate(load_samples(data, "test"))]
     one, four = (
-        {completion.index: completion.text for completion in engine.generate(requests)} for engine in (greedy, beam)
+        {completion.index: completion.text for completion in completions(engine, requests)} for engine in (greedy, beam)
     )
     assert one.keys() == four.keys()
     assert one != four
@@ -84,12 +91,12 @@ def test_batches_keep_to_their_size_and_each_answer_to_its_request(
         return original(batch)
 
     backend._answer = spy  # type: ignore[method-assign]
-    completions = {completion.index: completion for completion in backend.generate(requests)}
+    made = {completion.index: completion for completion in completions(backend, requests)}
     assert sum(sizes) == len(samples)
     assert max(sizes) <= (backend.settings.batch_size or len(samples))
     for request in requests:
         (ids,) = backend.encoder.prompts([request.prompt])
-        assert completions[request.index].prompt_tokens == len(ids)
+        assert made[request.index].prompt_tokens == len(ids)
 
 
 def test_what_a_model_ships_for_decoding_is_not_used(trained: Path, data: Path, tmp_path: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from promptcblue_metric.errors import PromptCBLUEError
 
+from ..processes import process_count
+from ..prompts import Shot, ShotStyle
+
 FinishReason = Literal["stop", "length"]
-#: How demonstrations are shown: as turns of a conversation before the prompt, or as one text with it.
-ShotStyle = Literal["chat", "text"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class BackendSettings:
         batch_tokens: most tokens at a time, padding, answers and beams counted.
         stop: texts that end an answer, which does not hold them.
         shot_style: how demonstrations are shown.
+        constrained: whether answers that are choices are bound to what their prompts offer.
         trust_remote_code: whether to run code that comes with the model.
         tensor_parallel: GPUs that ``vllm`` spreads the model over.
         server: of the ``openai`` backend.
@@ -85,20 +86,14 @@ class BackendSettings:
     beams: int = 1
     dtype: str = "auto"
     batch_size: int | None = None
-    batch_tokens: int = 16384
+    batch_tokens: int = 32768
     stop: tuple[str, ...] = ()
     shot_style: ShotStyle = "chat"
+    constrained: bool = False
     trust_remote_code: bool = False
     tensor_parallel: int = 1
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
-
-
-class Shot(NamedTuple):
-    """A demonstration: a prompt of a train sample and its target."""
-
-    prompt: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,7 @@ def load_backend(settings: BackendSettings) -> Backend:
     """
     if settings.name not in BACKENDS:
         raise PromptCBLUEError(f"unknown backend '{settings.name}'; expected one of {', '.join(BACKENDS)}")
-    if settings.name != "transformers" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if settings.name != "transformers" and process_count() > 1:
         raise PromptCBLUEError(
             f"the {settings.name} backend spreads its own work: start it once, without accelerate launch or torchrun"
         )

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptcblue_dataset import load_samples
+from promptcblue_metric import console
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_training import cli
+from promptcblue_training.backends import BACKENDS, BackendSettings, Completion, Failure, Request, load_backend
+from promptcblue_training.backends.encoding import Encoded, until
+from promptcblue_training.backends.transformers import TransformersBackend
+from promptcblue_training.predict import predict
+from promptcblue_training.predictions import PredictionsFile
+
+from .conftest import read_rows, write_rows
+
+
+@pytest.fixture
+def requests(data: Path) -> list[Request]:
+    return [Request(index, sample["input"], 20) for index, sample in enumerate(load_samples(data, "test"))]
+
+
+def answers(backend: Any, requests: Sequence[Request]) -> list[Completion | Failure]:
+    return sorted(backend.generate(requests), key=lambda result: result.index)
+
+
+class SmallMemory(TransformersBackend):
+    """A backend whose memory holds three rows, and no row longer than ``longest``."""
+
+    longest = 10**6
+
+    def _answer(self, batch: Sequence[Encoded]) -> list[Completion]:
+        import torch
+
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if any(len(item.ids) > self.longest for item in batch):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried")
+        return super()._answer(batch)
+
+
+sizes: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def no_sizes() -> None:
+    sizes.clear()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(trained: Path, requests: list[Request]) -> None:
+    settings = BackendSettings(model=str(trained), batch_size=8)
+    small = SmallMemory(settings)
+    assert answers(small, requests) == answers(TransformersBackend(settings), requests)
+    # Later batches are not tried at a size that was too much.
+    assert sizes.count(8) == 1
+    assert any("halved" in line for line in small.summary())
+
+
+def test_a_sample_too_long_for_the_memory_fails_alone(trained: Path, requests: list[Request]) -> None:
+    small = SmallMemory(BackendSettings(model=str(trained)))
+    lengths = sorted(len(ids) for ids in small.encoder.prompts([request.prompt for request in requests]))
+    small.longest = lengths[-2]
+    failures = [result for result in answers(small, requests) if isinstance(result, Failure)]
+    assert len(failures) == 1
+    assert "not enough memory" in failures[0].reason
+
+
+def test_an_error_that_is_not_about_memory_is_not_taken_for_one(trained: Path, requests: list[Request]) -> None:
+    class Broken(TransformersBackend):
+        def _answer(self, batch: Sequence[Encoded]) -> list[Completion]:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        answers(Broken(BackendSettings(model=str(trained))), requests)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_stop_texts_end_an_answer(trained: Path, requests: list[Request], beams: int) -> None:
+    plain = answers(load_backend(BackendSettings(model=str(trained), beams=beams)), requests)
+    texts = [result.text for result in plain if isinstance(result, Completion)]
+    mark = max(texts, key=len)[2:4]
+    stopped = answers(load_backend(BackendSettings(model=str(trained), beams=beams, stop=(mark,))), requests)
+    met = 0
+    for before, after in zip(plain, stopped, strict=True):
+        assert isinstance(before, Completion)
+        assert isinstance(after, Completion)
+        assert mark not in after.text
+        assert after.text == until(before.text, [mark])
+        if mark in before.text:
+            met += 1
+            assert after.finish_reason == "stop"
+            assert after.new_tokens == before.text.index(mark) + len(mark)
+    assert met
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "kept"),
+    [
+        ("甲乙丙", ["乙"], "甲"),
+        ("甲乙丙", ["丙", "乙丙"], "甲"),
+        ("甲", ["乙"], "甲"),
+        ("", ["乙"], ""),
+        ("甲", [], "甲"),
+    ],
+)
+def test_text_before_the_first_stop(text: str, stop: list[str], kept: str) -> None:
+    assert until(text, stop) == kept
+
+
+def test_limits_hold_wherever_rows_drop_out(trained: Path, requests: list[Request]) -> None:
+    backend = load_backend(BackendSettings(model=str(trained)))
+    longest = {result.index: result for result in answers(backend, requests) if isinstance(result, Completion)}
+    for limit in (1, 7, 8, 9, 16, 17):
+        limited = [Request(request.index, request.prompt, limit) for request in requests]
+        for result in answers(backend, limited):
+            assert isinstance(result, Completion)
+            whole = longest[result.index]
+            assert whole.text.startswith(result.text)
+            assert result.new_tokens == min(whole.new_tokens, limit)
+            assert result.finish_reason == (
+                "stop" if whole.new_tokens <= limit < 20 and whole.finish_reason == "stop" else "length"
+            )
+
+
+def test_four_bits(trained: Path, requests: list[Request]) -> None:
+    pytest.importorskip("bitsandbytes")
+    backend = load_backend(BackendSettings(model=str(trained), dtype="4bit"))
+    made = answers(backend, requests[:4])
+    assert all(isinstance(result, Completion) and result.new_tokens for result in made)
+    kinds = {type(module).__name__ for module in backend.model.modules()}  # type: ignore[attr-defined]
+    assert "Linear4bit" in kinds
+    assert str(backend.identity()["dtype"]).startswith("4bit")
+
+
+@pytest.mark.parametrize(
+    ("library", "backend", "extra"),
+    [("openai", "openai", "openai"), ("vllm", "vllm", "vllm"), ("ray", "ray", "ray")],
+)
+def test_a_backend_whose_library_is_missing_names_its_extra(
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    library: str,
+    backend: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    options = ["--model", trained, "--dataset", data, "--output", tmp_path / "p.jsonl", "--backend", backend]
+    monkeypatch.setattr(sys, "argv", ["promptcblue-train", "predict", *map(str, options), "--base-url", "http://x/v1"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 1
+    assert f"pip install 'promptcblue[{extra}]'" in capsys.readouterr().err
+    assert not (tmp_path / "p.jsonl").exists()
+    assert console.EXTRAS[library] == extra
+    assert backend in BACKENDS
+
+
+def test_other_backends_are_not_to_be_launched_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PromptCBLUEError, match="start it once"):
+        load_backend(BackendSettings(model="m", name="openai"))
+
+
+def test_a_file_with_a_sample_twice_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.jsonl"
+    settings = BackendSettings(model=str(trained))
+    predict(str(data), "test", output, settings, ["CHIP-STS"], 4)
+    output.write_bytes(output.read_bytes() * 2)
+    with pytest.raises(PromptCBLUEError, match=r"p\.jsonl:2.*there twice"):
+        predict(str(data), "test", output, settings, ["CHIP-STS"], 4)
+
+
+def test_opening_a_file_takes_failed_lines_out_and_keeps_the_others(data: Path, tmp_path: Path) -> None:
+    samples = load_samples(data, "test")
+    path = tmp_path / "p.jsonl"
+    with PredictionsFile(path, {}, {}) as file:
+        for number, sample in enumerate(samples):
+            file.append(sample, {"error": "no luck"} if number % 3 == 1 else {"prediction": f"答{number}"})
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if b"error" not in line]
+    with PredictionsFile(path, {}, {}) as file:
+        assert file.retried == len(samples) - len(kept)
+        assert len(file.done) == len(kept)
+    assert path.read_bytes() == b"".join(kept)
+
+
+def test_a_failed_line_is_scored_as_no_prediction_and_cannot_be_handed_in(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from promptcblue_metric import cli as metric
+
+    rows: list[dict[str, Any]] = [
+        {"sample_id": row["sample_id"], "task_dataset": row["task_dataset"], "prediction": row["target"]}
+        for row in read_rows(data / "test.json")
+    ]
+    rows[0]["error"] = rows[0].pop("prediction") and "no luck"
+    path = write_rows(tmp_path / "p.jsonl", rows)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["promptcblue-metric", *map(str, arguments)])
+        try:
+            metric.main()
+        except SystemExit as done:
+            return int(done.code or 0)
+        return 0
+
+    score = ["score", path, "--references", data]
+    assert run(*score) == 1
+    assert "1 of 16 references have no prediction" in capsys.readouterr().err
+    assert run(*score, "--missing", "count-wrong", "--json", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["missing_predictions"] == 1
+    capsys.readouterr()
+    assert run("parse", path, "--references", data, "--output", tmp_path / "r.json") == 1
+    assert "no luck" in capsys.readouterr().err
+
+
+def test_rows_put_aside_go_on_as_they_would_have(
+    trained: Path, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptcblue_training.backends import transformers as module
+
+    longer = [Request(request.index, request.prompt, 40) for request in requests]
+    settings = BackendSettings(model=str(trained), batch_size=3)
+    straight = answers(load_backend(settings), longer)
+    widths: list[int] = []
+    original = TransformersBackend._answer
+
+    def spy(self: TransformersBackend, batch: Sequence[Encoded]) -> list[Completion]:
+        widths.append(len(batch[0].begun))
+        return original(self, batch)
+
+    monkeypatch.setattr(module, "_ASIDE", 8)
+    monkeypatch.setattr(TransformersBackend, "_answer", spy)
+    assert answers(load_backend(settings), longer) == straight
+    assert set(widths) == {0, 8}

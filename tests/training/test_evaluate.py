@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from promptcblue_metric import cli as metric_cli
+from promptcblue_training import cli
+
+from .conftest import read_rows, write_rows
+
+
+def call(monkeypatch: pytest.MonkeyPatch, main: object, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    assert callable(main)
+    try:
+        main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def test_evaluate_gives_the_scores_that_predict_and_score_give(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, scores = tmp_path / "p.jsonl", tmp_path / "scores.json"
+    options = ["--model", trained, "--dataset", data, "--output", output, "--max-new-tokens", 12]
+    extra = ["--report", tmp_path / "report", "--json", scores, "--resamples", 100]
+    assert call(monkeypatch, cli.main, "evaluate", *options, *extra) == 0
+    assert "overall" in capsys.readouterr().out
+    assert len(read_rows(output)) == 16
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "CHIP-CDEE" in page
+    other = tmp_path / "other.json"
+    assert call(monkeypatch, metric_cli.main, "score", output, "--references", data, "--json", other) == 0
+    one, two = (json.loads(path.read_text(encoding="utf-8")) for path in (scores, other))
+    assert one["overall"] == two["overall"]
+    assert one["tasks"] == two["tasks"]
+    # What is complete is only scored, here of two tasks... which is another run, and says so.
+    before = output.read_bytes()
+    capsys.readouterr()
+    assert call(monkeypatch, cli.main, "evaluate", *options, "--resamples", 0) == 0
+    assert output.read_bytes() == before
+
+
+def test_evaluate_scores_the_tasks_it_predicted_and_no_others(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model", trained, "--dataset", data, "--output", tmp_path / "p.jsonl", "--max-new-tokens", 8]
+    scores = tmp_path / "scores.json"
+    assert (
+        call(monkeypatch, cli.main, "evaluate", *options, "--config", "CHIP-STS", "--config", "MedDG", "--json", scores)
+        == 0
+    )
+    result = json.loads(scores.read_text(encoding="utf-8"))
+    assert set(result["tasks"]) == {"CHIP-STS", "MedDG"}
+    assert result["missing_predictions"] == 0
+
+
+def test_what_could_not_be_scored_is_refused_before_anything_is_predicted(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = write_rows(tmp_path / "hidden.json", [{**row, "target": ""} for row in read_rows(data / "test.json")])
+    output = tmp_path / "p.jsonl"
+    options = ["--model", trained, "--dataset", hidden, "--output", output]
+    assert call(monkeypatch, cli.main, "evaluate", *options) == 1
+    assert "no target to score against" in capsys.readouterr().err
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years of work")
+    options = ["--model", trained, "--dataset", data, "--output", output]
+    assert call(monkeypatch, cli.main, "evaluate", *options, "--report", theirs) == 1
+    assert not output.exists()

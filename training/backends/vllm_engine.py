@@ -1,0 +1,194 @@
+"""Generation with vLLM's offline engine: continuous batching, cached prefixes, several GPUs, LoRA adapters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from promptcblue_metric.errors import PromptCBLUEError
+
+from ..models import find_model, identify, load_tokenizer
+from ..prompts import PromptEncoder
+from . import BackendSettings, Choices, Completion, Failure, Request, refuse
+from .encoding import Encoded, encode, until
+
+#: The ranks that vLLM makes room for; an adapter takes the next one up.
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class VllmBackend:
+    """Hands all requests to the engine at once, which fills its batches itself, and yields answers as they end."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        import vllm  # noqa: F401 - said now, and not after the data was read
+
+        refuse(settings, beams_above_1=settings.beams > 1)
+        self.settings = settings
+        self.source = find_model(settings.model, settings.adapter)
+        tokenizer = load_tokenizer(self.source.tokenizer, trust_remote_code=settings.trust_remote_code)
+        self.encoder = PromptEncoder(tokenizer)
+        self.rank = _lora_rank(self.source.adapter) if self.source.adapter else None
+
+    def identity(self) -> Mapping[str, Any]:
+        """The model's state, number format, prompt and decoding."""
+        return {
+            "backend": self.settings.name,
+            "model": identify(self.source.backbone),
+            "adapter": identify(self.source.adapter) if self.source.adapter else None,
+            "dtype": self.dtype,
+            "prompt": self.encoder.describe(),
+            "beams": 1,
+            "stop": list(self.settings.stop),
+        }
+
+    def notes(self) -> Mapping[str, Any]:
+        """Where the model was, GPUs and versions."""
+        return {
+            "source": self.source._asdict(),
+            "tensor_parallel": self.settings.tensor_parallel,
+            **{name: version(name) for name in ("torch", "transformers")},
+            "vllm": _vllm_version(),
+        }
+
+    @cached_property
+    def dtype(self) -> str:
+        """Number format of the weights, as vLLM calls it; ``4bit`` for quantised ones."""
+        if self.settings.dtype != "auto":
+            return self.settings.dtype
+        import torch
+
+        from ..hardware import best_dtype
+
+        return str(best_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))).removeprefix("torch.")
+
+    def count_tokens(self, targets: Sequence[str]) -> list[int]:
+        """Tokens of each target, its end included."""
+        return [len(ids) for ids in self.encoder.targets(targets)]
+
+    def summary(self) -> list[str]:
+        """Nothing more."""
+        return []
+
+    @cached_property
+    def engine(self) -> Any:
+        """The engine with the model loaded.
+
+        Raises:
+            PromptCBLUEError: it does not load.
+        """
+        from vllm import LLM
+
+        four_bit = self.settings.dtype == "4bit"
+        options: dict[str, Any] = {"quantization": "bitsandbytes"} if four_bit else {"dtype": self.dtype}
+        if self.rank is not None:
+            options |= {"enable_lora": True, "max_lora_rank": self.rank}
+        try:
+            llm = LLM(
+                model=self.source.backbone,
+                tokenizer=self.source.tokenizer,
+                trust_remote_code=self.settings.trust_remote_code,
+                tensor_parallel_size=self.settings.tensor_parallel,
+                enable_prefix_caching=True,
+                **({"max_num_seqs": self.settings.batch_size} if self.settings.batch_size else {}),
+                **options,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise PromptCBLUEError(f"model {self.source.backbone} does not load in vLLM: {reason}") from error
+        return llm.llm_engine
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
+        """Answer every request, each as soon as the engine is done with it."""
+        context = self.engine.model_config.max_model_len
+        left = {
+            str(item.request.index): item for item in encode(self.encoder, requests, self.settings.shot_style, context)
+        }
+        adapter = self._adapter()
+        for name, item in left.items():
+            prompt = {"prompt_token_ids": item.ids.tolist()}
+            self.engine.add_request(name, prompt, self._sampling(item.request), lora_request=adapter)
+        while self.engine.has_unfinished_requests():
+            for output in self.engine.step():
+                if output.finished:
+                    yield self._completion(left.pop(output.request_id), output.outputs[0])
+
+    def _adapter(self) -> Any:
+        if self.source.adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("adapter", 1, self.source.adapter)
+
+    def _sampling(self, request: Request) -> Any:
+        """Greedy decoding with the request's limit and choices."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        guided = StructuredOutputsParams(**_guide(request.choices)) if request.choices else None
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=request.max_new_tokens,
+            stop=list(self.settings.stop),
+            stop_token_ids=sorted({self.encoder.end, self.encoder.tokenizer.eos_token_id}),
+            structured_outputs=guided,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _completion(self, item: Encoded, output: Any) -> Completion:
+        ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id}
+        ids = [token for token in output.token_ids if token not in ends]
+        return Completion(
+            index=item.request.index,
+            text=until(self.encoder.decode(ids), self.settings.stop),
+            finish_reason="length" if output.finish_reason == "length" else "stop",
+            prompt_tokens=len(item.ids),
+            new_tokens=len(output.token_ids),
+            cut=item.cut,
+            dropped=item.dropped,
+        )
+
+
+def _guide(choices: Choices) -> dict[str, Any]:
+    """Choices as vLLM is told of them: a list of terms is a regular expression, which cannot say "each once"."""
+    if choices.separator is None:
+        return {"choice": list(choices.options)}
+    option = "(" + "|".join(map(re.escape, choices.options)) + ")"
+    several = f"{option}({re.escape(choices.separator)}{option}){{0,{len(choices.options) - 1}}}"
+    return {"regex": f"({several}|{re.escape(choices.nothing)})" if choices.nothing else several}
+
+
+def _lora_rank(adapter: str) -> int:
+    """The rank to make room for.
+
+    Raises:
+        PromptCBLUEError: vLLM cannot run this adapter.
+    """
+    path = Path(adapter).expanduser() / "adapter_config.json"
+    if not path.is_file():
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(adapter, "adapter_config.json"))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    rank = next((rank for rank in _RANKS if rank >= config.get("r", 0)), None)
+    if config.get("peft_type") != "LORA" or rank is None:
+        raise PromptCBLUEError(
+            f"adapter {adapter}: vLLM runs LoRA up to rank {_RANKS[-1]}, and this is {config.get('peft_type')}; use "
+            "--backend transformers, or merge it into its backbone"
+        )
+    return rank
+
+
+def _vllm_version() -> str:
+    import vllm
+
+    return str(vllm.__version__)
+
+
+def load(settings: BackendSettings) -> VllmBackend:
+    """The backend, with its tokenizer loaded and its weights not yet."""
+    return VllmBackend(settings)

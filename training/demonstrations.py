@@ -1,0 +1,127 @@
+"""Few-shot prompting: which train samples stand before a prompt (paper, Section 5.2)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from promptcblue_dataset.candidates import Candidates
+from promptcblue_dataset.demonstrations import draw, paper_counts
+from promptcblue_dataset.neighbours import essence
+from promptcblue_dataset.official import resolve
+from promptcblue_dataset.source import load_samples
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.records import Sample
+
+from .data import load_split_if_any
+from .prompts import Shot
+from .resume import samples_fingerprint
+
+#: ``fixed``: the same for every sample of a task. ``similar``: those nearest to the sample by BM25.
+Selection = Literal["fixed", "similar"]
+
+
+@dataclass(frozen=True)
+class ShotSettings:
+    """Which demonstrations to show.
+
+    Attributes:
+        count: how many for each task; None for the paper's counts (Table 1).
+        selection: how they are chosen.
+        source: as for `load_samples`, its train split; None for the dataset that is predicted.
+        seed: of the draw of fixed ones.
+    """
+
+    count: int | None = None
+    selection: Selection = "fixed"
+    source: str | None = None
+    seed: int = 0
+
+
+class Demonstrations:
+    """Chooses the demonstrations of each sample from a train split, and never one that is held out.
+
+    A train sample whose prompt is also in the validation or the test split, or among the samples to predict (unless
+    those are the train split, where it is only kept from its own prompt), is not used; punctuation and white space
+    aside, such prompts are the same.
+
+    Args:
+        settings: which to show.
+        dataset: what is predicted, as for `load_samples`.
+        split: the split of it.
+        samples: the samples to predict.
+
+    Attributes:
+        held_out: how many train samples were left aside because they are held out.
+
+    Raises:
+        PromptCBLUEError: there is no train split, or it has too few samples of a task.
+    """
+
+    def __init__(self, settings: ShotSettings, dataset: str, split: str, samples: Sequence[Sample]) -> None:
+        self.settings = settings
+        tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
+        self.counts = paper_counts(tasks) if settings.count is None else dict.fromkeys(tasks, settings.count)
+        source = settings.source or dataset
+        train = _train_split(source, tasks, named=settings.source is not None)
+        predicted = [] if split == "train" else samples
+        others = [sample for held in ("validation", "test") for sample in load_split_if_any(dataset, held, tasks)]
+        held_out = {_core(sample) for sample in (*predicted, *others)}
+        allowed = [sample for sample in train if _core(sample) not in held_out and sample["target"].strip()]
+        self.held_out = sum(_core(sample) in held_out for sample in train)
+        # Also where similar ones are chosen: it refuses tasks with too few samples.
+        drawn = draw(allowed, self.counts, settings.seed)
+        self.shown = drawn if settings.selection == "fixed" else allowed
+        self._by_task: defaultdict[str, list[Sample]] = defaultdict(list)
+        for sample in self.shown:
+            self._by_task[sample["task_dataset"]].append(sample)
+
+    def of(self, sample: Sample) -> tuple[Shot, ...]:
+        """The demonstrations before a sample's prompt; the nearest one, where they are chosen so, is the last."""
+        task = sample["task_dataset"]
+        if self.settings.selection == "fixed":
+            found = self._by_task[task]
+        else:
+            by_prompt, index = self._indexes[task]
+            # One more, in case the sample finds itself.
+            found = [by_prompt[prompt] for prompt in index.best(sample["input"], self.counts[task] + 1)]
+        others = [shot for shot in found if _core(shot) != _core(sample)][: self.counts[task]]
+        shots = tuple(Shot(shot["input"], shot["target"]) for shot in others)
+        return shots if self.settings.selection == "fixed" else shots[::-1]
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides which demonstrations a sample gets."""
+        identity = {
+            "counts": self.counts,
+            "selection": self.settings.selection,
+            "samples": samples_fingerprint(self.shown),
+        }
+        return {**identity, "seed": self.settings.seed} if self.settings.selection == "fixed" else identity
+
+    @cached_property
+    def _indexes(self) -> Mapping[str, tuple[Mapping[str, Sample], Candidates]]:
+        indexes = {}
+        for task, samples in self._by_task.items():
+            by_prompt = {sample["input"]: sample for sample in samples}
+            indexes[task] = (by_prompt, Candidates(list(by_prompt)))
+        return indexes
+
+
+def _train_split(source: str, tasks: Sequence[str], *, named: bool) -> list[Sample]:
+    if named and resolve(source).is_file():
+        # A file has no splits: whoever names it as the source of demonstrations says that it is one to learn from.
+        return [sample for sample in load_samples(source, "train") if sample["task_dataset"] in tasks]
+    train = load_split_if_any(source, "train", tasks)
+    if not train:
+        raise PromptCBLUEError(
+            f"{source} has no train split to take demonstrations of {', '.join(tasks)} from; name a dataset that has "
+            "one with --demonstrations-from"
+        )
+    return train
+
+
+def _core(sample: Sample) -> tuple[str, str]:
+    return sample["task_dataset"], essence(sample["input"])

@@ -1,0 +1,55 @@
+"""One run in several processes, as ``accelerate launch`` and ``torchrun`` start them: the first reads and writes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from promptcblue_metric.errors import PromptCBLUEError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+T = TypeVar("T")
+
+
+def process_count() -> int:
+    """How many processes the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first() -> bool:
+    """Whether this process is the only one, or the one that reads, writes and speaks to the user."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def process_state() -> PartialState:
+    """Accelerate's view of the processes, connected also where they have but CPUs, which it would leave alone.
+
+    Raises:
+        PromptCBLUEError: they did not find one another, so that each would do the whole work.
+    """
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=process_count() > 1 and not torch.accelerator.is_available())
+    if state.num_processes != process_count():
+        raise PromptCBLUEError(
+            f"the launcher started {process_count()} processes, and {state.num_processes} work together; start them "
+            "with torchrun"
+        )
+    return state
+
+
+def from_first(value: T | None) -> T:
+    """What the first process passes, in every process; the others wait for it.
+
+    Should the first process fail before it gets here, its launcher ends the others.
+    """
+    if process_count() > 1:
+        from accelerate.utils import broadcast_object_list
+
+        process_state()
+        (value,) = broadcast_object_list([value])
+    assert value is not None
+    return value
