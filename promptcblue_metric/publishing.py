@@ -1,0 +1,377 @@
+"""Publishing files as a repository on the Hugging Face Hub, in a way that can be repeated at any time.
+
+What goes there is compared with what is there already, by the hashes that the Hub keeps, and put into one commit, or
+none where nothing has changed. Uploading, log-in and trying again on a bad line are huggingface_hub's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .errors import PromptCBLUEError
+from .files import replacing, write_json
+from .version import VERSION
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+Content = Path | bytes
+
+RepoOption = Annotated[str, typer.Option(metavar="ORG/NAME", help="The repository on the Hub; it is made if need be.")]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Only you and your organisation can see it.")]
+DryRunOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Upload nothing: write what would be uploaded to this folder.")
+]
+TagOption = Annotated[str, typer.Option(help="The tag that marks this state of the repository.")]
+DEFAULT_TAG = f"v{VERSION}"
+
+_BLOCK = 1 << 20
+_TAG = re.compile(r"[A-Za-z0-9][\w.+-]*")
+#: What to say of an answer of the Hub, by its status.
+_REASONS: Mapping[int, str] = {
+    401: "the Hub does not know you: log in with `hf auth login`, with a token that may write",
+    402: "the Hub asks for a paid account for this",
+    403: "you may not write to it: log in with `hf auth login` as one who may, with a token that may write",
+    404: "the Hub has no such repository or shows it not to you: check --repo, and who you are by `hf auth whoami`",
+    409: "the Hub reports a conflict with another change of the repository: repeat the command",
+    412: "the repository was changed in the meantime: repeat the command",
+    413: "the Hub finds a file too large",
+    429: "the Hub has had too many requests from you: repeat the command {when}",
+}
+_FAULT = "the Hub has a fault (status {status}): repeat the command {when}; what has been uploaded is kept"
+_REFUSED = "the Hub refuses this (status {status})"
+_BROKEN_OFF = "the connection to {endpoint} failed: repeat the command; what has been uploaded is kept"
+_GARBLED = "the Hub gives an answer that cannot be read: repeat the command later; what has been uploaded is kept"
+_OFFLINE = "HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it"
+_NOT_LOGGED_IN = "you are not logged in: log in with `hf auth login`, with a token that may write"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is to stand in a repository.
+
+    Attributes:
+        kind: of repository.
+        files: by their path in the repository: files here, or bytes.
+        owned: patterns (`fnmatch`) of paths that are ours to delete where ``files`` no longer has them; whatever else
+            people put into the repository stays.
+        space_sdk: what runs a Space.
+    """
+
+    kind: Literal["dataset", "model", "space"]
+    files: Mapping[str, Content]
+    owned: Sequence[str]
+    space_sdk: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(map(_size, self.files.values()))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing did.
+
+    Attributes:
+        url: the repository.
+        commit: its newest one.
+        written: paths that were new or changed; without any, and nothing deleted, there was no commit.
+        deleted: paths of ours that had gone.
+    """
+
+    url: str
+    commit: str
+    written: Sequence[str]
+    deleted: Sequence[str]
+
+
+def publish_or_write(
+    publication: Publication, repo: str, *, private: bool, tag: str, dry_run: Path | None, then: str
+) -> None:
+    """Publish, or write the same files to the folder ``dry_run``, and say what was done.
+
+    Args:
+        then: the command that a user will want next.
+
+    Raises:
+        PromptCBLUEError: as `publish` and `write_dry_run`.
+    """
+    if dry_run is not None:
+        check_names(repo, tag)
+        record = write_dry_run(publication, dry_run)
+        typer.echo(
+            f"wrote {dry_run}: the {len(publication.files)} files ({_readable(publication.size)}) that would be "
+            f"uploaded to the {publication.kind} {repo}, and {record.name} beside it, their SHA-256"
+        )
+        return
+    done = publish(publication, repo, private=private, tag=tag)
+    if done.written or done.deleted:
+        deleted = f", {len(done.deleted)} deleted" if done.deleted else ""
+        typer.echo(f"commit {done.commit[:8]}: {len(done.written)} files written{deleted}, tag {tag}")
+    else:
+        typer.echo(f"nothing has changed since commit {done.commit[:8]}: no new commit, tag {tag}")
+    typer.echo(f"{done.url}\nnext: {then}")
+
+
+def publish(publication: Publication, repo: str, *, private: bool = False, tag: str = DEFAULT_TAG) -> Published:
+    """Make a repository hold a publication, in one commit at most, and tag that.
+
+    Repeating it after a fault finishes the work: files that were uploaded are not uploaded again.
+
+    Args:
+        repo: ``ORG/NAME``; made if it is not there.
+        private: make it so; a repository that is public already is refused.
+        tag: marks the commit. It is left alone where it marks the very same files already.
+
+    Raises:
+        PromptCBLUEError: a name that no repository can have, no log-in, a tag that marks other files, or whatever the
+            Hub or the connection had against it.
+    """
+    check_names(repo, tag)
+    from huggingface_hub import HfApi, get_token
+
+    with _explained(repo), _bars_on_terminals():
+        if get_token() is None:
+            raise PromptCBLUEError(f"{repo}: {_NOT_LOGGED_IN}")
+        api = HfApi(library_name="promptcblue", library_version=VERSION)
+        return _Repository(api, repo, publication).publish(private, tag)
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """A repository on the Hub and what is to stand in it."""
+
+    api: HfApi
+    name: str
+    publication: Publication
+
+    def publish(self, private: bool, tag: str) -> Published:
+        kind, sdk = self.publication.kind, self.publication.space_sdk
+        # None, and not False, leaves it to the organisation whether new repositories are private.
+        url = self.api.create_repo(self.name, repo_type=kind, private=private or None, space_sdk=sdk, exist_ok=True)
+        info = self.api.repo_info(self.name, repo_type=kind)
+        if private and not info.private:
+            raise PromptCBLUEError(
+                f"{self.name} is there and public: make it private in its settings on the Hub, or leave --private out"
+            )
+        tagged = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.name, repo_type=kind).tags}
+        if tag in tagged and any(self.changes(tagged[tag])):
+            raise PromptCBLUEError(
+                f"{self.name}: the tag {tag} marks other files (commit {tagged[tag][:8]}), and a tag stays what it is; "
+                "give this state another --tag"
+            )
+        written, deleted = self.changes(info.sha)
+        commit = self.commit(written, deleted, info.sha, tag) if written or deleted else info.sha
+        if tag not in tagged:
+            self.api.create_tag(self.name, tag=tag, revision=commit, repo_type=kind)
+        return Published(str(url), commit, written, deleted)
+
+    def changes(self, revision: str) -> tuple[list[str], list[str]]:
+        """Paths to write, and to delete, to come from a revision to the publication."""
+        from huggingface_hub.hf_api import RepoFile
+
+        tree = self.api.list_repo_tree(self.name, recursive=True, revision=revision, repo_type=self.publication.kind)
+        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        files = self.publication.files
+        written = [path for path in files if path not in there or not _same(files[path], there[path])]
+        ours = (path for path in there if any(fnmatchcase(path, pattern) for pattern in self.publication.owned))
+        return written, [path for path in ours if path not in files]
+
+    def commit(self, written: Sequence[str], deleted: Sequence[str], parent: str, tag: str) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        # Not `upload_folder`, which makes several commits of a large folder.
+        done = self.api.create_commit(
+            self.name,
+            [
+                *(CommitOperationAdd(path, _readable_content(self.publication.files[path])) for path in written),
+                *(CommitOperationDelete(path) for path in deleted),
+            ],
+            commit_message=f"Publish {tag} with promptcblue {VERSION}",
+            repo_type=self.publication.kind,
+            parent_commit=parent,
+        )
+        return str(done.oid)
+
+
+def check_names(repo: str, tag: str) -> None:
+    """Refuse names that no repository, or no tag, can have.
+
+    Raises:
+        PromptCBLUEError: says what is expected.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise PromptCBLUEError(f"--repo {repo}: {_line(str(error))}") from error
+    if repo.count("/") != 1:
+        raise PromptCBLUEError(f"--repo {repo}: expected ORG/NAME, your name or your organisation's first")
+    if not _TAG.fullmatch(tag):
+        raise PromptCBLUEError(f"--tag {tag}: expected letters, digits and . _ + - such as {DEFAULT_TAG}")
+
+
+def write_dry_run(publication: Publication, folder: Path) -> Path:
+    """Write the files of a publication to a folder, whole or not at all, and a list of them beside it.
+
+    Returns:
+        the list, by which the next dry run knows the folder.
+
+    Raises:
+        PromptCBLUEError: the folder holds something that no dry run wrote, or it cannot be written.
+    """
+    record = folder.absolute().with_name(f"{folder.absolute().name}-dry-run.json")
+    if not _is_dry_run(folder, record):
+        raise PromptCBLUEError(f"--dry-run {folder}: holds files that no dry run wrote; name another folder")
+    with replacing(folder) as temporary:
+        for path, content in publication.files.items():
+            target = temporary / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                target.write_bytes(content)
+            else:
+                shutil.copyfile(content, target)
+        write_json(record, {"files": _digests(temporary)})
+    return record
+
+
+def _is_dry_run(folder: Path, record: Path) -> bool:
+    """Whether a folder is absent or empty, or as a dry run left it."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    try:
+        listed = json.loads(record.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = {}
+    return bool(_digests(folder) == listed)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return {path.relative_to(folder).as_posix(): _digest(path, hashlib.sha256()) for path in paths}
+
+
+def _same(content: Content, there: RepoFile) -> bool:
+    """Whether content is what the Hub has, which knows large files by SHA-256 and others by git's hash."""
+    size = _size(content)
+    if there.lfs is not None:
+        return bool(there.lfs.size == size and there.lfs.sha256 == _digest(content, hashlib.sha256()))
+    return bool(there.size == size and there.blob_id == _digest(content, hashlib.sha1(b"blob %d\0" % size)))
+
+
+def _digest(content: Content, digest: Any) -> str:
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with content.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    return str(digest.hexdigest())
+
+
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _readable_content(content: Content) -> str | bytes:
+    return content if isinstance(content, bytes) else str(content)
+
+
+def _readable(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} GB"
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Turn what the Hub and the connection have to say into one line with a remedy, without the log-in's token."""
+    from huggingface_hub import get_token
+
+    try:
+        yield
+    except PromptCBLUEError:
+        raise
+    except Exception as error:
+        reason = next(filter(None, map(_reason, _causes(error))), None)
+        if reason is None:
+            raise
+        message = f"{repo}: {reason}"
+        if token := get_token():
+            message = message.replace(token, "***")
+        raise PromptCBLUEError(message) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those it came from; the client wraps what goes wrong in its threads."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _reason(error: BaseException) -> str | None:
+    """What went wrong and what to do, if it is the Hub's or the connection's doing."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return _OFFLINE
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        after = error.response.headers.get("Retry-After", "")
+        fallback = _FAULT if status >= 500 else _REFUSED
+        reason = _REASONS.get(status, fallback).format(
+            status=status, when=f"in {after} seconds" if after.isdecimal() else "later"
+        )
+        said = _line(error.server_message or "")
+        return f"{reason} ({said})" if said else reason
+    if isinstance(error, json.JSONDecodeError):
+        return _GARBLED
+    # Which library the client speaks HTTP with depends on its version; its own error is derived from that library's.
+    if _library(type(error)) == _library(HfHubHTTPError.__bases__[0]):
+        return _BROKEN_OFF.format(endpoint=constants.ENDPOINT)
+    return None
+
+
+def _library(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """The client's progress bars where there is a terminal to draw them on, and none elsewhere."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

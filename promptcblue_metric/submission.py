@@ -1,0 +1,316 @@
+"""A submission to the PromptCBLUE leaderboard: one zip of the model's outputs and of the program that reads them.
+
+The benchmark asks for ``test_predictions.zip`` with two files at its top level. ``test_predictions.json`` is the
+official test file with the outputs in ``target``: as many rows, in the same order, all else unchanged.
+``post_generate_process.py`` uses the standard library alone, and the leaderboard runs it as
+``python post_generate_process.py test_predictions.json results.json``. Ours is made of this package's own modules, as
+they stand.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import PromptCBLUEError, RowError
+from .files import replace_bytes
+from .parsing import Parser
+from .predictions import BadRows, Prediction, match
+from .records import Sample, read_json_lines, sample_from_row
+from .structure import structured_answers
+from .tasks import TASKS, Task, get_task
+from .version import VERSION
+
+ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predictions.json", "post_generate_process.py"
+
+#: The benchmark states no bounds. Beyond these a model repeats itself, or the file is not what it should be.
+MAX_OUTPUT_BYTES = 1 << 20
+MAX_BYTES = 1 << 28
+
+#: The modules that the program starts from, and the function in them that reads an output.
+_ROOTS: Mapping[Parser, tuple[str, str]] = {
+    "strict": ("post_process", "parse_strict"),
+    "lenient": ("lenient", "parse_lenient"),
+}
+#: The fields of a test row that a predictions row may repeat, but not change.
+_UNTOUCHED = ("input", "answer_choices", "task_type", "type")
+#: A fixed date makes equal submissions equal files.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was written.
+
+    Attributes:
+        path: the zip archive.
+        sizes: bytes of its two files and of itself, by name.
+        sha256: of the archive.
+        tasks: rows of each task, by config name.
+        well_formed: how many outputs are wholly in the expected form.
+        empty: how many outputs are empty.
+        labelled: how many rows of the test file hold a target, which those of the official one do not.
+    """
+
+    path: Path
+    sizes: Mapping[str, int]
+    sha256: str
+    tasks: Mapping[str, int]
+    well_formed: int
+    empty: int
+    labelled: int
+
+    @property
+    def rows(self) -> int:
+        """How many outputs are handed in."""
+        return sum(self.tasks.values())
+
+    @property
+    def missing_tasks(self) -> list[str]:
+        """Tasks of the benchmark that the test file does not hold."""
+        return [name for name in TASKS if name not in self.tasks]
+
+
+def write_submission(predictions: str | Path, test: str | Path, output: Path, parser: Parser = "strict") -> Submission:
+    """Check predictions against every rule of the official format, and write the archive, whole or not at all.
+
+    The program is run before anything is written, by a bare interpreter on the rows that are handed in; it has to give
+    the answers of `structured_answers`.
+
+    Args:
+        predictions: rows with ``sample_id`` and ``prediction``, or the official form, in any order.
+        test: the official test file.
+        output: where to write; its name is `ZIP_NAME`.
+        parser: which parser the program holds.
+
+    Raises:
+        PromptCBLUEError: a rule is broken (every row that breaks one is listed), or the archive cannot be written.
+    """
+    if output.name != ZIP_NAME:
+        raise PromptCBLUEError(
+            f"{output}: the leaderboard expects the name {ZIP_NAME}; name a folder for each run instead"
+        )
+    rows = dict(read_json_lines(test))
+    samples = _test_samples(test, rows)
+    filled = _filled_rows(predictions, test, rows, samples)
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in filled).encode()
+    if len(content) > MAX_BYTES:
+        raise PromptCBLUEError(
+            f"{predictions}: the outputs make {PREDICTIONS_NAME} {len(content):,} bytes, more than {MAX_BYTES:,}; "
+            "generate fewer tokens, or cut the repetition"
+        )
+    program = make_program({row["task_dataset"]: get_task(row["task_dataset"]) for row in filled}, parser).encode()
+    well_formed = _check_program(program, content, parser)
+    archive = _archive({PREDICTIONS_NAME: content, PROGRAM_NAME: program})
+    replace_bytes(output, archive)
+    return Submission(
+        output,
+        {PREDICTIONS_NAME: len(content), PROGRAM_NAME: len(program), ZIP_NAME: len(archive)},
+        hashlib.sha256(archive).hexdigest(),
+        Counter(sample["task_dataset"] for sample in samples.values()),
+        well_formed,
+        sum(not row["target"] for row in filled),
+        sum(bool(sample["target"]) for sample in samples.values()),
+    )
+
+
+def _test_samples(test: str | Path, rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Sample]:
+    """The rows of the test file by line, checked."""
+    samples, first, bad = dict[int, Sample](), dict[tuple[str, str], int](), BadRows()
+    for line, row in rows.items():
+        try:
+            sample = sample_from_row(row, test, line)
+            if sample["task_dataset"] not in TASKS:
+                raise RowError(
+                    str(test), line, "task_dataset", f"'{row['task_dataset']}' is no task of the leaderboard"
+                )
+            key = sample["task_dataset"], sample["sample_id"]
+            if (other := first.setdefault(key, line)) != line:
+                raise RowError(str(test), line, "sample_id", f"'{key[1]}' of {key[0]} stands on line {other} too")
+            samples[line] = sample
+        except RowError as error:
+            bad.add(error)
+    bad.stop_if_any("pass the official test file, as it was downloaded")
+    if not samples:
+        raise PromptCBLUEError(f"{test}: holds no rows; pass the official test file, as it was downloaded")
+    return samples
+
+
+def _filled_rows(
+    predictions: str | Path,
+    test: str | Path,
+    rows: Mapping[int, dict[str, Any]],
+    samples: Mapping[int, Sample],
+) -> list[dict[str, Any]]:
+    """The test rows in their order, each with its output in ``target``."""
+    # What cannot be read here is named by `match`.
+    predicted = dict(read_json_lines(predictions, lambda error: None))
+    filled, bad = list[dict[str, Any]](), BadRows()
+    for line, (sample, prediction) in zip(samples, match(predictions, samples.values()), strict=True):
+        if prediction is None:
+            of_task = f"'{sample['sample_id']}' of {sample['task_dataset']}"
+            bad.add(RowError(str(test), line, "sample_id", f"{of_task} has no prediction in {predictions}"))
+            continue
+        for error in _broken_rules(predictions, prediction, predicted[prediction.line], rows[line], f"{test}:{line}"):
+            bad.add(error)
+        filled.append({**rows[line], "target": prediction.text})
+    bad.stop_if_any("every test row needs one output, and all else of it stays as it is; nothing was written")
+    if not any(row["target"].strip() for row in filled):
+        raise PromptCBLUEError(f"{predictions}: every output is empty; was the test file itself passed as predictions?")
+    return filled
+
+
+def _broken_rules(
+    path: str | Path, prediction: Prediction, row: Mapping[str, Any], test_row: Mapping[str, Any], where: str
+) -> Iterator[RowError]:
+    """What in a predictions row cannot be handed in."""
+    for field in _UNTOUCHED:
+        if field in row and field in test_row and row[field] != test_row[field]:
+            message = f"differs from {where}; prompts and their fields stay untouched, so predict from that file again"
+            yield RowError(str(path), prediction.line, field, message)
+    field = "prediction" if "prediction" in row else "target"
+    try:
+        size = len(prediction.text.encode())
+    except UnicodeEncodeError as error:
+        message = (
+            f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold; decode the output again"
+        )
+        yield RowError(str(path), prediction.line, field, message)
+        return
+    if size > MAX_OUTPUT_BYTES:
+        message = f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
+        yield RowError(str(path), prediction.line, field, message)
+
+
+def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
+    """The source of ``post_generate_process.py``: our modules in the order of their imports, and the tasks' formats.
+
+    Args:
+        tasks: by the name that the test file gives each.
+        parser: ``strict`` leaves out the modules of the lenient parser.
+    """
+    root, parse = _ROOTS[parser]
+    modules: dict[str, str] = {}
+    imports: dict[str, set[str]] = {}
+    for module in (root, "post_process"):
+        _collect(module, modules, imports)
+    return "\n".join(
+        [
+            f'"""Turns test_predictions.json into results.json: promptcblue {VERSION}, {parser} parser.',
+            "",
+            "Made by `promptcblue-metric submit` from the modules of promptcblue_metric (Apache-2.0). Python 3.10 or",
+            "later, standard library only:",
+            "",
+            "    python post_generate_process.py test_predictions.json results.json",
+            '"""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "import sys",
+            "",
+            "if sys.version_info < (3, 10):",
+            '    sys.exit("post_generate_process.py needs Python 3.10 or later")',
+            "",
+            *(f"import {module}" for module, names in sorted(imports.items()) if not names and module != "sys"),
+            *(f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items()) if names),
+            *(f"\n\n# {name}.py\n\n{source.strip()}" for name, source in modules.items()),
+            "\n\n#: How the answers of each task are written.",
+            "FORMATS = {",
+            *(f"    {name!r}: {task.format!r}," for name, task in tasks.items()),
+            "}",
+            "",
+            'if __name__ == "__main__":',
+            f"    main(sys.argv[1:], FORMATS, {parse})",
+            "",
+        ]
+    )
+
+
+def _collect(module: str, modules: dict[str, str], imports: dict[str, set[str]]) -> None:
+    """Add a module's source, without its imports, after those of the siblings that it imports."""
+    if module in modules:
+        return
+    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    lines = source.splitlines(keepends=True)
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.ImportFrom(module=name, names=names, level=1) if name:
+                _collect(name, modules, imports)
+            case ast.ImportFrom(module=str(name), names=names):
+                if name != "__future__":
+                    imports.setdefault(name, set()).update(alias.name for alias in names)
+            case ast.Import(names=names):
+                imports.update({alias.name: set() for alias in names})
+            case ast.Expr(value=ast.Constant()):  # the module's docstring
+                pass
+            case _:
+                continue
+        for number in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
+            lines[number] = ""
+    modules[module] = "".join(lines)
+
+
+def _check_program(program: bytes, predictions: bytes, parser: Parser) -> int:
+    """Run the program as the leaderboard does, and compare; how many outputs are well-formed.
+
+    Raises:
+        PromptCBLUEError: it fails, or its results are not those of `structured_answers`.
+    """
+    with tempfile.TemporaryDirectory(prefix="promptcblue-submit-") as scratch:
+        folder = Path(scratch)
+        (folder / PROGRAM_NAME).write_bytes(program)
+        (folder / PREDICTIONS_NAME).write_bytes(predictions)
+        # No site packages and no settings of the user: the standard library, and nothing else.
+        command = [sys.executable, "-I", "-S", PROGRAM_NAME, PREDICTIONS_NAME, "results.json"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise PromptCBLUEError(f"{PROGRAM_NAME} failed on the outputs to hand in, so nothing was written: {last}")
+        results = json.loads((folder / "results.json").read_bytes())
+        expected, well_formed = structured_answers(folder / PREDICTIONS_NAME, None, parser)
+    if results != expected:
+        raise PromptCBLUEError(f"{PROGRAM_NAME} reads the outputs otherwise than this package; nothing was written")
+    return well_formed
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip archive that depends on its files alone."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def describe(submission: Submission, parser: Parser, say: Callable[[str], object]) -> None:
+    """Say what was written and what comes next."""
+    tasks, rows = submission.tasks, submission.rows
+    say(f"wrote {submission.path}: {rows} outputs of {len(tasks)} task(s), {parser} parser, sha256 {submission.sha256}")
+    for name, size in submission.sizes.items():
+        say(f"  {name}: {size:,} bytes")
+    say(f"  {submission.well_formed} outputs are wholly in the expected form, {submission.empty} are empty")
+    say("checked: count, order, ids, prompts, encoding, size; the program reads the same in a bare interpreter")
+    notes: Sequence[tuple[int, str]] = (
+        (
+            submission.labelled,
+            f"{submission.labelled} rows of the test file hold a target, so it is not the leaderboard's",
+        ),
+        (len(submission.missing_tasks), f"the test file holds no {', '.join(submission.missing_tasks)}"),
+    )
+    for applies, note in notes:
+        if applies:
+            say(f"note: {note}")
+    say(f"next: upload {submission.path} on the leaderboard's page, which runs it and scores results.json")

@@ -1,0 +1,416 @@
+"""CBLUE's own submission: raw files made of answers to prompts, and the check of their format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptcblue_dataset.pool import fill, load_pool
+from promptcblue_metric import TASKS, PromptCBLUEError
+from promptcblue_metric.cblue_labels import CRITERIA, ENTITY_TYPES, INTENTS, RELATIONS
+from promptcblue_metric.cblue_submission import CHECKED, MAPPED, Unreadable, Written, check_file, write_cblue
+
+from ..conftest import Run
+from .test_cli import COMMAND
+
+Row = dict[str, Any]
+
+#: Two raw test records of each task that can be written, the second holding more text than the first. Without answers.
+RAW: Mapping[str, tuple[str, Sequence[Row]]] = {
+    "CMeEE-V2": ("CMeEE-V2_test.json", [{"text": "肺炎可致咳嗽"}, {"text": "肺炎患者的肺炎复发时，用阿莫西林。"}]),
+    "CMeIE": ("CMeIE_test.jsonl", [{"text": "哮喘@多见于儿童"}, {"text": "哮喘@首选吸入激素，忌用阿司匹林"}]),
+    "CHIP-CDEE": (
+        "CHIP-CDEE_test.json",
+        [{"id": "e1", "text": "无发热"}, {"id": "e2", "text": "患者反复腹部胀痛三天"}],
+    ),
+    "CHIP-CDN": ("CHIP-CDN_test.json", [{"text": "高血压"}, {"text": "高血压3级;糖尿病"}]),
+    "CHIP-CTC": ("CHIP-CTC_test.json", [{"id": "s1", "text": "年龄18岁以上"}, {"id": "s2", "text": "签署知情同意书"}]),
+    "CHIP-STS": (
+        "CHIP-STS_test.json",
+        [
+            {"id": "1", "text1": "糖尿病吃什么", "text2": "糖尿病能吃什么", "category": "diabetes"},
+            {"id": "2", "text1": "糖尿病能吃什么", "text2": "糖尿病吃什么水果", "category": "diabetes"},
+        ],
+    ),
+    "KUAKE-QIC": ("KUAKE-QIC_test.json", [{"id": "q1", "query": "感冒"}, {"id": "q2", "query": "感冒怎么引起的"}]),
+    "KUAKE-QTR": (
+        "KUAKE-QTR_test.json",
+        [{"id": "r1", "query": "牙痛", "title": "牙痛怎么办"}, {"id": "r2", "query": "牙痛", "title": "牙疼的 原因"}],
+    ),
+    "KUAKE-QQR": (
+        "KUAKE-QQR_test.json",
+        [{"id": "k1", "query1": "胃胀", "query2": "胃胀气"}, {"id": "k2", "query1": "胃胀", "query2": "胃胀吃什么药"}],
+    ),
+}
+
+
+def sample(task: str, prompt: str, number: int, choices: Sequence[str] | None = None) -> Row:
+    offered = choices or (["预防", "药物治疗"] if task == "CMeIE" else list(TASKS[task].labels) or None)
+    return {
+        "input": prompt,
+        "target": "",
+        "answer_choices": ["原发性高血压", "糖尿病"] if task == "CHIP-CDN" else offered,
+        "sample_id": f"{task}-{number}",
+        "task_type": TASKS[task].task_type,
+        "task_dataset": task,
+    }
+
+
+#: The outputs for the two records of each task, and what the raw answers have to be.
+ANSWERED: Mapping[str, tuple[Sequence[str], Sequence[Any]]] = {
+    "CMeEE-V2": (
+        [
+            "上述句子中的实体包含：\n疾病实体：肺炎，胃炎\n临床表现实体：咳嗽",
+            "上述句子中的实体包含：\n疾病实体：肺炎\n药物实体：阿莫西林",
+        ],
+        [
+            [
+                {"start_idx": 0, "end_idx": 1, "type": "dis", "entity": "肺炎"},
+                {"start_idx": 4, "end_idx": 5, "type": "sym", "entity": "咳嗽"},
+            ],
+            [
+                {"start_idx": 0, "end_idx": 1, "type": "dis", "entity": "肺炎"},
+                {"start_idx": 5, "end_idx": 6, "type": "dis", "entity": "肺炎"},
+                {"start_idx": 12, "end_idx": 15, "type": "dru", "entity": "阿莫西林"},
+            ],
+        ],
+    ),
+    "CMeIE": (
+        [
+            "具有天气关系的头尾实体对如下：头实体为哮喘，尾实体为晴。",
+            "具有药物治疗关系的头尾实体对如下：头实体为哮喘，尾实体为激素。",
+        ],
+        [[], [{"predicate": "药物治疗", "subject": "哮喘", "object": {"@value": "激素"}}]],
+    ),
+    "CHIP-CDEE": (
+        [
+            "上述句子中的临床发现事件如下：\n主体词：发热；发生状态：否定；描述词：；解剖部位：",
+            "上述句子中的临床发现事件如下：\n主体词：胀痛；发生状态：；描述词：反复；解剖部位：腹部\n\n主体词：x；发生状态：也许；描述词：；解剖部位：",
+        ],
+        [
+            [{"core_name": "发热", "tendency": "否定", "character": [], "anatomy_list": []}],
+            [{"core_name": "胀痛", "tendency": "", "character": ["反复"], "anatomy_list": ["腹部"]}],
+        ],
+    ),
+    "CHIP-CDN": (["没有对应的标准化实体", "原发性高血压，糖尿病"], ["", "原发性高血压##糖尿病"]),
+    "CHIP-CTC": (["年龄", "知情同意"], ["Age", "Consent"]),
+    "CHIP-STS": (["相同", "不是"], ["1", "0"]),
+    "KUAKE-QIC": (["疾病描述", "非上述类型"], ["疾病表述", "其他"]),
+    "KUAKE-QTR": (["部分匹配", "完全匹配"], ["2", "3"]),
+    "KUAKE-QQR": (["完全一致", "语义无直接关联"], ["2", "0"]),
+}
+
+
+class Case:
+    """Raw files, prompts and outputs in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.raw, self.output = folder, folder / "raw", folder / "out"
+        self.prompts: list[Row] = []
+        self.outputs: list[str] = []
+        pool = load_pool()
+        for task, (name, records) in RAW.items():
+            self.write_raw(task, name, records)
+            texts = [[record[field] for field in MAPPED[task].texts] for record in records]
+            names = ("INPUT_TEXT",) if len(texts[0]) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
+            for number, (text, output) in enumerate(zip(texts, ANSWERED[task][0], strict=True)):
+                filled = fill(pool[task].templates[0], {**dict(zip(names, text, strict=True)), "LIST_LABELS": "天，地"})
+                self.prompts.append(sample(task, filled, number))
+                self.outputs.append(output)
+
+    def write_raw(self, task: str, name: str, records: Sequence[Row]) -> None:
+        (self.raw / task).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(records, ensure_ascii=False)
+        if name.endswith("l"):
+            text = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+        (self.raw / task / name).write_text(text, encoding="utf-8")
+
+    def files(self) -> tuple[Path, Path]:
+        predictions = [
+            {"sample_id": row["sample_id"], "prediction": output}
+            for row, output in zip(self.prompts, self.outputs, strict=True)
+        ]
+        paths = self.folder / "predictions.jsonl", self.folder / "prompts.jsonl"
+        for path, rows in zip(paths, (predictions, self.prompts), strict=True):
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return paths
+
+    def submit(self, unreadable: Unreadable = "stop") -> dict[str, Written]:
+        predictions, prompts = self.files()
+        return write_cblue(predictions, str(prompts), self.raw, self.output, unreadable=unreadable)
+
+    def fails(self, *words: str) -> None:
+        with pytest.raises(PromptCBLUEError) as caught:
+            self.submit()
+        assert all(word in str(caught.value) for word in words), caught.value
+        assert not self.output.exists()
+
+    def written(self, task: str) -> list[Row]:
+        text = (self.output / RAW[task][0]).read_text(encoding="utf-8")
+        found: list[Row] = (
+            json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+        )
+        return found
+
+    def of(self, task: str) -> int:
+        """The place of the first row of a task."""
+        return next(place for place, row in enumerate(self.prompts) if row["task_dataset"] == task)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_every_task_comes_back_in_its_raw_form(case: Case) -> None:
+    case.prompts.reverse()
+    case.outputs.reverse()
+    found = case.submit()
+    assert set(found) == set(MAPPED) == set(RAW)
+    for task, (name, records) in RAW.items():
+        answers = ANSWERED[task][1]
+        expected = [{**record, MAPPED[task].answer: answer} for record, answer in zip(records, answers, strict=True)]
+        assert case.written(task) == expected, task
+        assert found[task].records == check_file(case.output / name, case.raw) == 2
+    # Nothing is left out without a count.
+    assert "1 × mention that is not in the text" in " ".join(found["CMeEE-V2"].notes)
+    assert "1 × relation that CBLUE does not have" in " ".join(found["CMeIE"].notes)
+    events = " ".join(found["CHIP-CDEE"].notes)
+    assert "1 × event of an unknown status" in events
+    assert "1 × event without any content" in events
+    assert "2 records ask for some of the types only" in " ".join(found["CMeIE"].notes)
+    assert not any("some of the types" in note for note in found["CMeEE-V2"].notes)
+    text = RAW["CMeEE-V2"][1][1]["text"]
+    for entity in case.written("CMeEE-V2")[1]["entities"]:
+        assert text[entity["start_idx"] : entity["end_idx"] + 1] == entity["entity"]
+
+
+def test_every_template_of_the_pool_gives_its_record_back(tmp_path: Path) -> None:
+    pool = load_pool()
+    for task, (name, records) in RAW.items():
+        case = Case(tmp_path / task)
+        texts = [[record[field] for field in MAPPED[task].texts] for record in records]
+        names = ("INPUT_TEXT",) if len(texts[0]) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
+        rows = [
+            sample(
+                task,
+                fill(template, {**dict(zip(names, text, strict=True)), "LIST_LABELS": "，".join(["其一", "其二"])}),
+                n,
+            )
+            for n, (template, text) in enumerate(
+                (template, text) for template in pool[task].templates for text in texts
+            )
+        ]
+        case.prompts, case.outputs = rows, [*ANSWERED[task][0]] * len(pool[task].templates)
+        case.submit()
+        assert [row[MAPPED[task].answer] for row in case.written(task)] == list(ANSWERED[task][1]), name
+
+
+def test_types_that_several_prompts_ask_for_are_put_together(case: Case) -> None:
+    at = case.of("CMeEE-V2")
+    first = case.prompts[at]
+    case.prompts[at] = {**first, "answer_choices": ["疾病"]}
+    case.prompts.append({**first, "sample_id": "again", "answer_choices": [*ENTITY_TYPES][1:]})
+    case.outputs.append(case.outputs[at])
+    notes = case.submit()["CMeEE-V2"].notes
+    assert [item["type"] for item in case.written("CMeEE-V2")[0]["entities"]] == ["dis", "sym"]
+    assert not any("some of the types" in note for note in notes)
+
+
+def test_what_cannot_be_written_is_named_with_its_reason(case: Case) -> None:
+    case.prompts.append({**sample("MedDG", "患者：你好", 0), "answer_choices": None})
+    case.outputs.append("您好")
+    (case.raw / "CHIP-CTC" / "CHIP-CTC_test.json").unlink()
+    found = case.submit()
+    assert found["MedDG"].file is None
+    assert "not stated" in found["MedDG"].notes[0]
+    assert "no test file" in found["CHIP-CTC"].notes[0]
+    assert not (case.output / "CHIP-CTC_test.json").exists()
+    assert set(CHECKED) == set(TASKS)
+    for name, task in CHECKED.items():
+        assert bool(task.why_not) != (name in MAPPED)
+
+
+def test_a_label_without_a_raw_one_stops_or_is_counted(case: Case) -> None:
+    at, other = case.of("KUAKE-QTR"), case.of("CHIP-CTC")
+    case.outputs[at] = "我觉得部分匹配"
+    case.fails("KUAKE-QTR-0", "我觉得部分匹配", "--parser lenient")
+    case.outputs[other] = "非上述类型"
+    found = case.submit("first-label")
+    assert case.written("KUAKE-QTR")[0]["label"] == "0"
+    for task in ("KUAKE-QTR", "CHIP-CTC"):
+        assert found[task].notes == ["left out 1 × output without a raw label, written as the first label"]
+
+
+def test_none_of_these_means_other_only_where_all_labels_were_offered(case: Case) -> None:
+    at = case.of("KUAKE-QIC") + 1
+    case.prompts[at]["answer_choices"] = ["病情诊断", "医疗费用"]
+    case.fails("KUAKE-QIC-1", "非上述类型", "offer every label")
+
+
+def test_a_record_without_a_prompt_and_a_prompt_without_a_record(case: Case) -> None:
+    at = case.of("CHIP-STS")
+    case.prompts[at]["input"] = "别的提示"
+    case.fails("CHIP-STS: 2 problem(s)", "sample 'CHIP-STS-0'", "record 1, '糖尿病吃什么', has no prompt")
+
+
+def test_a_prompt_of_either_of_two_records_is_not_guessed(case: Case) -> None:
+    name, records = RAW["CHIP-STS"]
+    turned = {**records[0], "id": "3", "text1": records[0]["text2"], "text2": records[0]["text1"]}
+    case.write_raw("CHIP-STS", name, [*records, turned])
+    case.fails("sample 'CHIP-STS-0'", "no single record")
+
+
+def test_equal_records_have_one_answer(case: Case) -> None:
+    name, records = RAW["CHIP-CTC"]
+    case.write_raw("CHIP-CTC", name, [*records, {**records[0], "id": "s3"}])
+    case.submit()
+    assert [row["label"] for row in case.written("CHIP-CTC")] == ["Age", "Consent", "Age"]
+
+
+def test_two_answers_to_one_record_must_agree(case: Case) -> None:
+    at = case.of("CHIP-CTC")
+    case.prompts.append({**case.prompts[at], "sample_id": "again"})
+    case.outputs.append("性别")
+    case.fails("'CHIP-CTC-0' and 'again' answer one record differently")
+
+
+def test_an_output_folder_is_not_written_into(case: Case) -> None:
+    case.output.mkdir()
+    (case.output / "mine").touch()
+    with pytest.raises(PromptCBLUEError, match="not empty"):
+        case.submit()
+    case.output = case.raw / "out"
+    with pytest.raises(PromptCBLUEError, match="raw files"):
+        case.submit()
+
+
+# --- The check alone -------------------------------------------------------------------------------------------------
+
+SECTIONS = {"主诉": "咳嗽", "现病史": "", "辅助检查": "", "既往史": "", "诊断": "感冒", "建议": "休息"}
+TURNS = {"d1": {"dialogue": [{"sentence_id": "1", "sentence": "头痛吗"}]}}
+ENTITY = {"start_idx": 0, "end_idx": 1, "type": "dis"}
+EVENT = {"core_name": "发热", "tendency": "", "character": [], "anatomy_list": []}
+
+
+def finding(attribute: str) -> Row:
+    return {"dialog_id": 1, "dialog_info": [{"sentence_id": "2", "ner": [{"range": [0, 2], "attr": attribute}]}]}
+
+
+#: A file, well-formed content, content that is not, and what is said of it.
+FILES: Mapping[str, tuple[Any, Any, str]] = {
+    "CMeEE_test.json": (
+        [{"text": "a", "entities": [ENTITY]}],
+        [{"text": "a", "entities": [{**ENTITY, "type": "疾病"}]}],
+        "type",
+    ),
+    "CMeEE-V2_test.json": (
+        [{"text": "a", "entities": []}],
+        [{"text": "a", "entities": [{**ENTITY, "end_idx": "1"}]}],
+        "end_idx",
+    ),
+    "CMeIE-V2_test.jsonl": (
+        [{"text": "a", "spo_list": [{"subject": "b", "predicate": "预防", "object": {"@value": "c"}}]}],
+        [{"text": "a", "spo_list": [{"subject": "b", "predicate": "预防", "object": "c"}]}],
+        "object",
+    ),
+    "CHIP-CDEE_test.json": (
+        [{"id": 1, "event": [EVENT]}],
+        [{"id": 1, "event": [{**EVENT, "character": ""}]}],
+        "character",
+    ),
+    "CHIP-CDN_test.json": (
+        [{"text": "a", "normalized_result": "b##c"}],
+        [{"text": "a", "normalized_result": ["b"]}],
+        "string",
+    ),
+    "CHIP-CTC_test.json": ([{"id": "1", "label": "Age"}], [{"id": "1", "label": "年龄"}], "年龄"),
+    "CHIP-STS_test.json": ([{"id": "1", "label": "1"}], [{"id": "1", "label": 1}], "found 1"),
+    "KUAKE-QIC_test.json": ([{"id": "1", "label": "疾病表述"}], [{"id": "1", "label": "疾病描述"}], "疾病描述"),
+    "KUAKE-QTR_test.json": ([{"id": "1", "label": "3"}], [{"id": "1", "label": "4"}], "'4'"),
+    "KUAKE-QQR_test.json": ([{"id": "1", "label": "2"}], [{"id": "1", "label": "-1"}], "'-1'"),
+    "KUAKE-IR_test.tsv": ("7\t" + ",".join("123456789a") + "\n", "7\t1,2\n", "ten|10"),
+    "IMCS-V2-NER_test.json": ({"d1": {"1": "B-Symptom I-Symptom O"}}, {"d1": {"1": "B-Symptom O"}}, "3 tags"),
+    "IMCS-V2-DAC_test.json": ({"d1": {"1": "Diagnose"}}, {"d1": {"1": "Other-Symptom"}}, "Other-Symptom"),
+    "IMCS-V2-SR_test.json": ({"d1": {"1": {"头痛": "2"}}}, {"d1": {"1": {"头痛": "3"}}}, "'3'"),
+    "IMCS-V2-MRG_test.json": ({"d1": SECTIONS}, {"d1": {"主诉": "咳嗽"}}, "现病史"),
+    "CHIP-MDCFNPC_test.jsonl": ([finding("不标注")], [finding("未知")], "未知"),
+    "MedDG_test.json": ([{"id": 1, "output": "好"}], [{"id": 1, "output": None}], "string"),
+}
+
+
+def content(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if name.endswith("l"):
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_check_knows_every_task_s_format(name: str, tmp_path: Path) -> None:
+    right, wrong, says = FILES[name]
+    raw, path = tmp_path / "raw", tmp_path / name
+    raw.mkdir()
+    (raw / name).write_text(content(name, right), encoding="utf-8")
+    (raw / "IMCS-V2_test.json").write_text(json.dumps(TURNS), encoding="utf-8")
+    path.write_text(content(name, right), encoding="utf-8")
+    assert check_file(path, raw) == 1
+    path.write_text(content(name, wrong), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=rf"1 problem(?s:.)*(?:{says})"):
+        check_file(path, raw)
+    # A record of the raw file that is not there, and another layout.
+    broken: Sequence[tuple[Any, str]] = (
+        ([] if isinstance(right, list) else {} if isinstance(right, dict) else "", "missing"),
+    )
+    for value, said in broken:
+        path.write_text(content(name, value), encoding="utf-8")
+        with pytest.raises(PromptCBLUEError, match=said):
+            check_file(path, raw)
+
+
+def test_the_check_covers_all_sixteen_tasks_and_their_labels() -> None:
+    assert set(CHECKED) == set(TASKS)
+    assert len(CRITERIA) == len(set(CRITERIA.values())) == 44
+    assert len(RELATIONS) == 44
+    assert {*CRITERIA, "非上述类型"} == set(TASKS["CHIP-CTC"].labels)
+    assert set(INTENTS) == set(TASKS["KUAKE-QIC"].labels)
+    assert set(ENTITY_TYPES) == set(TASKS["CMeEE-V2"].labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.write_text("{", encoding="utf-8"), "layout"),
+        (lambda path: path.write_text("[[1]]", encoding="utf-8"), "layout"),
+        (lambda path: path.write_bytes("[]".encode("utf-16")), "UTF-8"),
+        (lambda path: path.write_text('[{"id": "s1"}]', encoding="utf-8"), "'text' is missing"),
+    ],
+)
+def test_a_file_that_is_no_such_file_is_named(case: Case, change: Callable[[Path], object], says: str) -> None:
+    path = case.folder / "CMeEE-V2_test.json"
+    change(path)
+    with pytest.raises(PromptCBLUEError, match=says) as caught:
+        check_file(path, case.raw)
+    assert str(path) in str(caught.value)
+    with pytest.raises(PromptCBLUEError, match="name of one of CBLUE's test files"):
+        check_file(case.folder / "predictions.json", case.raw)
+
+
+def test_the_commands_write_and_check(case: Case, run_python: Run) -> None:
+    predictions, prompts = case.files()
+    done = run_python(COMMAND, "cblue", predictions, "--test", prompts, "--raw", case.raw, "--output", case.output)
+    assert done.returncode == 0, done.stderr
+    assert "CMeEE-V2: 2 records" in done.stdout
+    path = case.output / "CHIP-CTC_test.json"
+    done = run_python(COMMAND, "cblue-check", path, "--raw", case.raw)
+    assert done.returncode == 0, done.stderr
+    assert "2 records" in done.stdout
+    path.write_text(path.read_text(encoding="utf-8").replace("Consent", "知情同意"), encoding="utf-8")
+    done = run_python(COMMAND, "cblue-check", path, "--raw", case.raw)
+    assert done.returncode == 1
+    assert "record 's2'" in done.stderr

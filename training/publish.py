@@ -1,0 +1,180 @@
+"""A trained model's repository on the Hub: what a run's output folder holds of the model, and of how it was made.
+
+Checkpoints, optimizer states, predictions and the backbone of an adapter stay where they are, and no file names a
+folder of the machine that it was made on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.publishing import Content, Publication
+
+from .card import CARD, public, write_card
+from .curve import CURVE_CSV, CURVE_PNG
+from .resume import FINISHED, RECORD, is_model_file
+
+RECIPE = "recipe.yaml"
+_ADAPTER = "adapter_config.json"
+#: What a run leaves about a model.
+_ABOUT = (RECORD, FINISHED, "eval_results.json", "checkpoint_choice.json", CURVE_CSV, CURVE_PNG)
+#: Files that can name folders of this machine.
+_NAMING = (RECORD, _ADAPTER, "config.json", "generation_config.json", "tokenizer_config.json")
+#: Which of several files holds which weights.
+_INDEX = "*.index.json"
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+#: Paths that are ours where the run has them no longer: a model saved in fewer files, an adapter in place of a model.
+_OWNED = (*_WEIGHTS, *_ABOUT, CARD, RECIPE, _ADAPTER, _INDEX, "chat_template.jinja")
+#: In a run's settings, and no settings of a recipe.
+_COMPUTED = ("samples", "model", "batch")
+#: Adapters that PEFT knows by itself.
+_IN_PEFT = ("LORA", "ADALORA", "P_TUNING", "PREFIX_TUNING")
+_RECIPE_HEAD = """\
+# The settings that decide what this model is, as its run recorded them.
+#   promptcblue-train sft recipe.yaml --output_dir DIR
+# batch_tokens only says how much a device takes at once: a step sees batch_size samples, whatever it is.
+"""
+_BATCH_TOKENS = 16384
+
+
+def publication(folder: Path, repo: str) -> Publication:
+    """What goes to the Hub of the output folder of a finished run.
+
+    Args:
+        repo: where it will stand, for the examples in the card.
+
+    Raises:
+        PromptCBLUEError: the folder is not that of a run, or the run is not finished.
+    """
+    record = _read_finished(folder)
+    if not (folder / CARD).is_file():
+        write_card(folder)
+    files: dict[str, Content] = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if is_model_file(path) or (path.name in _ABOUT and path.is_file())
+    }
+    for name in _NAMING:
+        if name in files:
+            files[name] = _without_folders(folder / name)
+    files[RECIPE] = _recipe(record)
+    files[CARD] = _card(folder, repo)
+    return Publication("model", dict(sorted(files.items())), _OWNED)
+
+
+def backbone(folder: Path) -> str | None:
+    """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
+    if not (folder / _ADAPTER).is_file():
+        return None
+    name = str(_read(folder / _ADAPTER).get("base_model_name_or_path"))
+    return name if public(name) == name and name.count("/") == 1 else "BACKBONE"
+
+
+def next_command(folder: Path, repo: str) -> str:
+    """How to predict with the published model."""
+    base = backbone(folder)
+    model = f"--model {base} --adapter {repo}" if base else f"--model {repo}"
+    return f"promptcblue-train predict {model} --dataset promptcblue --split test --output predictions.jsonl"
+
+
+def notes(folder: Path) -> list[str]:
+    """What the published model lacks."""
+    from huggingface_hub import ModelCard
+
+    found = []
+    if backbone(folder) == "BACKBONE":
+        found.append("the adapter's backbone is not on the Hub: who uses the adapter needs it too")
+    if not ModelCard.load(folder / CARD).data.eval_results:
+        found.append(f"its card has no scores: promptcblue-train card --model {folder} --scores scores.json adds them")
+    return found
+
+
+def _read_finished(folder: Path) -> Mapping[str, Any]:
+    """The record of a run.
+
+    Raises:
+        PromptCBLUEError: there is none, or the run is not finished.
+    """
+    if not (folder / RECORD).is_file():
+        raise PromptCBLUEError(f"{folder}: not the output folder of `promptcblue-train sft` (no {RECORD})")
+    if not (folder / FINISHED).is_file():
+        raise PromptCBLUEError(
+            f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
+        )
+    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(_WEIGHTS)})")
+    return _read(folder / RECORD)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptCBLUEError(f"{path}: expected JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise PromptCBLUEError(f"{path}: expected a JSON object")
+    return value
+
+
+def _without_folders(path: Path) -> Content:
+    """A JSON file as it is, unless it names folders of this machine."""
+    value = _read(path)
+    shown = public(value)
+    return path if shown == value else (json.dumps(shown, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _recipe(record: Mapping[str, Any]) -> bytes:
+    """A recipe for the same run, from what it recorded."""
+    import yaml
+
+    run, settings = record.get("notes", {}).get("recipe", {}), record.get("settings", {})
+    wanted = {
+        **run,
+        **{key: value for key, value in settings.items() if key not in (*run, *_COMPUTED)},
+        "batch_size": settings.get("batch"),
+        "batch_tokens": _BATCH_TOKENS,
+    }
+    kept = {key: public(value) for key, value in wanted.items() if value is not None and key != "overwrite"}
+    return (_RECIPE_HEAD + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)).encode()
+
+
+def _card(folder: Path, repo: str) -> bytes:
+    text = (folder / CARD).read_text(encoding="utf-8").rstrip()
+    return f"{text}\n\n## How to use it\n\n{_usage(folder, repo)}".encode()
+
+
+def _usage(folder: Path, repo: str) -> str:
+    base = backbone(folder)
+    lines = [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")',
+        f'model = AutoModelForCausalLM.from_pretrained("{base or repo}")',
+    ]
+    if base:
+        known = _read(folder / _ADAPTER).get("peft_type") in _IN_PEFT
+        imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
+        lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
+    code = "\n".join(lines)
+    return f"""\
+```python
+{code}
+```
+
+or, for a whole split, with the prompts written as in training:
+
+```sh
+{next_command(folder, repo)}
+```
+
+`{RECIPE}` holds the settings of the run, for one like it:
+
+```sh
+hf download {repo} {RECIPE} --local-dir .
+promptcblue-train sft {RECIPE} --output_dir DIR
+```
+"""
