@@ -56,14 +56,24 @@ class Missing(str, Enum):
 MissingOption = Annotated[Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")]
 
 
+ConfigOption = Annotated[
+    list[str] | None, typer.Option(help="A task to score, the others left out; repeat it for several.")
+]
+
+
 def _scored_samples(
-    evaluation: Evaluation, predictions: Path, references: str, split: str, missing: Missing
+    evaluation: Evaluation,
+    predictions: Path,
+    references: str,
+    split: str,
+    missing: Missing,
+    configs: Sequence[str] | None,
 ) -> Iterator[ScoredSample]:
     """Score the samples one by one; missing predictions that have to stop the run do so at the end, all counted."""
     from .predictions import match, read_references
 
     absent: list[Sample] = []
-    for sample, prediction in match(predictions, read_references(references, split)):
+    for sample, prediction in match(predictions, read_references(references, split, configs), configs=configs):
         if prediction is None:
             absent.append(sample)
         yield evaluation.add(prediction.text if prediction else None, sample)
@@ -76,6 +86,7 @@ def score(
     predictions: PredictionsFile,
     references: ReferencesOption,
     split: SplitOption = "test",
+    config: ConfigOption = None,
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
     missing: MissingOption = Missing.stop,
@@ -91,7 +102,7 @@ def score(
     evaluation = Evaluation(parser=parser)
     absent = 0
     counts: dict[str, list[Counts]] = {}
-    for scored in _scored_samples(evaluation, predictions, references, split, missing):
+    for scored in _scored_samples(evaluation, predictions, references, split, missing, config):
         absent += scored.prediction is None
         if resamples:
             counts.setdefault(scored.task.name, []).append(scored.counts)
@@ -250,6 +261,7 @@ def report(
     references: ReferencesOption,
     output: Annotated[Path, typer.Option(help="Folder for index.html, report.md and report.json.")],
     split: SplitOption = "test",
+    config: ConfigOption = None,
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
     missing: MissingOption = Missing.stop,
@@ -265,7 +277,7 @@ def report(
     evaluation = Evaluation(parser=parser)
     with show_progress() as progress:
         progress("scores")
-        scored = list(_scored_samples(evaluation, predictions, references, split, missing))
+        scored = list(_scored_samples(evaluation, predictions, references, split, missing, config))
         values = build_report(
             scored,
             protocol,

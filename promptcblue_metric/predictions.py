@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -106,14 +106,25 @@ def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Pr
     return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line)
 
 
-def read_references(source: str, split: str) -> Iterator[Sample]:
+def read_references(source: str, split: str, configs: Sequence[str] | None = None) -> Iterator[Sample]:
     """The reference rows of a JSON Lines file, or of one split of a folder of official files, a dataset folder or a
     dataset of the Hub, one by one.
+
+    Args:
+        configs: tasks, by name or alias, to leave the others out; every task by default.
 
     Raises:
         PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed, at the end).
     """
-    path, split = Path(source).expanduser(), canonical_split(split)
+    rows = _read_split(source, canonical_split(split))
+    if configs is None:
+        return rows
+    names = {get_task(name).name for name in configs}
+    return (row for row in rows if row["task_dataset"] in names)
+
+
+def _read_split(source: str, split: str) -> Iterator[Sample]:
+    path = Path(source).expanduser()
     if path.is_dir() and (official := split_files(path)):
         if split not in official:
             raise PromptCBLUEError(f"{source} has no {split} split; it has {', '.join(official)}")
@@ -204,9 +215,11 @@ class _Index:
         row = parse_json_line(self._stream.line_at(self._offsets[number]), self._path, line)
         return _prediction_from_row(row, self._path, line)
 
-    def untaken(self) -> Iterable[RowError]:
-        """The predictions that answer no reference."""
+    def untaken(self, tasks: Collection[str] | None) -> Iterable[RowError]:
+        """The predictions that answer no reference, of these tasks or none."""
         for task, rows in self._rows.items():
+            if task and tasks is not None and task not in tasks:
+                continue
             for sample_id, number in rows.items():
                 if self._taken_by[number] is None:
                     of_task = f" of {task}" if task else ""
@@ -218,6 +231,7 @@ def match(
     path: str | Path,
     references: Iterable[Sample],
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
+    configs: Sequence[str] | None = None,
 ) -> Iterator[tuple[Sample, Prediction | None]]:
     """Pair every reference, in order, with its prediction, or with None where there is none.
 
@@ -225,6 +239,7 @@ def match(
         path: the predictions file. It is read twice, and its texts are not kept.
         references: the rows to pair, read once.
         progress: wraps the references, to show how far the work is.
+        configs: tasks that the references are of, whose predictions alone must fit; every task by default.
 
     Raises:
         PromptCBLUEError: a reference is doubled; or, at the end, lists every prediction that cannot be read, is
@@ -235,5 +250,5 @@ def match(
     bad.stop_if_any("mend the predictions file, or predict again")
     for sample in progress(references):
         yield sample, index.take(sample, bad)
-    bad.errors.extend(index.untaken())
+    bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any("the predictions do not fit the references")

@@ -174,5 +174,5 @@ def _next_command(
         command[1:2] = ["parse"]
         command.append(f"--output {shlex.quote(str(output.with_name('results.json')))}")
     elif configs:
-        command.append("--missing count-wrong")
+        command += [f"--config {name}" for name in configs]
     return " ".join(command)

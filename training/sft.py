@@ -294,7 +294,7 @@ def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrain
             "row; leave it out"
         )
     # The first process answers for all: under FSDP the others may hold no weights yet.
-    (apart,) = broadcast_object_list([METHODS[recipe.method].packs and keeps_documents_apart(model)])
+    apart: bool = broadcast_object_list([METHODS[recipe.method].packs and keeps_documents_apart(model)])[0]
     if training.padding_free and not apart:
         raise PromptCBLUEError(
             f"padding_free: samples in one row would see each other in {model.name_or_path}, or it cannot be tried "

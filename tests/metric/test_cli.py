@@ -71,6 +71,21 @@ def test_references_can_be_a_folder_of_official_files(write: Files, sample_rows:
     assert "it has validation" in done.stderr
 
 
+@pytest.mark.parametrize("predicted_tasks", [{"CMeIE"}, {"CMeIE", "CHIP-STS"}], ids=["alone", "among others"])
+def test_one_task_can_be_scored_with_the_others_left_out(
+    predicted_tasks: set[str], write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    rows = [row for row in sample_rows("test") if row["task_dataset"] in predicted_tasks]
+    named = [{**row, "task_dataset": whole["task_dataset"]} for row, whole in zip(predicted(rows), rows, strict=True)]
+    output = tmp_path / "scores.json"
+    options = ("--references", references, "--config", "cmeie", "--json", output)
+    done = run_python(COMMAND, "score", write("predictions.jsonl", named), *options)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(output.read_text())
+    assert list(scores["tasks"]) == ["CMeIE"]
+    assert scores["overall"] == 1.0
+
+
 def test_missing_predictions_stop_the_run_unless_counted_wrong(
     write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ class SmallMemory(TransformersBackend):
 
     longest = 10**6
 
-    def _answer(self, batch: Sequence[Encoded]) -> list[Completion]:
+    def _begin(self, batch: Sequence[Encoded]) -> Any:
         import torch
 
         sizes.append(len(batch))
@@ -43,7 +43,7 @@ class SmallMemory(TransformersBackend):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         if any(len(item.ids) > self.longest for item in batch):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried")
-        return super()._answer(batch)
+        return super()._begin(batch)
 
 
 sizes: list[int] = []
@@ -74,7 +74,7 @@ def test_a_sample_too_long_for_the_memory_fails_alone(trained: Path, requests: l
 
 def test_an_error_that_is_not_about_memory_is_not_taken_for_one(trained: Path, requests: list[Request]) -> None:
     class Broken(TransformersBackend):
-        def _answer(self, batch: Sequence[Encoded]) -> list[Completion]:
+        def _begin(self, batch: Sequence[Encoded]) -> Any:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
@@ -223,22 +223,70 @@ def test_a_failed_line_is_scored_as_no_prediction_and_cannot_be_handed_in(
     assert "no luck" in capsys.readouterr().err
 
 
+@pytest.fixture
+def longer(requests: list[Request]) -> list[Request]:
+    """Answers long enough that some are put aside, with limits of their own."""
+    return [Request(each.index, each.prompt, 30 + 5 * (each.index % 3)) for each in requests]
+
+
 def test_rows_put_aside_go_on_as_they_would_have(
-    trained: Path, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+    trained: Path, longer: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joined with rows of other widths, other limits and other numbers of tokens, and joined again."""
+    from promptcblue_training.backends import transformers as module
+
+    alone = answers(load_backend(BackendSettings(model=str(trained), batch_size=1)), longer)
+    joined: list[int] = []
+    original = module._join
+
+    def spy(parts: Any) -> Any:
+        joined.append(len(parts))
+        return original(parts)
+
+    monkeypatch.setattr(module, "_ASIDE", 8)
+    monkeypatch.setattr(module, "_join", spy)
+    monkeypatch.setattr(TransformersBackend, "_fits", lambda self, batch, item: len(batch) < 3)
+    assert answers(load_backend(BackendSettings(model=str(trained))), longer) == alone
+    assert max(joined) > 1
+    assert len(joined) > 1
+
+
+def test_rows_put_aside_that_do_not_fit_together_are_answered_in_halves(
+    trained: Path, longer: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from promptcblue_training.backends import transformers as module
+
+    settings = BackendSettings(model=str(trained))
+    straight = answers(load_backend(settings), longer)
+
+    def full(parts: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(module, "_ASIDE", 8)
+    monkeypatch.setattr(module, "_join", full)
+    small = TransformersBackend(settings)
+    assert answers(small, longer) == straight
+    assert any("halved" in line for line in small.summary())
+
+
+@pytest.mark.parametrize("budget", [400, 1200])
+def test_what_waits_keeps_to_the_size_of_a_batch(
+    trained: Path, longer: list[Request], budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from promptcblue_training.backends import transformers as module
 
-    longer = [Request(request.index, request.prompt, 40) for request in requests]
-    settings = BackendSettings(model=str(trained), batch_size=3)
+    settings = BackendSettings(model=str(trained), batch_tokens=budget, batch_size=4)
     straight = answers(load_backend(settings), longer)
-    widths: list[int] = []
-    original = TransformersBackend._answer
+    original = TransformersBackend._go_on
+    sizes: list[tuple[int, int]] = []
 
-    def spy(self: TransformersBackend, batch: Sequence[Encoded]) -> list[Completion]:
-        widths.append(len(batch[0].begun))
-        return original(self, batch)
+    def spy(self: TransformersBackend, active: Any) -> None:
+        original(self, active)
+        sizes.append((len(active.rows), active.ids.numel()))
 
     monkeypatch.setattr(module, "_ASIDE", 8)
-    monkeypatch.setattr(TransformersBackend, "_answer", spy)
+    monkeypatch.setattr(TransformersBackend, "_go_on", spy)
     assert answers(load_backend(settings), longer) == straight
-    assert set(widths) == {0, 8}
+    assert all(rows == 1 or (rows <= 4 and tokens <= budget) for rows, tokens in sizes)

@@ -82,15 +82,15 @@ def test_batches_keep_to_their_size_and_each_answer_to_its_request(
     samples = load_samples(data, "test")
     requests = [Request(7 * index, sample["input"], 4) for index, sample in enumerate(samples)]
     sizes = []
-    original = backend._answer
+    original = backend._begin
 
-    def spy(batch: Any) -> list[Completion]:
+    def spy(batch: Any) -> Any:
         longest = max(len(item.ids) for item in batch) + 4
         sizes.append(len(batch))
         assert len(batch) == 1 or len(batch) * longest <= backend.settings.batch_tokens
         return original(batch)
 
-    backend._answer = spy  # type: ignore[method-assign]
+    backend._begin = spy  # type: ignore[method-assign]
     made = {completion.index: completion for completion in completions(backend, requests)}
     assert sum(sizes) == len(samples)
     assert max(sizes) <= (backend.settings.batch_size or len(samples))

@@ -17,13 +17,12 @@ _CHUNK = 1000
 
 
 class Encoded(NamedTuple):
-    """A request's token ids, what was done to make them fit, and the tokens of its answer that are there already."""
+    """A request's token ids, and what was done to make them fit."""
 
     request: Request
     ids: array[int]
     dropped: int
     cut: bool
-    begun: tuple[int, ...] = ()
 
 
 def encode(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 import transformers
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import GenerationConfig
+from torch.nn.functional import pad
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from ..adapters.prompts import virtual_tokens
 from ..hardware import best_device, best_dtype, choose_dtype, spare_threads
@@ -22,17 +25,85 @@ from ..prompts import PromptEncoder
 from . import BackendSettings, Completion, Failure, Request
 from .encoding import Encoded, encode, token_choices, until
 
-#: New tokens after which a batch is first looked through for rows that have ended.
-_FIRST_RUNG = 8
+#: New tokens after which a batch is first looked through for rows that have ended; then after twice as many, and so on.
+_FIRST_LOOK = 8
 #: Rows that have so many and go on are put aside, to go on together with those of other batches.
 _ASIDE = 64
+#: Prompts up to so many tokens share a batch whatever their lengths; longer ones only with those half as long at least.
+_SHORT = 256
+
+
+@dataclass
+class _Active:
+    """Rows that are being answered, padded on the left to one width.
+
+    Attributes:
+        rows: what they answer.
+        ids: prompts and the tokens made so far, of shape (rows, width).
+        mask: 0 where a row is padded.
+        new: how many tokens each row has made.
+        cache: what the model remembers of all tokens but the last; None before it has read any.
+    """
+
+    rows: list[Encoded]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    new: list[int]
+    cache: Any = None
+
+    def keep(self, places: Sequence[int]) -> _Active:
+        """Some of the rows, without the columns that only the others filled."""
+        index = torch.tensor(places, device=self.ids.device)
+        mask = self.mask[index]
+        empty = int(mask.any(dim=0).int().argmax())
+        cache = self.cache
+        if cache is not None:
+            cache.batch_select_indices(index)
+        if _is_plain(cache):
+            for layer in cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, empty:], layer.values[:, :, empty:]
+        elif cache is not None:
+            empty = 0
+        rows, new = [self.rows[place] for place in places], [self.new[place] for place in places]
+        return _Active(rows, self.ids[index, empty:], mask[:, empty:], new, cache)
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether a cache is keys and values of every token, which can be cut and joined."""
+    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _join(parts: Sequence[_Active]) -> _Active:
+    """Rows of several batches as those of one, padded on the left to the widest."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.ids.shape[1] for part in parts)
+
+    def joined(tensors: Iterable[torch.Tensor], dimension: int, length: int) -> torch.Tensor:
+        """Tensors padded with zeros at the start of a dimension (counted from the last), one after another."""
+        padded = (pad(each, (*[0, 0] * dimension, length - each.shape[-1 - dimension], 0)) for each in tensors)
+        return torch.cat(list(padded))
+
+    cache = parts[0].cache
+    for place, layer in enumerate(cache.layers):
+        layers = [part.cache.layers[place] for part in parts]
+        layer.keys, layer.values = (
+            joined((getattr(each, name) for each in layers), 1, width - 1) for name in ("keys", "values")
+        )
+    rows, new = ([each for part in parts for each in getattr(part, name)] for name in ("rows", "new"))
+    ids, mask = (joined((getattr(part, name) for part in parts), 0, width) for name in ("ids", "mask"))
+    return _Active(rows, ids, mask, new, cache)
 
 
 class TransformersBackend:
     """Answers in batches of like lengths, longest first, each padded on the left.
 
-    A batch holds requests of one limit only, so that no answer depends on what it shares a batch with. Where there
-    are several processes, each takes every so-manieth batch, and the first process hands out all answers.
+    ``generate`` computes every row of a batch until the last one ends, and most answers are far shorter than the
+    longest. So it is called for a few tokens, then for as many again, and so on, each time with the rows that are left
+    and what the model remembers of them; the few that take long go on together with those of other batches. With
+    beams, virtual tokens or a model that remembers in another way, a batch stays together and has one limit.
+
+    Where there are several processes, each takes every so-manieth batch, and the first process hands out all answers.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
@@ -100,38 +171,39 @@ class TransformersBackend:
         if context is not None:
             context -= virtual_tokens(self.model)
         encoded = list(encode(self.encoder, requests, self.settings.shot_style, context))
-        yield from self._in_turns(encoded)
-        aside = self._aside if self.state.num_processes == 1 else gather_object(self._aside)
-        yield from self._in_turns(aside)
-
-    def _in_turns(self, encoded: Sequence[Encoded]) -> Iterator[Completion | Failure]:
-        """Answer in batches, each process every so-manieth; rows that take long are left in ``_aside``."""
-        ordered = sorted(
-            encoded,
+        one_limit = not self._drops_rows
+        encoded.sort(
             key=lambda item: (
-                -item.request.max_new_tokens,
                 item.request.choices is None,
+                -item.request.max_new_tokens * one_limit,
                 -len(item.ids),
                 item.request.index,
-            ),
+            )
         )
-        batches = list(self.batches(ordered))
-        self._aside: list[Encoded] = []
-        # Reading the prompts of what is put aside once more pays only where several batches leave something.
-        self._may_put_aside = len(batches) > 1 and not any(item.begun for item in encoded)
+        batches = list(self.batches(encoded))
+        self._aside: list[_Active] = []
         count, own = self.state.num_processes, self.state.process_index
         for start in range(0, len(batches), count):
             turn = batches[start : start + count]
-            done = self._within_memory(turn[own]) if own < len(turn) else iter(())
-            if count == 1:
-                yield from done
-            else:
-                every = gather_object(list(done))
-                if self.state.is_main_process:
-                    yield from every
+            yield from self._gathered(self._within_memory(turn[own]) if own < len(turn) else iter(()))
+        yield from self._gathered(self._finish_aside())
+
+    def _gathered(self, done: Iterator[Completion | Failure]) -> Iterator[Completion | Failure]:
+        """What all processes have done, in the first one; nothing in the others."""
+        if self.state.num_processes == 1:
+            yield from done
+        else:
+            every = gather_object(list(done))
+            if self.state.is_main_process:
+                yield from every
+
+    @cached_property
+    def _drops_rows(self) -> bool:
+        """Whether rows can be taken out of a batch before it is done."""
+        return self.settings.beams == 1 and not virtual_tokens(self.model)
 
     def batches(self, encoded: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-        """Cut sorted requests into batches of one limit that keep to the settings' size."""
+        """Cut sorted requests into batches of like lengths that keep to the settings' size."""
         batch: list[Encoded] = []
         for item in encoded:
             if batch and not self._fits(batch, item):
@@ -142,18 +214,19 @@ class TransformersBackend:
             yield batch
 
     def _fits(self, batch: Sequence[Encoded], item: Encoded) -> bool:
-        first, rows = batch[0], len(batch) + 1
+        first, rows = batch[0].request, len(batch) + 1
         return (
-            item.request.max_new_tokens == first.request.max_new_tokens
-            and (item.request.choices is None) == (first.request.choices is None)
+            (self._drops_rows or item.request.max_new_tokens == first.max_new_tokens)
+            and (item.request.choices is None) == (first.choices is None)
+            and (2 * len(item.ids) >= len(batch[0].ids) or len(batch[0].ids) <= _SHORT)
             and rows <= (self.settings.batch_size or rows)
-            and self._tokens([*batch[:1], item], rows) <= self.settings.batch_tokens
+            and self._tokens([*batch, item]) <= self.settings.batch_tokens
         )
 
-    def _tokens(self, batch: Sequence[Encoded], rows: int | None = None) -> int:
-        """Tokens that a batch fills, padding and answers included, if it had so many rows."""
-        longest = max(len(item.ids) for item in batch) + batch[0].request.max_new_tokens
-        return (rows or len(batch)) * self.settings.beams * longest
+    def _tokens(self, batch: Sequence[Encoded]) -> int:
+        """Tokens that a batch fills, padding and answers included."""
+        longest = max(len(item.ids) for item in batch) + max(item.request.max_new_tokens for item in batch)
+        return len(batch) * self.settings.beams * longest
 
     @cached_property
     def model(self) -> Any:
@@ -182,88 +255,156 @@ class TransformersBackend:
             pad_token_id=self.encoder.tokenizer.pad_token_id,
         )
 
-    def _within_memory(self, batch: Sequence[Encoded]) -> Iterator[Completion | Failure]:
-        """Answer a batch, in halves if the memory does not hold it, as it does not hold any batch so large."""
-        if len(batch) == 1 or self._largest is None or self._tokens(batch) < self._largest:
-            try:
-                done = self._answer(batch)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                self._halved += len(batch) > 1
-                failed = str(error).strip().splitlines()[0]
-            else:
-                yield from done
-                return
-            # Out here the error, and with it the batch's tensors, is gone.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(batch) == 1:
-                yield Failure(batch[0].request.index, f"out of memory for this sample alone: {failed}")
-                return
-            self._largest = self._tokens(batch)
+    def _within_memory(self, batch: Sequence[Encoded], *, alone: bool = False) -> Iterator[Completion | Failure]:
+        """Answer a batch, in halves if the memory does not hold it, as it does not hold any batch so large.
+
+        Args:
+            alone: put no rows aside.
+        """
+        if len(batch) > 1 and self._largest is not None and self._tokens(batch) >= self._largest:
+            yield from self._in_halves(batch)
+            return
+        yield from self._finish_aside(self.settings.batch_tokens)
+        try:
+            done = self._answer(self._begin(batch), alone=alone)
+        except RuntimeError as error:
+            failed = _out_of_memory(error)
+        else:
+            yield from done
+            return
+        # Out here the error, and with it the batch's tensors, is gone.
+        if len(batch) == 1:
+            yield Failure(batch[0].request.index, f"out of memory for this sample alone: {failed}")
+            return
+        self._largest = self._tokens(batch)
+        self._halved += 1
+        yield from self._in_halves(batch)
+
+    def _in_halves(self, batch: Sequence[Encoded]) -> Iterator[Completion | Failure]:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield from self._finish_aside()  # what waits takes memory too
         half = len(batch) // 2
-        yield from self._within_memory(batch[:half])
-        yield from self._within_memory(batch[half:])
+        yield from self._within_memory(batch[:half], alone=True)
+        yield from self._within_memory(batch[half:], alone=True)
+
+    def _finish_aside(self, room: int = 0) -> Iterator[Completion | Failure]:
+        """Go on with what was put aside until it fills no more than ``room`` tokens.
+
+        Those with the fewest new tokens go on first, up to about twice as many: rows that have been joined and shrunk
+        to a few are joined again.
+        """
+        while self._aside and sum(self._held([part]) for part in self._aside) > room:
+            behind = 2 * min(min(part.new) for part in self._aside)
+            parts = sorted(
+                (part for part in self._aside if min(part.new) < behind), key=lambda part: -part.ids.shape[1]
+            )
+            self._aside = [part for part in self._aside if min(part.new) >= behind]
+            while parts:
+                group = [parts.pop(0)]
+                while parts and self._go_together([*group, parts[0]]):
+                    group.append(parts.pop(0))
+                yield from self._go_on_together(group)
+
+    def _go_together(self, parts: Sequence[_Active]) -> bool:
+        rows = sum(len(part.rows) for part in parts)
+        return rows <= (self.settings.batch_size or rows) and self._held(parts) <= self.settings.batch_tokens
+
+    def _go_on_together(self, parts: list[_Active]) -> Iterator[Completion | Failure]:
+        rows = [item for part in parts for item in part.rows]
+        try:
+            done = self._answer(_join(parts), alone=False)
+        except RuntimeError as error:
+            _out_of_memory(error)
+            self._halved += 1
+        else:
+            yield from done
+            return
+        parts.clear()
+        yield from self._in_halves(rows) if len(rows) > 1 else self._within_memory(rows, alone=True)
+
+    def _begin(self, batch: Sequence[Encoded]) -> _Active:
+        width, padding = max(len(item.ids) for item in batch), self.encoder.tokenizer.pad_token_id
+        ids = [[padding] * (width - len(item.ids)) + list(item.ids) for item in batch]
+        mask = [[0] * (width - len(item.ids)) + [1] * len(item.ids) for item in batch]
+        return _Active(
+            list(batch),
+            torch.tensor(ids, device=self.device),
+            torch.tensor(mask, device=self.device),
+            [0] * len(batch),
+        )
 
     @torch.inference_mode()
-    def _answer(self, batch: Sequence[Encoded]) -> list[Completion]:
-        """Answer a batch, from which rows drop out as they end.
-
-        ``generate`` computes every row until the last one ends, and most answers are far shorter than the longest. So
-        it is called for a few tokens, then for as many again, and so on, each time with the rows that are left and
-        what the model remembers of them.
-        """
-        width = max(len(item.ids) for item in batch)
-        pad = self.encoder.tokenizer.pad_token_id
-        ids = torch.tensor(
-            [[pad] * (width - len(item.ids)) + [*item.ids, *item.begun] for item in batch], device=self.device
-        )
-        mask = torch.tensor(
-            [[0] * (width - len(item.ids)) + [1] * (len(item.ids) + len(item.begun)) for item in batch],
-            device=self.device,
-        )
-        rows, limit, begun = list(batch), batch[0].request.max_new_tokens, len(batch[0].begun)
-        done: list[Completion] = []
-        cache: Any = None
-        for target in self._rungs(limit, begun):
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=target - (ids.shape[1] - width),
-                **({"return_dict_in_generate": True} if target < limit else {}),
-                **({"past_key_values": cache} if cache is not None else {}),
-                **({"prefix_allowed_tokens_fn": self._allowed(rows, width)} if rows[0].request.choices else {}),
-            )
-            ids = output if isinstance(output, torch.Tensor) else output.sequences
-            made = [self._completion(item, new) for item, new in zip(rows, ids[:, width:].tolist(), strict=True)]
-            left = [place for place, each in enumerate(made) if each.finish_reason == "length" and target < limit]
-            done += [each for place, each in enumerate(made) if place not in left]
+    def _answer(self, active: _Active, *, alone: bool) -> list[Completion | Failure]:
+        """Answer rows until they end or are put aside; each also ends at its own limit."""
+        done: list[Completion | Failure] = []
+        while True:
+            self._go_on(active)
+            width = active.ids.shape[1]
+            made = [
+                self._completion(row, ids[width - new :])
+                for row, ids, new in zip(active.rows, active.ids.tolist(), active.new, strict=True)
+            ]
+            ended = [
+                not self._drops_rows or each.finish_reason == "stop" or new >= row.request.max_new_tokens
+                for each, row, new in zip(made, active.rows, active.new, strict=True)
+            ]
+            done += [each for each, end in zip(made, ended, strict=True) if end]
+            left = [place for place, end in enumerate(ended) if not end]
             if not left:
                 break
-            if target == _ASIDE and self._may_put_aside:
-                self._aside += [rows[place]._replace(begun=tuple(ids[place, width:].tolist())) for place in left]
+            active = active.keep(left)
+            if not alone and min(active.new) >= _ASIDE and self._can_wait(active):
+                self._aside.append(active)
                 break
-            rows = [rows[place] for place in left]
-            ids, mask = ids[left], torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)[left]
-            # A model that remembers nothing reads its prompts again.
-            cache = output.past_key_values
-            if cache is not None:
-                cache.batch_select_indices(torch.tensor(left, device=self.device))
         return done
 
-    def _rungs(self, limit: int, begun: int) -> Iterator[int]:
-        """New tokens after which to look which rows have ended: the limit alone where rows cannot be taken out."""
-        rung = _FIRST_RUNG
-        while rung < limit and self.settings.beams == 1 and not virtual_tokens(self.model):
-            if rung > begun:
-                yield rung
-            rung *= 2
-        yield limit
+    def _can_wait(self, active: _Active) -> bool:
+        return (
+            _is_plain(active.cache)
+            and active.rows[0].request.choices is None
+            and self._held([active]) <= self.settings.batch_tokens
+        )
 
-    def _allowed(self, batch: Sequence[Encoded], width: int) -> Callable[[int, torch.Tensor], list[int]]:
+    @staticmethod
+    def _held(parts: Sequence[_Active]) -> int:
+        """Tokens that rows fill together until the last one ends."""
+        longest = max(
+            part.ids.shape[1] + row.request.max_new_tokens - new
+            for part in parts
+            for row, new in zip(part.rows, part.new, strict=True)
+        )
+        return sum(len(part.rows) for part in parts) * longest
+
+    def _go_on(self, active: _Active) -> None:
+        """Make more tokens: up to the next look, and to no row's limit but the first's."""
+        count = min(row.request.max_new_tokens - new for row, new in zip(active.rows, active.new, strict=True))
+        if self._drops_rows:
+            count = min(count, max(_FIRST_LOOK, min(active.new)))
+        output = self.model.generate(
+            input_ids=active.ids,
+            attention_mask=active.mask,
+            max_new_tokens=count,
+            **({"return_dict_in_generate": True} if self._drops_rows else {}),
+            **({"past_key_values": active.cache} if active.cache is not None else {}),
+            **({"prefix_allowed_tokens_fn": self._allowed(active)} if active.rows[0].request.choices else {}),
+        )
+        before = active.ids.shape[1]
+        active.ids = output if isinstance(output, torch.Tensor) else output.sequences
+        # A model that remembers nothing reads its prompts again.
+        active.cache = None if isinstance(output, torch.Tensor) else output.past_key_values
+        made = active.ids.shape[1] - before
+        active.mask = pad(active.mask, (0, made), value=1)
+        active.new = [new + made for new in active.new]
+
+    def _allowed(self, active: _Active) -> Callable[[int, torch.Tensor], list[int]]:
         """Which tokens may come next in each row, as generate() asks for them."""
-        rows = [token_choices(self.encoder, item.request.choices) for item in batch if item.request.choices is not None]
+        rows = [
+            token_choices(self.encoder, item.request.choices)
+            for item in active.rows
+            if item.request.choices is not None
+        ]
+        width = active.ids.shape[1] - active.new[0]
         return lambda row, ids: rows[row].allowed(ids[width:].tolist())
 
     def _completion(self, item: Encoded, new: list[int]) -> Completion:
@@ -291,9 +432,15 @@ class TransformersBackend:
         )
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether the accelerator, or the CPU's allocator, has no more."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def _out_of_memory(error: RuntimeError) -> str:
+    """What an error says, where it says that the accelerator, or the CPU's allocator, has no more.
+
+    Raises:
+        RuntimeError: the error itself, if it is another one.
+    """
+    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        return str(error).strip().splitlines()[0]
+    raise error
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:
