@@ -1,4 +1,4 @@
-"""Writing files that a user would hate to lose."""
+"""Writing files that a user would hate to lose, and reading what was written."""
 
 from __future__ import annotations
 
@@ -58,3 +58,18 @@ def replacing(output: Path) -> Iterator[Path]:
                 raise
     except OSError as error:
         raise PromptCBLUEError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        PromptCBLUEError: the file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptCBLUEError(f"{path}: expected a JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise PromptCBLUEError(f"{path}: expected a JSON object")
+    return value

@@ -16,7 +16,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import replace_bytes
+from promptcblue_metric.files import read_json_object, replace_bytes
 from promptcblue_metric.version import VERSION
 
 from .curve import CURVE_PNG
@@ -133,20 +133,10 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
-    result = _read_json(path)
+    result = read_json_object(path)
     if not all(isinstance(result.get(key), kind) for key, kind in (("overall", float | int), ("tasks", dict))):
         raise PromptCBLUEError(f"{path}: expected the scores that promptcblue-metric score --json writes")
     return result
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PromptCBLUEError(f"{path}: expected a JSON file: {error}") from error
-    if not isinstance(value, dict):
-        raise PromptCBLUEError(f"{path}: expected a JSON object")
-    return value
 
 
 def _read_facts(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -155,7 +145,7 @@ def _read_facts(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[
     facts: dict[str, Any] = {}
     for key, name in _SOURCES.items():
         there = (folder / name).is_file()
-        facts[key] = dict(results[key]) if key in results else _read_json(folder / name) if there else {}
+        facts[key] = dict(results[key]) if key in results else read_json_object(folder / name) if there else {}
     facts["settings"] = facts["run"].get("settings", {})
     facts["notes"] = facts["run"].get("notes", {})
     facts["recipe"] = facts["notes"].get("recipe", {})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.files import read_json_object
 from promptcblue_metric.publishing import Content, Publication
 
 from .card import CARD, public, write_card
@@ -70,7 +71,7 @@ def backbone(folder: Path) -> str | None:
     """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
     if not (folder / _ADAPTER).is_file():
         return None
-    name = str(_read(folder / _ADAPTER).get("base_model_name_or_path"))
+    name = str(read_json_object(folder / _ADAPTER).get("base_model_name_or_path"))
     return name if public(name) == name and name.count("/") == 1 else "BACKBONE"
 
 
@@ -107,22 +108,12 @@ def _read_finished(folder: Path) -> Mapping[str, Any]:
         )
     if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
         raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(_WEIGHTS)})")
-    return _read(folder / RECORD)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PromptCBLUEError(f"{path}: expected JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise PromptCBLUEError(f"{path}: expected a JSON object")
-    return value
+    return read_json_object(folder / RECORD)
 
 
 def _without_folders(path: Path) -> Content:
     """A JSON file as it is, unless it names folders of this machine."""
-    value = _read(path)
+    value = read_json_object(path)
     shown = public(value)
     return path if shown == value else (json.dumps(shown, ensure_ascii=False, indent=2) + "\n").encode()
 
@@ -156,7 +147,7 @@ def _usage(folder: Path, repo: str) -> str:
         f'model = AutoModelForCausalLM.from_pretrained("{base or repo}")',
     ]
     if base:
-        known = _read(folder / _ADAPTER).get("peft_type") in _IN_PEFT
+        known = read_json_object(folder / _ADAPTER).get("peft_type") in _IN_PEFT
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
     code = "\n".join(lines)
