@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.files import replace_bytes
 from promptcblue_metric.records import Sample, read_json_lines
@@ -56,7 +58,8 @@ class PredictionsFile:
         retried: how many had failed.
 
     Raises:
-        PromptCBLUEError: the file is of a run with other settings, or cannot be read or written.
+        PromptCBLUEError: the file is of a run with other settings, is being written by another run, or cannot be read
+            or written.
     """
 
     def __init__(
@@ -67,17 +70,25 @@ class PredictionsFile:
         self.retried = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                path.unlink(missing_ok=True)
-            if path.exists() and path.stat().st_size:
-                check_settings(self.meta, settings, _REMEDY)
-                _repair(path)
-                self._read_done()
-            else:
-                write_settings(self.meta, settings, notes)
-            self._stream: BinaryIO = path.open("ab")
+            self._lock = _lock(path)
+            try:
+                self._stream = self._open(settings, notes, overwrite=overwrite)
+            except BaseException:
+                self._lock.release()
+                raise
         except OSError as error:
             raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _open(self, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool) -> BinaryIO:
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        if self.path.exists() and self.path.stat().st_size:
+            check_settings(self.meta, settings, _REMEDY)
+            _repair(self.path)
+            self._read_done()
+        else:
+            write_settings(self.meta, settings, notes)
+        return self.path.open("ab")
 
     def _read_done(self) -> None:
         failed = set()
@@ -120,6 +131,23 @@ class PredictionsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+        self._lock.release()
+
+
+def _lock(path: Path) -> BaseFileLock:
+    """What keeps a second run out of the file; the system takes it back from a run that dies.
+
+    Raises:
+        PromptCBLUEError: another run has it.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise PromptCBLUEError(
+            f"{path}: another run is writing it; wait until that one is done, or give another --output"
+        ) from error
+    return lock
 
 
 def _repair(path: Path) -> None:

@@ -317,3 +317,16 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, data: Path) -> None:
         file._stream = full.open("wb", buffering=0)
         with pytest.raises(PromptCBLUEError, match="what was predicted so far is kept"):
             file.append(sample, {"prediction": "x"})
+
+
+def test_a_second_run_does_not_write_the_same_file(run: Predict, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    with PredictionsFile(path, {}, {}), pytest.raises(PromptCBLUEError, match="another run"):
+        PredictionsFile(path, {}, {})
+    with PredictionsFile(path, {}, {}) as file:
+        file.append(load_samples("sample", "test")[0], {"prediction": "?"})
+    with pytest.raises(PromptCBLUEError, match="other settings"):
+        PredictionsFile(path, {"model": "another"}, {})
+    # A run that was refused keeps nobody out.
+    with PredictionsFile(path, {}, {}):
+        pass
