@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .evaluation import further_scores
-from .report_text import REASONS
+from .report_text import REASONS, heading
 from .tasks import GROUPS
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The document for a report (`report.build_report`)."""
-    blocks = ["# PromptCBLUE report", *_summary(report), *_protocols(report), *_form(report), "## Error analysis"]
+    blocks = [f"# {heading(report)}", *_summary(report), *_protocols(report), *_form(report), "## Error analysis"]
     for name, task in report["tasks"].items():
         blocks += _task(name, task)
     return "\n\n".join(blocks) + "\n"

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from .analysis import STATES
 from .charts import PALETTE, Row, bars, confusion, stacked
 from .evaluation import further_scores
-from .report_text import CHINESE, REASONS, differences
+from .report_text import CHINESE, REASONS, differences, heading
 from .tasks import GROUPS, REGISTRY, suite_of
 
 _HERE = Path(__file__).parent
@@ -65,6 +65,7 @@ def page(report: Mapping[str, Any]) -> str:
     style, script = _style(), (_HERE / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         report=report,
+        heading=heading(report),
         groups={
             group: {name: task for name, task in report["tasks"].items() if task["group"] == group}
             for group in GROUPS

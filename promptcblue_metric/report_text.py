@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rapidfuzz.distance import Indel
+
+from .tasks import suite_of
 
 #: Characters that are shown of a text, of a part of an answer, and of a label in a chart.
 TEXT_LIMIT, PART_LIMIT, LABEL_LIMIT = 1200, 80, 24
@@ -101,3 +103,8 @@ def _pieces(tokens: Sequence[str], marked: Sequence[bool]) -> Pieces:
         elif token:
             pieces.append((token, different))
     return pieces
+
+
+def heading(report: Mapping[str, Any]) -> str:
+    """What a report (`report.build_report`) is called, by its suite; one of the texts of `CHINESE`."""
+    return f"{suite_of(report['tasks']).title} report"

@@ -329,7 +329,9 @@ def test_the_commands_know_the_suite(files: tuple[Path, Path], tmp_path: Path) -
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert list(report["tasks"]) == NAMES
     assert report["protocol_differences"] == []
-    assert "mrr" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "mrr" in page
+    assert "<title>ChineseBLUE report</title>" in page
 
 
 def test_published_figures_are_those_of_the_paper(shared: Path) -> None:
