@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -23,6 +25,24 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+@cache
+def disconnect_at_exit() -> None:
+    """Take leave of the other processes when this one ends.
+
+    Threads of a gloo connection that is still open can abort a process that has done its work.
+    """
+
+    def disconnect() -> None:
+        import torch.distributed as connection
+
+        # With NCCL, which has no such threads, leaving after an error could wait for those that are stuck.
+        if connection.is_available() and connection.is_initialized() and connection.get_backend() == "gloo":
+            connection.destroy_process_group()
+
+    if process_count() > 1:
+        atexit.register(disconnect)
+
+
 def process_state() -> PartialState:
     """Accelerate's view of the processes, connected also where they have but CPUs, which it would leave alone.
 
@@ -32,6 +52,7 @@ def process_state() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    disconnect_at_exit()
     state = PartialState(cpu=process_count() > 1 and not torch.accelerator.is_available())
     if state.num_processes != process_count():
         raise PromptCBLUEError(

@@ -35,6 +35,7 @@ from .data import Rows, load_split_if_any, mix, to_measure, training_rows
 from .hardware import choose_dtype, spare_threads
 from .methods import METHODS, describe_trainable, fit_to_budget
 from .models import BACKBONE, FOUR_BIT, check_exists, four_bit, identify, load_model, load_tokenizer
+from .processes import disconnect_at_exit
 from .progress import ProgressLines, quiet_libraries
 from .prompts import PromptEncoder
 from .resume import FINISHED, RECORD, check_settings, samples_fingerprint, write_settings
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise PromptCBLUEError("expected a recipe first: a YAML file or the name of a shipped recipe")
     quiet_libraries()
+    disconnect_at_exit()
     recipe, training = parse_recipe(arguments[0], arguments[1:])
     _check_processes(recipe.processes, training.world_size)
     set_seed(training.seed)
