@@ -38,15 +38,15 @@ from promptcblue_dataset.raw_import import import_raw
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
 from promptcblue_metric.answers import Label
-from promptcblue_metric.console import make_console, run
+from promptcblue_metric.cli.common import make_console, run
+from promptcblue_metric.compare.published import PUBLISHED
+from promptcblue_metric.compare.significance import counts_by_task, intervals
+from promptcblue_metric.data.predictions import match
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import further_scores
-from promptcblue_metric.files import write_json
-from promptcblue_metric.predictions import match
-from promptcblue_metric.published import PUBLISHED
-from promptcblue_metric.records import Sample
-from promptcblue_metric.resampling import counts_by_task, intervals
-from promptcblue_metric.table import number
+from promptcblue_metric.report.tables import number
 from promptcblue_metric.version import VERSION
 
 #: What a few minutes on a CPU are spent on, and how often its train file is seen.

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from promptcblue_dataset import load_samples
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_training.backends import Backend, BackendSettings, Completion, Request, load_backend
 from promptcblue_training.backends.transformers import TransformersBackend
 from promptcblue_training.predict import answer_limits

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from score import write_rows
 
-COMMAND = "from promptcblue_metric.cli import main; main()"
+COMMAND = "from promptcblue_metric.cli.main import main; main()"
 
 
 def main() -> None:

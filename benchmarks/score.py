@@ -30,14 +30,14 @@ from sklearn.metrics import classification_report
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.answers import Label
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.rouge import basic_tokens
 from promptcblue_metric.scoring import PROTOCOLS, Protocol
 
 #: Runs the command and then prints the peak memory of its own process, in KiB.
 COMMAND = """
 import atexit, pathlib, sys
-from promptcblue_metric.cli import main
+from promptcblue_metric.cli.main import main
 status = pathlib.Path("/proc/self/status")
 atexit.register(lambda: print(*filter(lambda line: "VmHWM" in line, status.open()), file=sys.stderr))
 main()

@@ -31,7 +31,7 @@ import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_training.data import Rows, training_rows
 from promptcblue_training.methods import METHODS
 from promptcblue_training.progress import quiet_libraries

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptcblue_dataset import load_samples
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
 from promptcblue_training.choices import choices_of
 from promptcblue_training.predict import predict

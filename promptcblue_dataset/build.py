@@ -34,10 +34,10 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.pool import TaskPrompts, load_pool
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.files import replacing, write_json
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import SPLITS
 from promptcblue_metric.tasks import TASKS, get_task
 
 #: Rows by split.

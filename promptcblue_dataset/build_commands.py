@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptcblue_dataset.terminal import OnError, number_table, progress
-from promptcblue_metric.console import make_console
+from promptcblue_metric.cli.common import make_console
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
 
@@ -277,7 +277,7 @@ def stats_(
     for line in statistics.notes(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if json_path:
-        from promptcblue_metric.files import write_json
+        from promptcblue_metric.data.writing import write_json
 
         write_json(json_path, found)
     if card and (written := statistics.write_into_card(source, found)):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptcblue_metric.data.predictions import BadRows
+from promptcblue_metric.data.samples import Sample, read_json_lines, sample_from_row
 from promptcblue_metric.errors import RowError
-from promptcblue_metric.predictions import BadRows
-from promptcblue_metric.records import Sample, read_json_lines, sample_from_row
 from promptcblue_metric.tasks import REGISTRY
 
 

@@ -10,8 +10,8 @@ import typer
 
 from promptcblue_dataset.build_commands import add_commands
 from promptcblue_dataset.terminal import OnError, number_table, progress
-from promptcblue_metric.console import make_app, make_console, run
-from promptcblue_metric.publishing import (
+from promptcblue_metric.cli.common import make_app, make_console, run
+from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
     DryRunOption,
     PrivateOption,

@@ -13,7 +13,7 @@ from promptcblue_dataset.dialect import RELEASED, labels_in, write
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.pool import TaskPrompts, fill
 from promptcblue_metric.answers import Answer
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, SUITES, Task
 
 #: A last line that asks for the answer, such as ``回答：`` or ``【答案】``.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from promptcblue_dataset.draws import Draws
+from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.published import DEMONSTRATIONS
-from promptcblue_metric.records import Sample
 from promptcblue_metric.tasks import get_task
 
 #: Demonstrations for a task that the paper's Table 1 does not have: the table's mean, rounded.

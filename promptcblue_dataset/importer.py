@@ -11,9 +11,9 @@ from typing import Any
 from promptcblue_dataset import layout
 from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.official import SAMPLE, resolve, sample_path
+from promptcblue_metric.data.splits import SPLITS, split_files
+from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import replacing, write_json
-from promptcblue_metric.splits import SPLITS, split_files
 from promptcblue_metric.tasks import suite_of
 
 #: Called with what is being done, the item that was finished, and how many items there are (None: not known).

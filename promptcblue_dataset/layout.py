@@ -8,8 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import SPLITS
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
 #: The config that holds the samples of every task; it is the default one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptcblue_metric.records import Sample, read_json_lines, sample_from_row
+from promptcblue_metric.data.samples import Sample, read_json_lines, sample_from_row
 
 #: The word that names the embedded sample where a folder is asked for.
 SAMPLE = "sample"

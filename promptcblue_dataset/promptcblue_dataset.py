@@ -18,8 +18,8 @@ import datasets
 from promptcblue_dataset.layout import ALL, FINGERPRINT_PREFIX
 from promptcblue_dataset.official import SAMPLE, resolve
 from promptcblue_dataset.source import folder_files, read_split
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
 from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
 from promptcblue_metric.version import VERSION
 

@@ -10,9 +10,9 @@ from typing import Any
 from promptcblue_dataset import layout, statistics
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.sources import sources_of
+from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.publishing import Publication
-from promptcblue_metric.splits import SPLITS
+from promptcblue_metric.hub.client import Publication
 
 _OWNED = (layout.CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
 #: Licences that let nobody pass the samples on: what the Hub calls the terms of others, and none at all.

@@ -12,9 +12,9 @@ from typing import Any
 
 from promptcblue_dataset.pool import NEAR, Pool, placeholder_flaws, placeholders, similarity
 from promptcblue_dataset.sheets import read_sheet, write_sheet
+from promptcblue_metric.data.samples import read_json_lines
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.files import write_json
-from promptcblue_metric.records import read_json_lines
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 ACCEPT, REJECT = "accept", "reject"

@@ -13,9 +13,9 @@ from promptcblue_dataset.official import resolve
 from promptcblue_dataset.sheets import read_sheet
 from promptcblue_dataset.sheets import write_sheet as write_rows
 from promptcblue_dataset.source import folder_files, load_samples
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import canonical_split
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import canonical_split
 from promptcblue_metric.tasks import REGISTRY
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "unsure"

@@ -9,10 +9,10 @@ from typing import Any
 
 from promptcblue_dataset.layout import ALL, parquet_files
 from promptcblue_dataset.official import SAMPLE, read_samples, resolve
+from promptcblue_metric.data.predictions import load_split
+from promptcblue_metric.data.samples import Sample, sample_from_row
+from promptcblue_metric.data.splits import SPLITS, canonical_split, split_files
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.predictions import load_split
-from promptcblue_metric.records import Sample, sample_from_row
-from promptcblue_metric.splits import SPLITS, canonical_split, split_files
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 _HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")

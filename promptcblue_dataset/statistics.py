@@ -16,9 +16,9 @@ from promptcblue_dataset.official import resolve
 from promptcblue_dataset.pool import TaskPrompts, load_pool, placeholders
 from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import SPLITS
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:

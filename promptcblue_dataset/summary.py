@@ -9,7 +9,7 @@ from rich.table import Table
 
 from promptcblue_dataset.importer import Imported
 from promptcblue_dataset.layout import ALL
-from promptcblue_metric.splits import SPLITS
+from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.tasks import suite_of
 
 

@@ -1,4 +1,4 @@
-"""Starts the page of the metric's Space (`space`): ``python app.py``, as the Hub does."""
+"""Starts the page of the metric's Space (`hub.page`): ``python app.py``, as the Hub does."""
 
 import sys
 from importlib import import_module, util
@@ -17,7 +17,7 @@ def main() -> None:
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != folder]
     package = sys.modules["promptcblue_metric"] = util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    import_module("promptcblue_metric.space").serve()
+    import_module("promptcblue_metric.hub.page").serve()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from promptcblue_metric.data.writing import read_json_object, replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import read_json_object, replace_bytes
 from promptcblue_metric.version import VERSION
 
 from .curve import CURVE_PNG

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from promptcblue_metric.answers import Label, TermList
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.tasks import get_task
 
 from .backends import Choices

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from promptcblue_metric.console import make_app, run
-from promptcblue_metric.publishing import (
+from promptcblue_metric.cli.common import make_app, run
+from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
     DryRunOption,
     PrivateOption,
@@ -68,7 +68,7 @@ def card(
     Scores go into the metadata that the Hub shows (model-index) and a table; the rest of the card stays as you wrote
     it.
     """
-    from promptcblue_metric.splits import canonical_split
+    from promptcblue_metric.data.splits import canonical_split
 
     from .card import CARD, add_scores, write_card
 

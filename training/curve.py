@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptcblue_metric.files import replace_bytes
+from promptcblue_metric.data.writing import replace_bytes
 
 CURVE_CSV = "loss_curve.csv"
 CURVE_PNG = "loss_curve.png"

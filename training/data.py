@@ -11,9 +11,9 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.layout import ALL, parquet_files
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import split_files
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import split_files
 from promptcblue_metric.tasks import get_task
 
 from .prompts import IGNORED, PromptEncoder

@@ -13,8 +13,8 @@ from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.neighbours import essence
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
 
 from .data import load_split_if_any
 from .prompts import Shot

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.compare.significance import counts_by_task, intervals
+from promptcblue_metric.data.predictions import match
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
-from promptcblue_metric.files import write_json
 from promptcblue_metric.parsing import Parser
-from promptcblue_metric.predictions import match
-from promptcblue_metric.report import build_report, check_output, require_libraries, show_progress, write_report
-from promptcblue_metric.resampling import counts_by_task, intervals
+from promptcblue_metric.report.report import build_report, check_output, require_libraries, show_progress, write_report
+from promptcblue_metric.report.tables import print_scores
 from promptcblue_metric.scoring import Protocol
-from promptcblue_metric.table import print_scores
 
 
 def check_can_score(dataset: str, split: str, configs: Sequence[str] | None, report: Path | None) -> None:

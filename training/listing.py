@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from promptcblue_metric.console import make_console
+from promptcblue_metric.cli.common import make_console
 
 from .memory import BACKBONES, FORMULA, estimate, trained_parameters
 from .recipe_files import RECIPES, defaults, find_recipe, read_recipe, shipped

@@ -10,9 +10,9 @@ from typing import Any
 
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.splits import canonical_split
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
-from promptcblue_metric.splits import canonical_split
 from promptcblue_metric.version import VERSION
 
 from .backends import Backend, BackendSettings, Completion, Failure, Request, load_backend

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from promptcblue_metric.data.samples import Sample, read_json_lines
+from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.files import replace_bytes
-from promptcblue_metric.records import Sample, read_json_lines
 
 from .resume import check_settings, write_settings
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import read_json_object
-from promptcblue_metric.publishing import Content, Publication
+from promptcblue_metric.hub.client import Content, Publication
 
 from .card import CARD, public, write_card
 from .curve import CURVE_CSV, CURVE_PNG

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.files import write_json
-from promptcblue_metric.records import Sample
 
 #: The file in an output folder that says which run its checkpoints are of.
 RECORD = "run.json"

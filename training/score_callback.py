@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
-from promptcblue_metric.records import Sample
 
 from .backends import BackendSettings, Completion, Request
 from .backends.transformers import TransformersBackend

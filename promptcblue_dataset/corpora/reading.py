@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from promptcblue_dataset.corpora.archives import RawFiles
 from promptcblue_metric.answers import Answer
+from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.splits import SPLITS
 
 #: The raw files' word for each split.
 _SPLIT_WORDS = {split: "|".join(words) for split, words in SPLITS.items()}

@@ -27,8 +27,8 @@ from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric import TASKS, Evaluation
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
 from promptcblue_metric.tasks import NONE_OF_THESE
 
 RAW = Path(__file__).parent / "raw"

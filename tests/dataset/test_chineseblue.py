@@ -24,7 +24,7 @@ from promptcblue_dataset.raw_import import RawImported, import_raw
 from promptcblue_dataset.source import load_samples
 from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric import REGISTRY, SUITES, Evaluation, PromptCBLUEError
-from promptcblue_metric.records import Sample
+from promptcblue_metric.data.samples import Sample
 
 from .conftest import Load, Official, row
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from promptcblue_metric.analysis import (
+from promptcblue_metric.compare.significance import counts_by_task
+from promptcblue_metric.evaluation import Evaluation, ScoredSample
+from promptcblue_metric.parsing import PARSERS
+from promptcblue_metric.report.analysis import (
     EXAMPLES_OF_A_TASK,
     TaskAnalysis,
     analyse,
     analyse_task,
     protocol_differences,
 )
-from promptcblue_metric.evaluation import Evaluation, ScoredSample
-from promptcblue_metric.parsing import PARSERS
-from promptcblue_metric.resampling import counts_by_task
 from promptcblue_metric.tasks import TASKS
 
 from ..conftest import SampleRows

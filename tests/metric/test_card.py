@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from promptcblue_metric import space
+from promptcblue_metric.hub import page as space
 from promptcblue_metric.version import VERSION
 
 from ..conftest import ROOT, Run

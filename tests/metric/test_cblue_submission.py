@@ -11,8 +11,8 @@ import pytest
 
 from promptcblue_dataset.pool import fill, load_pool
 from promptcblue_metric import TASKS, PromptCBLUEError
-from promptcblue_metric.cblue_labels import CRITERIA, ENTITY_TYPES, INTENTS, RELATIONS
-from promptcblue_metric.cblue_submission import CHECKED, MAPPED, Unreadable, Written, check_file, write_cblue
+from promptcblue_metric.data.raw_labels import CRITERIA, ENTITY_TYPES, INTENTS, RELATIONS
+from promptcblue_metric.submit.cblue import CHECKED, MAPPED, Unreadable, Written, check_file, write_cblue
 
 from ..conftest import Run
 from .test_cli import COMMAND

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from promptcblue_metric import REGISTRY, SUITES, TASKS, Evaluation, PromptCBLUEError, get_task
 from promptcblue_metric.answers import Label
-from promptcblue_metric.cli import app
+from promptcblue_metric.cli.main import app
+from promptcblue_metric.compare.significance import compare, counts_by_task, intervals
 from promptcblue_metric.lenient import parse_lenient
-from promptcblue_metric.resampling import compare, counts_by_task, intervals
 from promptcblue_metric.scoring import located, numbers_of
 
 from ..conftest import ROOT, Run
@@ -335,7 +335,7 @@ def test_the_commands_know_the_suite(files: tuple[Path, Path], tmp_path: Path) -
 
 
 def test_published_figures_are_those_of_the_paper(shared: Path) -> None:
-    from promptcblue_metric.published import PUBLISHED
+    from promptcblue_metric.compare.published import PUBLISHED
 
     figures = json.loads((shared / "published_results.json").read_text(encoding="utf-8"))["chineseblue_test"]
     for system in PUBLISHED["chineseblue"]:

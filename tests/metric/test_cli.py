@@ -14,7 +14,7 @@ from ..conftest import Run, SampleRows
 
 Files = Callable[..., Path]
 #: Runs the command as the console script does, errors included.
-COMMAND = "import sys; from promptcblue_metric.cli import main; sys.argv[0] = 'promptcblue-metric'; main()"
+COMMAND = "import sys; from promptcblue_metric.cli.main import main; sys.argv[0] = 'promptcblue-metric'; main()"
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_the_command_starts_without_the_heavy_libraries(references: Path, write:
 import atexit, sys
 sys.argv[0] = "promptcblue-metric"
 atexit.register(lambda: print("loaded:", [name for name in {heavy} if name in sys.modules]))
-from promptcblue_metric.cli import main
+from promptcblue_metric.cli.main import main
 main()
 """
     assert "loaded: []" in run_python(code, "--help").stdout

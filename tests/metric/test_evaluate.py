@@ -150,7 +150,7 @@ def test_once_installed_it_loads_as_typed_from_any_folder(
     home = {"HF_HOME": str(tmp_path / "home")}
     before = run_python(LOAD_AS_TYPED, rows_file, cwd=tmp_path, **home)
     assert before.returncode != 0
-    command = "import sys; from promptcblue_metric.cli import main; main()"
+    command = "import sys; from promptcblue_metric.cli.main import main; main()"
     for _ in range(2):
         installed = run_python(command, "install", **home)
         assert installed.returncode == 0, installed.stderr

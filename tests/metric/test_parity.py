@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from promptcblue_metric import get_task
-from promptcblue_metric.cli import app
+from promptcblue_metric.cli.main import app
 
 
 def test_scores_and_structured_answers_equal_the_official_ones(shared: Path, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from promptcblue_metric import charts
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
-from promptcblue_metric.report import FILES, build_report, check_output, write_report
-from promptcblue_metric.report_text import CHINESE, differences, excerpt, short
+from promptcblue_metric.report import charts
+from promptcblue_metric.report.report import FILES, build_report, check_output, write_report
+from promptcblue_metric.report.text import CHINESE, differences, excerpt, short
 from promptcblue_metric.tasks import TASKS
 
 from ..browser import Page, browser_page, find_chromium

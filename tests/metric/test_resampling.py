@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from promptcblue_metric import TASKS, Evaluation
-from promptcblue_metric.cli import app
-from promptcblue_metric.resampling import compare, holm, intervals
+from promptcblue_metric.cli.main import app
+from promptcblue_metric.compare.significance import compare, holm, intervals
 from promptcblue_metric.scoring import Counts, sum_counts
 
 from ..conftest import SampleRows

@@ -28,7 +28,7 @@ from ..conftest import ROOT, SampleRows
 from .test_report import HOSTILE
 
 pytest.importorskip("gradio")
-from promptcblue_metric import space
+from promptcblue_metric.hub import page as space
 
 Rows = Sequence[Mapping[str, Any]]
 

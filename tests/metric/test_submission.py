@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from promptcblue_metric import PromptCBLUEError
-from promptcblue_metric.files import write_json
+from promptcblue_metric.data.structure import structured_answers
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.parsing import PARSERS, Parser
-from promptcblue_metric.structure import structured_answers
-from promptcblue_metric.submission import MAX_OUTPUT_BYTES, write_submission
+from promptcblue_metric.submit.leaderboard import MAX_OUTPUT_BYTES, write_submission
 
 from ..conftest import Run, SampleRows
 from .test_cli import COMMAND

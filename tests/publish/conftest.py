@@ -38,7 +38,7 @@ for line in sys.stdin:
 """
 _MODULES = {
     "promptcblue-dataset": "promptcblue_dataset.cli",
-    "promptcblue-metric": "promptcblue_metric.cli",
+    "promptcblue-metric": "promptcblue_metric.cli.main",
     "promptcblue-train": "promptcblue_training.cli",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCard
 
-from promptcblue_metric.publish import PACKAGE, publication
+from promptcblue_metric.hub.space import PACKAGE, publication
 
 from ..hub import Hub
 from .conftest import Client
@@ -31,12 +31,16 @@ def test_the_modules_are_those_that_python_would_import(tmp_path: Path) -> None:
     package = tmp_path / PACKAGE.name
     package.mkdir()
     for name in files:
+        (package / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(PACKAGE / name, package / name)
-    modules = {Path(name).stem for name in files if name.endswith(".py")}
-    entries = ["promptcblue", *(["space"] if "app" in modules else [])]
+    modules = {
+        ".".join(Path(name).with_suffix("").parts).removesuffix(".__init__") for name in files if name.endswith(".py")
+    }
+    entries = ["promptcblue", *(["hub.page"] if "app" in modules else [])]
     (package / "__init__.py").touch()
     finder = ModuleFinder(path=[str(tmp_path)])
-    finder.import_hook(PACKAGE.name, None, entries)
+    for entry in entries:
+        finder.import_hook(f"{PACKAGE.name}.{entry}")
     found = {name.partition(".")[2] for name in finder.modules if "." in name}
     assert found == modules - {"app", "__init__"}
     # And nothing of ours was looked for in vain.
@@ -46,5 +50,7 @@ def test_the_modules_are_those_that_python_would_import(tmp_path: Path) -> None:
 def test_the_data_files_that_modules_read_are_there() -> None:
     files = publication().files
     text = "".join((PACKAGE / name).read_text(encoding="utf-8") for name in files if name.endswith(".py"))
-    data = {path.name for path in PACKAGE.iterdir() if path.suffix in (".css", ".js", ".json", ".j2")}
-    assert {name for name in data if f'"{name}"' in text} == data & set(files)
+    data = {path for path in PACKAGE.rglob("*") if path.suffix in (".css", ".js", ".json", ".j2")}
+    named = {path.relative_to(PACKAGE).as_posix() for path in data if f'"{path.name}"' in text}
+    assert named
+    assert named == {name for name in files if Path(name).suffix in (".css", ".js", ".json", ".j2")}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset.sources import SOURCES, sources_of
-from promptcblue_metric import publishing
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.publishing import DEFAULT_TAG
+from promptcblue_metric.hub import client as publishing
+from promptcblue_metric.hub.client import DEFAULT_TAG
 from promptcblue_metric.tasks import REGISTRY
 
 from ..hub import Blob, Hub, Repo

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset import load_samples
+from promptcblue_metric.data.predictions import match
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.predictions import match
 from promptcblue_training.backends import (
     Backend,
     BackendSettings,

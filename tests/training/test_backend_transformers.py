@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset import load_samples
-from promptcblue_metric import console
+from promptcblue_metric.cli import common as console
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training import cli
 from promptcblue_training.backends import BACKENDS, BackendSettings, Completion, Failure, Request, load_backend
@@ -196,7 +196,7 @@ def test_opening_a_file_takes_failed_lines_out_and_keeps_the_others(data: Path, 
 def test_a_failed_line_is_scored_as_no_prediction_and_cannot_be_handed_in(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from promptcblue_metric import cli as metric
+    from promptcblue_metric.cli import main as metric
 
     rows: list[dict[str, Any]] = [
         {"sample_id": row["sample_id"], "task_dataset": row["task_dataset"], "prediction": row["target"]}

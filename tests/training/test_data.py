@@ -11,9 +11,9 @@ import pytest
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.official import SAMPLE
 from promptcblue_dataset.source import load_samples
+from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.published import DEMONSTRATIONS
-from promptcblue_metric.records import Sample
 from promptcblue_training.data import mix
 
 from .conftest import Fit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from promptcblue_metric import cli as metric_cli
+from promptcblue_metric.cli import main as metric_cli
 from promptcblue_training import cli
 
 from .conftest import read_rows, write_rows

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset import load_samples
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
 from promptcblue_training.demonstrations import Demonstrations, Selection, ShotSettings
 from promptcblue_training.predict import predict

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.records import Sample
 from promptcblue_training.data import training_rows
 from promptcblue_training.prompts import IGNORED, PromptEncoder
 from promptcblue_training.tiny import build_tokenizer

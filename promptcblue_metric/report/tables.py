@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from .console import make_console
-from .evaluation import Result, further_scores
-from .tasks import REGISTRY, suite_of
+from ..cli.common import make_console
+from ..evaluation import Result, further_scores
+from ..tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:
-    from .resampling import Interval
+    from ..compare.significance import Interval
 
 #: Three columns hold whichever scores a task has.
 _SCORE_COLUMNS = (("precision", "rouge1"), ("recall", "rouge2"), ("f1", "rougeL"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .evaluation import further_scores
-from .report_text import REASONS, heading
-from .tasks import GROUPS
+from ..evaluation import further_scores
+from ..tasks import GROUPS
+from .text import REASONS, heading
 
 
 def markdown(report: Mapping[str, Any]) -> str:

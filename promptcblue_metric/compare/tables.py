@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from .comparison import LEVEL, Comparison, as_published
-from .console import make_console
-from .evaluation import Result
+from ..cli.common import make_console
+from ..evaluation import Result
+from ..report.tables import number
+from ..tasks import Suite, suite_of
 from .published import NOTES, PUBLISHED, Published
-from .table import number
-from .tasks import Suite, suite_of
+from .runs import LEVEL, Comparison, as_published
 
 
 def difference_table(comparison: Comparison) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import PromptCBLUEError
+from ..errors import PromptCBLUEError
 
 #: Each split of the dataset, in its order, and the names its file can have (the first is the official one).
 SPLITS: Mapping[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .scoring import Counts, Protocol, Totals, sum_counts
-from .tasks import REGISTRY, suite_of
+from ..scoring import Counts, Protocol, Totals, sum_counts
+from ..tasks import REGISTRY, suite_of
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .errors import PromptCBLUEError
+from ..errors import PromptCBLUEError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,7 +19,7 @@ def install() -> Path:
     """
     from evaluate.loading import init_dynamic_modules
 
-    modules = sorted(Path(__file__).parent.glob("*.py"))
+    modules = sorted(Path(__file__).parents[1].glob("*.py"))
     digest = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
     metrics = Path(init_dynamic_modules()) / "metrics"
     target = metrics / _CACHE_NAME / digest

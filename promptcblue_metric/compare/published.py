@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .tasks import GROUPS
+from ..tasks import GROUPS
 
 
 class Published(NamedTuple):

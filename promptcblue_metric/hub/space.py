@@ -1,6 +1,6 @@
 """The files of the metric's Space: those that its entry points need, as they are in this folder.
 
-Which ones those are is read off the code: the siblings that a module imports, and the data files that it names.
+Which ones those are is read off the code: the modules that a module imports, and the data files that it names.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from .errors import PromptCBLUEError
-from .publishing import Publication
+from ..errors import PromptCBLUEError
+from .client import Publication
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 #: What ``evaluate.load`` runs; the Hub wants it under the name of the metric.
 METRIC = "promptcblue.py"
 CARD = "README.md"
@@ -41,7 +41,7 @@ def publication(package: Path = PACKAGE) -> Publication:
 
 
 def needed(package: Path, entries: list[str]) -> set[str]:
-    """The entry points, the siblings that they come to import, and the data files that any of those name."""
+    """The entry points, the modules of ours that they come to import, and the data files that any of those name."""
     found: set[str] = set()
     left = list(entries)
     while left:
@@ -53,20 +53,27 @@ def needed(package: Path, entries: list[str]) -> set[str]:
 
 
 def _mentioned(package: Path, name: str) -> Iterator[str]:
-    """The siblings of a module that it imports, or names in a string, as ``__init__.py`` or ``package.module``."""
+    """What a module imports of the package, or names in a string: a file beside it, or ``package.module``."""
+    folder = PurePosixPath(name).parent
     for node in ast.walk(ast.parse((package / name).read_text(encoding="utf-8"))):
         match node:
-            case ast.ImportFrom(module=None, names=names) | ast.Import(names=names):
-                modules = [alias.name for alias in names]
-            case ast.ImportFrom(module=str(module)):
-                modules = [module]
+            case ast.ImportFrom(module=module, names=names, level=level) if level:
+                base = folder.joinpath(*[".."] * (level - 1), *(module or "").split("."))
+                modules = [base, *(base / alias.name for alias in names)]
             case ast.Constant(value=str(text)) if re.fullmatch(r"[\w.-]+", text):
-                if (package / text).is_file():
-                    yield text
-                modules = [text] if text.startswith(f"{package.name}.") else []
+                modules = [PurePosixPath(*text.split(".")[1:])] if text.startswith(f"{package.name}.") else []
+                if (package / folder / text).is_file():
+                    yield (folder / text).as_posix()
             case _:
                 continue
-        for module in modules:
-            sibling = f"{module.removeprefix(f'{package.name}.').partition('.')[0]}.py"
-            if (package / sibling).is_file():
-                yield sibling
+        for path in modules:
+            yield from _module_files(package, path)
+
+
+def _module_files(package: Path, path: PurePosixPath) -> Iterator[str]:
+    """The file of a module, and the ``__init__`` of each folder on the way to it; nothing where it is no module."""
+    module = (package / path).resolve().relative_to(package.resolve())
+    files = [file for file in (module.with_suffix(".py"), module / "__init__.py") if (package / file).is_file()]
+    if files:
+        folders = [folder / "__init__.py" for folder in module.parents]
+        yield from (file.as_posix() for file in (*files[:1], *folders))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from .errors import PromptCBLUEError, RowError, UnknownTaskError
-from .records import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
+from ..errors import PromptCBLUEError, RowError, UnknownTaskError
+from ..tasks import get_task
+from .samples import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
 from .splits import canonical_split, split_files
-from .tasks import get_task
 
 Row = TypeVar("Row")
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import PromptCBLUEError
+from ..errors import PromptCBLUEError
 
 
 def write_json(path: str | Path, value: Any) -> None:

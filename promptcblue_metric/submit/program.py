@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .answers import AnswerFormat, Parsed
+from ..answers import AnswerFormat, Parsed
 
 
 def parse_strict(answer_format: AnswerFormat, text: str, choices: Sequence[str]) -> Parsed:

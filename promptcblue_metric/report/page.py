@@ -15,11 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ..evaluation import further_scores
+from ..tasks import GROUPS, REGISTRY, suite_of
 from .analysis import STATES
 from .charts import PALETTE, Row, bars, confusion, stacked
-from .evaluation import further_scores
-from .report_text import CHINESE, REASONS, differences, heading
-from .tasks import GROUPS, REGISTRY, suite_of
+from .text import CHINESE, REASONS, differences, heading
 
 _HERE = Path(__file__).parent
 
@@ -62,8 +62,8 @@ def page(report: Mapping[str, Any]) -> str:
     )
     environment.filters.update(number="{:.4f}".format, percent="{:.1%}".format, either=either, marks=_marks)
     environment.globals.update(t=t, colour=colour)
-    style, script = _style(), (_HERE / "report.js").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html.j2").render(
         report=report,
         heading=heading(report),
         groups={
@@ -127,7 +127,7 @@ def _style() -> str:
         f".fill-{name}{{fill:var(--{name})}}.stroke-{name}{{stroke:var(--{name})}}.on-{name}{{--key:var(--{name})}}"
         for name in PALETTE
     )
-    return f":root{{{colours}}}\n{classes}\n" + (_HERE / "report.css").read_text(encoding="utf-8")
+    return f":root{{{colours}}}\n{classes}\n" + (_HERE / "page.css").read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:

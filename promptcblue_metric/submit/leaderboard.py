@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import PromptCBLUEError, RowError
-from .files import replace_bytes
-from .parsing import Parser
-from .predictions import BadRows, Prediction, match
-from .records import Sample, read_json_lines, sample_from_row
-from .structure import structured_answers
-from .tasks import TASKS, Task, get_task
-from .version import VERSION
+from ..data.predictions import BadRows, Prediction, match
+from ..data.samples import Sample, read_json_lines, sample_from_row
+from ..data.structure import structured_answers
+from ..data.writing import replace_bytes
+from ..errors import PromptCBLUEError, RowError
+from ..parsing import Parser
+from ..tasks import TASKS, Task, get_task
+from ..version import VERSION
 
 ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predictions.json", "post_generate_process.py"
 
@@ -40,11 +40,12 @@ MAX_BYTES = 1 << 28
 
 #: The modules that the program starts from, and the function in them that reads an output.
 _ROOTS: Mapping[Parser, tuple[str, str]] = {
-    "strict": ("post_process", "parse_strict"),
+    "strict": ("submit/program", "parse_strict"),
     "lenient": ("lenient", "parse_lenient"),
 }
 #: The fields of a test row that a predictions row may repeat, but not change.
 _UNTOUCHED = ("input", "answer_choices", "task_type", "type")
+_PACKAGE = Path(__file__).parents[1]
 #: A fixed date makes equal submissions equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -203,8 +204,8 @@ def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
     root, parse = _ROOTS[parser]
     modules: dict[str, str] = {}
     imports: dict[str, set[str]] = {}
-    for module in (root, "post_process"):
-        _collect(module, modules, imports)
+    for module in (root, "submit/program"):
+        _collect(_PACKAGE / f"{module}.py", modules, imports)
     return "\n".join(
         [
             f'"""Turns test_predictions.json into results.json: promptcblue {VERSION}, {parser} parser.',
@@ -237,16 +238,16 @@ def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
     )
 
 
-def _collect(module: str, modules: dict[str, str], imports: dict[str, set[str]]) -> None:
-    """Add a module's source, without its imports, after those of the siblings that it imports."""
-    if module in modules:
+def _collect(path: Path, modules: dict[str, str], imports: dict[str, set[str]]) -> None:
+    """Add a module's source, without its imports, after those of the modules of ours that it imports."""
+    if path.stem in modules:
         return
-    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8")
     lines = source.splitlines(keepends=True)
     for statement in ast.parse(source).body:
         match statement:
-            case ast.ImportFrom(module=name, names=names, level=1) if name:
-                _collect(name, modules, imports)
+            case ast.ImportFrom(module=str(name), level=level) if level:
+                _collect(path.parents[level - 1].joinpath(*name.split(".")).with_suffix(".py"), modules, imports)
             case ast.ImportFrom(module=str(name), names=names):
                 if name != "__future__":
                     imports.setdefault(name, set()).update(alias.name for alias in names)
@@ -258,7 +259,7 @@ def _collect(module: str, modules: dict[str, str], imports: dict[str, set[str]])
                 continue
         for number in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
             lines[number] = ""
-    modules[module] = "".join(lines)
+    modules[path.stem] = "".join(lines)
 
 
 def _check_program(program: bytes, predictions: bytes, parser: Parser) -> int:

@@ -18,8 +18,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .answers import Answer, Report
-from .cblue_labels import (
+from ..answers import Answer, Report
+from ..data.predictions import LISTED, match, read_references
+from ..data.raw_labels import (
     CRITERIA,
     DIALOGUE_ACTS,
     ENTITY_TAGS,
@@ -33,12 +34,11 @@ from .cblue_labels import (
     TENDENCIES,
     TITLE_MATCH,
 )
-from .errors import PromptCBLUEError
-from .files import replacing
-from .parsing import Parser, parse_answer
-from .predictions import LISTED, match, read_references
-from .records import open_binary
-from .tasks import NONE_OF_THESE, TASKS
+from ..data.samples import open_binary
+from ..data.writing import replacing
+from ..errors import PromptCBLUEError
+from ..parsing import Parser, parse_answer
+from ..tasks import NONE_OF_THESE, TASKS
 
 #: What to do with an output whose label cannot be read.
 Unreadable = Literal["stop", "first-label"]

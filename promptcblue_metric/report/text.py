@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rapidfuzz.distance import Indel
 
-from .tasks import suite_of
+from ..tasks import suite_of
 
 #: Characters that are shown of a text, of a part of an answer, and of a label in a chart.
 TEXT_LIMIT, PART_LIMIT, LABEL_LIMIT = 1200, 80, 24
@@ -30,7 +30,7 @@ _UNSEEN = re.compile(
 _SEPARATORS = re.compile(r"([，,；;：:。、\n])")
 
 #: What the report says, English to Chinese.
-CHINESE: Mapping[str, str] = json.loads(Path(__file__).with_name("report_chinese.json").read_text(encoding="utf-8"))
+CHINESE: Mapping[str, str] = json.loads(Path(__file__).with_name("zh.json").read_text(encoding="utf-8"))
 
 #: Why the protocols differ (`analysis.Reason`), by its kind.
 REASONS: Mapping[str, str] = {

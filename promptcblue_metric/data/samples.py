@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn, TypedDict, cast
 
-from .errors import PromptCBLUEError, RowError, UnknownTaskError
-from .tasks import get_task
+from ..errors import PromptCBLUEError, RowError, UnknownTaskError
+from ..tasks import get_task
 
 
 class Sample(TypedDict):

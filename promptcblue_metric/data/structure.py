@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import RowError
-from .parsing import Parser, parse_answer
+from ..errors import RowError
+from ..parsing import Parser, parse_answer
+from ..tasks import get_task
 from .predictions import BadRows, match, read_predictions
-from .records import Sample
-from .tasks import get_task
+from .samples import Sample
 
 
 def structured_answers(

@@ -21,15 +21,15 @@ from typing import Any, Literal, TypeAlias
 import gradio as gr
 from markupsafe import Markup
 
-from .errors import PromptCBLUEError
-from .evaluation import Evaluation, ScoredSample
-from .parsing import PARSERS, Parser
-from .predictions import match, read_references
-from .records import Sample, open_binary
-from .report import build_report
-from .report_text import CHINESE, short
-from .scoring import PROTOCOLS, Protocol
-from .tasks import GROUPS, suite_of
+from ..data.predictions import match, read_references
+from ..data.samples import Sample, open_binary
+from ..errors import PromptCBLUEError
+from ..evaluation import Evaluation, ScoredSample
+from ..parsing import PARSERS, Parser
+from ..report.report import build_report
+from ..report.text import CHINESE, short
+from ..scoring import PROTOCOLS, Protocol
+from ..tasks import GROUPS, suite_of
 
 Language = Literal["zh", "en"]
 LANGUAGES: Mapping[str, Language] = {"中文": "zh", "English": "en"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, ClassVar, NamedTuple
 
-from .answers import (
+from ..answers import (
     Answer,
     AnswerFormat,
     EntityLines,
@@ -27,11 +27,11 @@ from .answers import (
     TermList,
     TripleLines,
 )
-from .evaluation import Result, ScoredSample
-from .lenient import parse_lenient, well_formedness
-from .rouge import rouge_scores
-from .scoring import Counts, LabelF1, Protocol, Scorer, item_key, sum_counts
-from .tasks import REGISTRY, Task
+from ..evaluation import Result, ScoredSample
+from ..lenient import parse_lenient, well_formedness
+from ..rouge import rouge_scores
+from ..scoring import Counts, LabelF1, Protocol, Scorer, item_key, sum_counts
+from ..tasks import REGISTRY, Task
 
 #: Two protocols differ where their scores are further apart than this.
 PROTOCOL_TOLERANCE = 0.001

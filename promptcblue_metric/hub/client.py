@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import PromptCBLUEError
-from .files import replacing, write_json
-from .version import VERSION
+from ..data.writing import replacing, write_json
+from ..errors import PromptCBLUEError
+from ..version import VERSION
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,16 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..answers import TermList
+from ..compare.significance import Interval, counts_by_task, intervals
+from ..data.writing import replacing
+from ..errors import PromptCBLUEError
+from ..evaluation import Evaluation, ScoredSample
+from ..parsing import Parser
+from ..scoring import PROTOCOLS, Protocol
+from ..version import VERSION
 from .analysis import Example, Outcome, TaskAnalysis, analyse, protocol_differences
-from .answers import TermList
-from .errors import PromptCBLUEError
-from .evaluation import Evaluation, ScoredSample
-from .files import replacing
-from .parsing import Parser
-from .report_text import excerpt, short
-from .resampling import Interval, counts_by_task, intervals
-from .scoring import PROTOCOLS, Protocol
-from .version import VERSION
+from .text import excerpt, short
 
 #: The files of a report.
 FILES = ("index.html", "report.md", "report.json")
@@ -197,8 +197,8 @@ def write_report(
     Raises:
         PromptCBLUEError: the folder cannot be written, or holds something other than a report.
     """
-    from .report_markdown import markdown
-    from .report_page import page
+    from .markdown import markdown
+    from .page import page
 
     target = Path(folder)
     check_output(target)

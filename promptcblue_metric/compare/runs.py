@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import PromptCBLUEError
-from .evaluation import Evaluation, Result, ScoredSample
-from .parsing import Parser
-from .predictions import match
+from ..data.predictions import match
+from ..data.samples import Sample
+from ..errors import PromptCBLUEError
+from ..evaluation import Evaluation, Result, ScoredSample
+from ..parsing import Parser
+from ..scoring import Protocol
+from ..tasks import suite_of
 from .published import Published
-from .records import Sample
-from .resampling import Difference, compare, counts_by_task
-from .scoring import Protocol
-from .tasks import suite_of
+from .significance import Difference, compare, counts_by_task
 
 #: A difference counts as established when its adjusted p-value is below this.
 LEVEL = 0.05

@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
-from .report_text import CHINESE, LABEL_LIMIT, short
+from .text import CHINESE, LABEL_LIMIT, short
 
 #: Name of a colour: its value in the light and in the dark theme.
 PALETTE: Mapping[str, tuple[str, str]] = {

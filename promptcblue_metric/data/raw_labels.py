@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .tasks import NONE_OF_THESE
+from ..tasks import NONE_OF_THESE
 
 ENTITY_TYPES: Mapping[str, str] = {
     "疾病": "dis",

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import make_app, run
-from .errors import PromptCBLUEError
-from .parsing import Parser
-from .publishing import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
-from .scoring import Counts, Protocol
+from ..errors import PromptCBLUEError
+from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
+from ..parsing import Parser
+from ..scoring import Counts, Protocol
+from .common import make_app, run
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation, ScoredSample
-    from .records import Sample
+    from ..data.samples import Sample
+    from ..evaluation import Evaluation, ScoredSample
 
 app = make_app("Score answers to PromptCBLUE, and turn them into structured answers.")
 
@@ -70,7 +70,7 @@ def _scored_samples(
     configs: Sequence[str] | None,
 ) -> Iterator[ScoredSample]:
     """Score the samples one by one; missing predictions that have to stop the run do so at the end, all counted."""
-    from .predictions import match, read_references
+    from ..data.predictions import match, read_references
 
     absent: list[Sample] = []
     for sample, prediction in match(predictions, read_references(references, split, configs), configs=configs):
@@ -95,9 +95,9 @@ def score(
     json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
 ) -> None:
     """Score predictions against references and print the table of tasks, groups and the overall score."""
-    from .evaluation import Evaluation
-    from .files import write_json
-    from .table import print_scores
+    from ..data.writing import write_json
+    from ..evaluation import Evaluation
+    from ..report.tables import print_scores
 
     evaluation = Evaluation(parser=parser)
     absent = 0
@@ -109,7 +109,7 @@ def score(
     result = evaluation.result(protocol)
     between = None
     if resamples:
-        from .resampling import intervals
+        from ..compare.significance import intervals
 
         between = intervals(counts, protocol, resamples, seed)
     print_scores(result, between)
@@ -141,9 +141,9 @@ def parse(
     parser: ParserOption = "strict",
 ) -> None:
     """Parse predictions into structured answers; the strict parser is exactly the official post-processor."""
-    from .files import write_json
-    from .predictions import read_references
-    from .structure import structured_answers
+    from ..data.predictions import read_references
+    from ..data.structure import structured_answers
+    from ..data.writing import write_json
 
     samples = read_references(references, split) if references else None
     answers, well_formed = structured_answers(predictions, samples, parser)
@@ -164,7 +164,7 @@ def submit(
     parser: ParserOption = "strict",
 ) -> None:
     """Check predictions against every rule of the leaderboard, and write the archive to hand in."""
-    from .submission import describe, write_submission
+    from ..submit.leaderboard import describe, write_submission
 
     describe(write_submission(predictions, test, output, parser), parser, typer.echo)
 
@@ -190,7 +190,7 @@ def cblue(
     ] = Unreadable.stop,
 ) -> None:
     """Write CBLUE's own submission: raw records with entities and their offsets, triples, events, terms and labels."""
-    from .cblue_submission import write_cblue
+    from ..submit.cblue import write_cblue
 
     for name, written in write_cblue(predictions, str(test), raw, output, parser, unreadable.value).items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
@@ -204,7 +204,7 @@ def cblue_check(
     raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
 ) -> None:
     """Check the format of files for CBLUE's own submission, of any of its tasks."""
-    from .cblue_submission import check_file
+    from ..submit.cblue import check_file
 
     for path in files:
         typer.echo(f"{path}: {check_file(path, raw)} records, well-formed")
@@ -230,10 +230,10 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write the comparison, all digits, to this file.")] = None,
 ) -> None:
     """Say which differences between runs are established: paired bootstrap and approximate randomisation."""
-    from .comparison import common_samples, compare_runs, result_of, run_names, scored_run
-    from .comparison_table import print_comparisons, print_published
-    from .files import write_json
-    from .predictions import read_references
+    from ..compare.runs import common_samples, compare_runs, result_of, run_names, scored_run
+    from ..compare.tables import print_comparisons, print_published
+    from ..data.predictions import read_references
+    from ..data.writing import write_json
 
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
@@ -269,8 +269,8 @@ def report(
     seed: SeedOption = 0,
 ) -> None:
     """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
-    from .evaluation import Evaluation
-    from .report import build_report, check_output, require_libraries, show_progress, write_report
+    from ..evaluation import Evaluation
+    from ..report.report import build_report, check_output, require_libraries, show_progress, write_report
 
     require_libraries()
     check_output(output)
@@ -297,7 +297,7 @@ def report(
 )
 def install() -> None:
     """Put the metric into evaluate's cache, so that evaluate.load("promptcblue") finds it from any folder."""
-    from .install import install as install_metric
+    from ..hub.install import install as install_metric
 
     typer.echo(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
 
@@ -313,7 +313,7 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from .publish import publication
+    from ..hub.space import publication
 
     then = f"python -c 'import evaluate; print(evaluate.load(\"{repo}\"))'"
     publish_or_write(publication(), repo, private=private, tag=tag, dry_run=dry_run, then=then)

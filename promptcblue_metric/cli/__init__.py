@@ -1,0 +1,1 @@
+"""The ``promptcblue-metric`` command, and what the three commands share."""

@@ -1,0 +1,1 @@
+"""Samples, predictions and raw labels, read and written."""

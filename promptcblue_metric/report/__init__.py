@@ -1,0 +1,1 @@
+"""What a run's scores and errors look like to people."""

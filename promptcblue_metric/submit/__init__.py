@@ -1,0 +1,1 @@
+"""What the leaderboard and CBLUE are handed."""
