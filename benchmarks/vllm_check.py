@@ -24,7 +24,7 @@ from pathlib import Path
 from promptcblue_dataset import load_samples
 from promptcblue_metric.data.samples import Sample
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
-from promptcblue_training.choices import choices_of
+from promptcblue_training.constrained import choices_of
 from promptcblue_training.predict import predict
 from promptcblue_training.tiny import TINY, build_backbone
 

@@ -147,8 +147,8 @@ def predict(
 ) -> None:
     """Predict a split. A run that was cut short goes on where it stopped when the same command is given again."""
     from .backends import BackendSettings, ClusterSettings, ServerSettings
-    from .demonstrations import ShotSettings
     from .predict import predict as run_prediction
+    from .shots import ShotSettings
 
     run_prediction(
         dataset=dataset,
@@ -230,7 +230,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""
-    from .evaluate import check_can_score, score
+    from .predict import check_can_score, score
     from .processes import is_first
 
     if is_first():

@@ -10,8 +10,8 @@ import pytest
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.backends import Backend, BackendSettings, Completion, Request, load_backend
+from promptcblue_training.output import PredictionsFile
 from promptcblue_training.predict import DEFAULT_NEW_TOKENS, answer_limits, predict
-from promptcblue_training.predictions import PredictionsFile
 
 from .conftest import Fit, read_rows, write_rows
 

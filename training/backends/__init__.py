@@ -173,13 +173,7 @@ class Backend(Protocol):
 
 #: Module of each backend; imported only when it is used.
 BACKENDS: Mapping[str, str] = {
-    name: f"promptcblue_training.backends.{module}"
-    for name, module in {
-        "transformers": "transformers",
-        "openai": "openai_api",
-        "vllm": "vllm_engine",
-        "ray": "ray_cluster",
-    }.items()
+    name: f"promptcblue_training.backends.{name}" for name in ("transformers", "openai", "vllm", "ray")
 }
 
 

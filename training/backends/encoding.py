@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..choices import TokenChoices
+from ..constrained import TokenChoices
 from ..prompts import PromptEncoder, ShotStyle
 from . import Choices, Request
 

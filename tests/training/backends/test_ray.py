@@ -16,17 +16,17 @@ import pytest
 from promptcblue_training.backends import BackendSettings
 from promptcblue_training.predict import predict
 
-from ..conftest import SampleRows
-from .conftest import read_rows, write_rows
+from ...conftest import SampleRows
+from ..conftest import read_rows, write_rows
 
 #: Predicts on two workers. With a third argument it kills a worker once some answers are there.
 DRIVER = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from promptcblue_training.backends import BackendSettings, ClusterSettings, ray_cluster
+from promptcblue_training.backends import BackendSettings, ClusterSettings, ray
 from promptcblue_training.predict import predict
 
-ray_cluster._PORTION = 4
+ray._PORTION = 4
 dataset, model, output, *kill = sys.argv[1:]
 
 def workers():

@@ -11,9 +11,9 @@ from promptcblue_dataset import load_samples
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
-from promptcblue_training.demonstrations import Demonstrations, Selection, ShotSettings
 from promptcblue_training.predict import predict
 from promptcblue_training.prompts import PromptEncoder, Shot, ShotStyle
+from promptcblue_training.shots import Demonstrations, Selection, ShotSettings
 from promptcblue_training.tiny import build_tokenizer
 
 from .conftest import read_rows, write_rows

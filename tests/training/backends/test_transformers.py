@@ -15,10 +15,10 @@ from promptcblue_training import cli
 from promptcblue_training.backends import BACKENDS, BackendSettings, Completion, Failure, Request, load_backend
 from promptcblue_training.backends.encoding import Encoded, until
 from promptcblue_training.backends.transformers import TransformersBackend
+from promptcblue_training.output import PredictionsFile
 from promptcblue_training.predict import predict
-from promptcblue_training.predictions import PredictionsFile
 
-from .conftest import read_rows, write_rows
+from ..conftest import read_rows, write_rows
 
 
 @pytest.fixture

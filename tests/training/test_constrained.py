@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from promptcblue_dataset import load_samples
 from promptcblue_metric.tasks import NONE_OF_THESE, TASKS
 from promptcblue_training.backends import BackendSettings, Choices, Completion, Request, load_backend
-from promptcblue_training.choices import TokenChoices, choices_of
+from promptcblue_training.constrained import TokenChoices, choices_of
 
 from .conftest import read_rows
 

@@ -36,7 +36,7 @@ from promptcblue_training.backends import (
 from promptcblue_training.predict import predict
 from promptcblue_training.prompts import Shot
 
-from .conftest import read_rows
+from ..conftest import read_rows
 
 KEY = "sk-this-is-the-secret-key"
 
@@ -152,11 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    from promptcblue_training.backends import openai_api
+    from promptcblue_training.backends import openai
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(openai_api, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(openai, "_FIRST_WAIT", 0.01)
     with FaultyServer() as faulty:
         thread = threading.Thread(target=faulty.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -221,9 +221,9 @@ def test_a_wait_beyond_reason_is_a_failure_and_not_a_sleep(server: FaultyServer)
 
 
 def test_waits_double_and_have_chance_in_them(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptcblue_training.backends import openai_api
+    from promptcblue_training.backends import openai
 
-    monkeypatch.setattr(openai_api, "_FIRST_WAIT", 0.05)
+    monkeypatch.setattr(openai, "_FIRST_WAIT", 0.05)
     server.plan = {"题0": ["500"] * 3}
     ask(load_backend(settings(server)), ["题0"])
     times = [when for when, _, _, _ in server.seen]
