@@ -94,7 +94,8 @@ class Evaluation:
         self._totals: dict[str, _Totals] = {}
 
     def add(self, prediction: str | None, reference: Mapping[str, Any]) -> ScoredSample:
-        """Score one output against its dataset row (its target, task_dataset and answer_choices).
+        """Score one output against its dataset row (its input, target, task_dataset and
+        answer_choices).
 
         A prediction of None was never made: it counts as wrong, and not as the label that the official
         scorer takes an empty output for.
@@ -172,7 +173,7 @@ def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], pa
     gold = task.format.parse(reference["target"], choices).answer
     if prediction is None:
         return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold, reference))
-    parsed = parse_answer(task.format, prediction, choices, parser)
+    parsed = parse_answer(task.format, prediction, choices, parser, reference.get("input") or "")
     # The official scorer takes an empty output for the first label, but not one that says something unreadable.
     unread = parsed.answer == "" and prediction.strip()
     scorer = task.scorer

@@ -48,13 +48,14 @@ _READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
 }
 
 
-def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str] = ()) -> Parsed:
+def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str] = (), prompt: str = "") -> Parsed:
     """Read ``text`` as its writer meant it; never raises.
 
     Args:
         answer_format: how the task's answers are written.
         text: the model's output.
         choices: the row's answer choices, in the order of the prompt.
+        prompt: what was asked, or "" where that is not known.
 
     Returns:
         the strict parser's result where that finds the text well-formed. Else what could be read, the repairs it

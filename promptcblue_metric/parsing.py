@@ -13,8 +13,10 @@ Parser = Literal["strict", "lenient"]
 PARSERS: tuple[Parser, ...] = ("strict", "lenient")
 
 
-def parse_answer(answer_format: AnswerFormat, text: str, choices: Sequence[str], parser: Parser) -> Parsed:
-    """Read an output with the parser called ``parser``; never raises."""
+def parse_answer(
+    answer_format: AnswerFormat, text: str, choices: Sequence[str], parser: Parser, prompt: str = ""
+) -> Parsed:
+    """Read an output with the parser called ``parser``; never raises. The lenient one looks into the ``prompt`` too."""
     if parser == "lenient":
-        return parse_lenient(answer_format, text, choices)
+        return parse_lenient(answer_format, text, choices, prompt)
     return answer_format.parse(text, choices)

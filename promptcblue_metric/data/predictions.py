@@ -31,6 +31,7 @@ class Prediction:
         written_task: the task as the row spells it.
         choices: the row's own answer choices; None where it has none.
         line: 1-based line in the file.
+        prompt: the row's own ``input``, or "".
     """
 
     sample_id: str
@@ -39,6 +40,7 @@ class Prediction:
     written_task: str | None
     choices: Sequence[str] | None
     line: int
+    prompt: str = ""
 
 
 class BadRows:
@@ -103,7 +105,8 @@ def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Pr
         raise RowError(str(path), line, "task_dataset", str(error)) from error
     if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
         raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
-    return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line)
+    prompt = row["input"] if isinstance(row.get("input"), str) else ""
+    return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line, prompt)
 
 
 def read_references(source: str, split: str, configs: Sequence[str] | None = None) -> Iterator[Sample]:

@@ -40,7 +40,8 @@ def structured_answers(
             bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue
         task = get_task(name)
-        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser)
+        prompt = prediction.prompt or (sample["input"] if sample else "")
+        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser, prompt)
         row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
         answers.setdefault(prediction.written_task or name, []).append(row)
         well_formed += parsed.well_formed

@@ -530,7 +530,7 @@ def _state(sample: ScoredSample) -> tuple[str, set[str]]:
     parsed = sample.parsed
     if not parsed.well_formed and not parsed.repairs:
         choices = sample.task.choices(sample.reference.get("answer_choices"))
-        parsed = parse_lenient(sample.task.format, sample.prediction, choices)
+        parsed = parse_lenient(sample.task.format, sample.prediction, choices, sample.reference.get("input") or "")
     return well_formedness(parsed), set(parsed.repairs)
 
 

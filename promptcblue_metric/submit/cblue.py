@@ -583,7 +583,8 @@ def _task_file(
                 f"sample '{sample['sample_id']}': its prompt holds the text of no single record of {source.name}"
             )
             continue
-        answer = parse_answer(TASKS[task.name].format, text, sample["answer_choices"] or (), parser).answer
+        choices, prompt = sample["answer_choices"] or (), sample["input"]
+        answer = parse_answer(TASKS[task.name].format, text, choices, parser, prompt).answer
         for place in places:
             if not _add(known[place], answer, sample):
                 problems.append(
