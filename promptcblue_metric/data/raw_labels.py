@@ -1,136 +1,133 @@
-"""The raw names that CBLUE gives the labels of its tasks, by the names that PromptCBLUE gives them."""
+"""The labels of the raw corpora, a table a task, read both ways: by raw readers and by CBLUE's submission.
+
+Our labels stand in the registry; here is what the raw files of CBLUE and ChineseBLUE write for each (formats.md, 6-8).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from ..tasks import NONE_OF_THESE
+from ..tasks import NONE_OF_THESE, REGISTRY
 
-ENTITY_TYPES: Mapping[str, str] = {
-    "疾病": "dis",
-    "临床表现": "sym",
-    "医疗程序": "pro",
-    "医疗设备": "equ",
-    "药物": "dru",
-    "医学检验项目": "ite",
-    "身体部位": "bod",
-    "医院科室": "dep",
-    "微生物类": "mic",
-}
 
-#: The relations of CMeIE, whose names are the same in both.
-RELATIONS = frozenset(
-    {
-        "预防", "阶段", "就诊科室", "同义词", "辅助治疗", "化疗", "放射治疗", "手术治疗", "实验室检查", "影像学检查",
-        "辅助检查", "组织学检查", "内窥镜检查", "筛查", "多发群体", "发病率", "发病年龄", "多发地区", "发病性别倾向",
-        "死亡率", "多发季节", "传播途径", "并发症", "病理分型", "相关（导致）", "鉴别诊断", "相关（转化）",
-        "相关（症状）", "临床表现", "治疗后症状", "侵及周围组织转移的症状", "病因", "高危因素", "风险评估因素",
-        "病史", "遗传因素", "发病机制", "病理生理", "药物治疗", "发病部位", "转移部位", "外侵部位", "预后状况",
-        "预后生存率",
-    }
+def plain(spelling: str) -> str:
+    """A label's letters and digits in lower case, so that spellings that differ in hyphens or blanks are equal."""
+    return "".join(character for character in spelling.casefold() if character.isalnum())
+
+
+@dataclass(frozen=True)
+class RawLabels:
+    """The labels of a raw corpus.
+
+    Attributes:
+        ours: our label of each raw one.
+        raw: the raw label of each of ours, as CBLUE takes it in a submission; its values are all that CBLUE takes.
+    """
+
+    ours: Mapping[str, str]
+    raw: Mapping[str, str]
+    _plain: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for raw, label in self.ours.items():
+            for spelling in map(plain, (raw, label)):
+                if spelling and not spelling.isdigit():
+                    self._plain[spelling] = label
+
+    def read(self, label: str) -> str | None:
+        """Our label for a raw one, which may be spelt as ours, or differ in case, hyphens and blanks; None if unknown.
+
+        Numbers have to be spelt as they are: ``-1`` is not ``1``.
+        """
+        found = self.ours.get(label)
+        return found if found is not None else self._plain.get(plain(label))
+
+
+def _labels(task: str, raw: Iterable[str], ours: Iterable[str] = (), **more: str) -> tuple[str, RawLabels]:
+    """The labels of a task, in the order of ours; what is read besides is in ``more``, the raw ones being its names."""
+    names = dict(zip(raw, ours or REGISTRY[task].labels, strict=True))
+    return task, RawLabels({**names, **more}, {label: name for name, label in names.items()})
+
+
+def _same(task: str, labels: Iterable[str]) -> tuple[str, RawLabels]:
+    """Labels that are the same in both."""
+    same = {label: label for label in labels}
+    return task, RawLabels(same, same)
+
+
+_CRITERIA = (
+    "Disease", "Symptom", "Sign", "Pregnancy-related Activity", "Neoplasm Status", "Non-Neoplasm Disease Stage",
+    "Allergy Intolerance", "Organ or Tissue Status", "Life Expectancy", "Oral related",
+    "Pharmaceutical Substance or Drug", "Therapy or Surgery", "Device", "Nursing", "Diagnostic",
+    "Laboratory Examinations", "Risk Assessment", "Receptor Status", "Age", "Special Patient Characteristic",
+    "Literacy", "Gender", "Education", "Address", "Ethnicity", "Consent", "Enrollment in other studies",
+    "Researcher Decision", "Capacity", "Ethical Audit", "Compliance with Protocol", "Addictive Behavior", "Bedtime",
+    "Exercise", "Diet", "Alcohol Consumer", "Sexual related", "Smoking Status", "Blood Donation", "Encounter",
+    "Disabilities", "Healthy", "Data Accessible", "Multiple",
 )  # fmt: skip
-
-TENDENCIES = frozenset({"", "否定", "不确定"})
-
-CRITERIA: Mapping[str, str] = {
-    "疾病": "Disease",
-    "症状(患者感受)": "Symptom",
-    "体征(医生检测）": "Sign",
-    "怀孕相关": "Pregnancy-related Activity",
-    "肿瘤进展": "Neoplasm Status",
-    "疾病分期": "Non-Neoplasm Disease Stage",
-    "过敏耐受": "Allergy Intolerance",
-    "器官组织状态": "Organ or Tissue Status",
-    "预期寿命": "Life Expectancy",
-    "口腔相关": "Oral related",
-    "药物": "Pharmaceutical Substance or Drug",
-    "治疗或手术": "Therapy or Surgery",
-    "设备": "Device",
-    "护理": "Nursing",
-    "诊断": "Diagnostic",
-    "实验室检查": "Laboratory Examinations",
-    "风险评估": "Risk Assessment",
-    "受体状态": "Receptor Status",
-    "年龄": "Age",
-    "特殊病人特征": "Special Patient Characteristic",
-    "读写能力": "Literacy",
-    "性别": "Gender",
-    "教育情况": "Education",
-    "居住情况": "Address",
-    "种族": "Ethnicity",
-    "知情同意": "Consent",
-    "参与其它试验": "Enrollment in other studies",
-    "研究者决定": "Researcher Decision",
-    "能力": "Capacity",
-    "伦理审查": "Ethical Audit",
-    "依存性": "Compliance with Protocol",
-    "成瘾行为": "Addictive Behavior",
-    "睡眠": "Bedtime",
-    "锻炼": "Exercise",
-    "饮食": "Diet",
-    "酒精使用": "Alcohol Consumer",
-    "性取向": "Sexual related",
-    "吸烟状况": "Smoking Status",
-    "献血": "Blood Donation",
-    "病例来源": "Encounter",
-    "残疾群体": "Disabilities",
-    "健康群体": "Healthy",
-    "数据可及性": "Data Accessible",
-    "含有多个类别": "Multiple",
-}
-
-#: What no label of the prompt fits is 其他 in the raw corpus, if the prompt offers all the others.
-INTENTS: Mapping[str, str] = {
-    **{
-        intent: intent
-        for intent in (
-            "病情诊断", "病因分析", "治疗方案", "就医建议", "指标解读", "后果表述", "注意事项", "功效作用", "医疗费用",
-        )
-    },
-    "疾病描述": "疾病表述",
-    NONE_OF_THESE: "其他",
-}  # fmt: skip
-
-SAME_MEANING: Mapping[str, str] = {"不是": "0", "是的": "1"}
-
-TITLE_MATCH: Mapping[str, str] = {
-    "完全不匹配或者没有参考价值": "0",
-    "很少匹配有一些参考价值": "1",
-    "部分匹配": "2",
-    "完全匹配": "3",
-}
-
-#: CBLUE takes three labels, of which 0 is both the superset and no relation.
-QUERY_RELATION: Mapping[str, str] = {
-    "语义无直接关联": "0",
-    "后者是前者的语义父集": "0",
-    "后者是前者的语义子集": "1",
-    "完全一致": "2",
-}
-
-FINDING_ATTRIBUTES = frozenset({"阳性", "阴性", "其他", "不标注"})
-SYMPTOM_STATUSES = frozenset({"0", "1", "2"})
-DIALOGUE_ACTS = frozenset(
-    {
-        *(
-            f"{kind}-{about}"
-            for kind in ("Request", "Inform")
-            for about in (
-                "Symptom", "Etiology", "Basic_Information", "Existing_Examination_and_Treatment", "Drug_Recommendation",
-                "Medical_Advice", "Precautions",
-            )
-        ),
-        "Diagnose",
-        "Other",
-    }
+_RELATIONS = (
+    "预防", "阶段", "就诊科室", "同义词", "辅助治疗", "化疗", "放射治疗", "手术治疗", "实验室检查", "影像学检查",
+    "辅助检查", "组织学检查", "内窥镜检查", "筛查", "多发群体", "发病率", "发病年龄", "多发地区", "发病性别倾向",
+    "死亡率", "多发季节", "传播途径", "并发症", "病理分型", "相关（导致）", "鉴别诊断", "相关（转化）",
+    "相关（症状）", "临床表现", "治疗后症状", "侵及周围组织转移的症状", "病因", "高危因素", "风险评估因素",
+    "病史", "遗传因素", "发病机制", "病理生理", "药物治疗", "发病部位", "转移部位", "外侵部位", "预后状况",
+    "预后生存率",
 )  # fmt: skip
-ENTITY_TAGS = frozenset(
-    {
-        "O",
-        *(
-            f"{place}-{kind}"
-            for place in "BI"
-            for kind in ("Symptom", "Drug", "Drug_Category", "Medical_Examination", "Operation")
+_TOPICS = (
+    "Symptom", "Etiology", "Basic_Information", "Existing_Examination_and_Treatment", "Drug_Recommendation",
+    "Medical_Advice", "Precautions",
+)  # fmt: skip
+_ACTS = ("Other", *(f"{kind}-{topic}" for topic in _TOPICS for kind in ("Request", "Inform")), "Diagnose")
+_COMMUNITY = "disease body symptom treatment crowd drug test physiology feature time department"
+_INTENTS = [label for label in REGISTRY["KUAKE-QIC"].labels if label != NONE_OF_THESE]
+_QUERY_RELATIONS = dict(zip(("-1", "0", "1", "2"), reversed(REGISTRY["KUAKE-QQR"].labels), strict=True))
+
+#: The raw labels of every task that has some, by config name. Where a task's answers are sets of parts, they are of the
+#: types, relations or statuses of these.
+RAW_LABELS: Mapping[str, RawLabels] = dict(
+    (
+        _labels("CMeEE-V2", ["dis", "sym", "pro", "equ", "dru", "ite", "bod", "dep", "mic"]),
+        _same("CMeIE", _RELATIONS),
+        _same("CHIP-CDEE", ("", "否定", "不确定")),
+        _labels("IMCS-V2-NER", ["Symptom", "Drug", "Drug_Category", "Medical_Examination", "Operation"]),
+        _labels("CHIP-CTC", _CRITERIA, REGISTRY["CHIP-CTC"].labels[1:], Other=NONE_OF_THESE),
+        # What no label of the prompt fits is 其他 in the raw corpus, if the prompt offers all the others.
+        _labels(
+            "KUAKE-QIC",
+            [*("疾病表述" if label == "疾病描述" else label for label in _INTENTS), "其他"],
+            [*_INTENTS, NONE_OF_THESE],
         ),
-    }
+        _labels("IMCS-V2-DAC", _ACTS),
+        _labels("CHIP-STS", "01", ("不是", "是的")),
+        _labels("KUAKE-QTR", "0123"),
+        # CBLUE takes three labels, of which 0 is both the superset and no relation.
+        (
+            "KUAKE-QQR",
+            RawLabels(_QUERY_RELATIONS, {ours: "0" if raw == "-1" else raw for raw, ours in _QUERY_RELATIONS.items()}),
+        ),
+        _labels("IMCS-V2-SR", "012"),
+        _labels("CHIP-MDCFNPC", ("阳性", "阴性", "其他", "不标注")),
+        _same("cEHRNER", REGISTRY["cEHRNER"].labels),
+        _labels("cMedQANER", _COMMUNITY.split()),
+        *(_labels(task, "10") for task in ("cMedQQ", "cMedQNLI", "cMedQA")),
+        _labels("cMedIR", "01234"),
+        _labels("cMedIC", "012"),
+        _labels("cMedTC", _CRITERIA),
+        _labels("CMDD", "213"),
+    )
 )
+
+# The names under which CBLUE's submission knows them.
+ENTITY_TYPES = RAW_LABELS["CMeEE-V2"].raw
+RELATIONS = frozenset(_RELATIONS)
+TENDENCIES = frozenset(RAW_LABELS["CHIP-CDEE"].raw)
+CRITERIA = RAW_LABELS["CHIP-CTC"].raw
+INTENTS = RAW_LABELS["KUAKE-QIC"].raw
+SAME_MEANING = RAW_LABELS["CHIP-STS"].raw
+TITLE_MATCH = RAW_LABELS["KUAKE-QTR"].raw
+QUERY_RELATION = RAW_LABELS["KUAKE-QQR"].raw
+FINDING_ATTRIBUTES = frozenset(RAW_LABELS["CHIP-MDCFNPC"].raw.values())
+SYMPTOM_STATUSES = frozenset(RAW_LABELS["IMCS-V2-SR"].raw.values())
+DIALOGUE_ACTS = frozenset(RAW_LABELS["IMCS-V2-DAC"].raw.values())
+ENTITY_TAGS = frozenset({"O", *(f"{place}-{kind}" for place in "BI" for kind in RAW_LABELS["IMCS-V2-NER"].ours)})
