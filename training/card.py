@@ -19,20 +19,17 @@ from promptcblue_metric.data.writing import read_json_object, replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.version import VERSION
 
-from .curve import CURVE_PNG
-from .resume import FINISHED, RECORD
+from .run import ADAPTER_CONFIG, CARD, CHOICE_FILE, CURVE_PNG, EVALUATED, FINISHED, RECORD
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-CARD = "README.md"
 _SOURCES = {
     "run": RECORD,
     "train": FINISHED,
-    "eval": "eval_results.json",
-    "choice": "checkpoint_choice.json",
+    "eval": EVALUATED,
+    "choice": CHOICE_FILE,
 }
-_ADAPTER = "adapter_config.json"
 #: How the names of the settings begin that matter to a method alone.
 _METHOD_SETTINGS: Mapping[Any, tuple[str, ...]] = {
     "lora": ("lora_",),
@@ -155,7 +152,7 @@ def _read_facts(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[
 def _card_data(folder: Path, facts: Mapping[str, Any]) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    adapter = (folder / _ADAPTER).is_file()
+    adapter = (folder / ADAPTER_CONFIG).is_file()
     method, backbone = str(facts["recipe"].get("method")), _hub_id(facts["recipe"].get("model"))
     dataset = _hub_id(facts["recipe"].get("dataset"))
     return ModelCardData(
@@ -177,7 +174,7 @@ def _hub_id(name: Any) -> str | None:
 
 def _body(folder: Path, facts: Mapping[str, Any]) -> str:
     recipe, settings, train = facts["recipe"], facts["settings"], facts["train"]
-    adapter = (folder / _ADAPTER).is_file()
+    adapter = (folder / ADAPTER_CONFIG).is_file()
     backbone = _hub_id(recipe.get("model"))
     base = f"[{backbone}](https://huggingface.co/{backbone})" if backbone else _base_name(recipe, settings)
     trainable, total = train.get("trainable_parameters"), train.get("parameters")

@@ -46,7 +46,7 @@ def sft(
     command is given again.
     """
     if list_recipes:
-        from .listing import print_recipes
+        from .memory import print_recipes
 
         return print_recipes([recipe] if recipe else [])
     from .sft import main as fine_tune
@@ -70,7 +70,8 @@ def card(
     """
     from promptcblue_metric.data.splits import canonical_split
 
-    from .card import CARD, add_scores, write_card
+    from .card import add_scores, write_card
+    from .run import CARD
 
     if scores:
         add_scores(model, scores, canonical_split(split))
@@ -91,7 +92,7 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from .publish import next_command, notes, publication
+    from .hub import next_command, notes, publication
 
     trained = publication(model, repo)
     for note in notes(model):

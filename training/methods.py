@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, TrainerCallback
 
-    from .settings import Recipe
+    from .recipe import Recipe
 
 #: The share of the backbone's parameters that the paper lets an adapter have (section 4.2).
 SHARE_LIMIT = 0.01
@@ -189,16 +189,6 @@ METHODS: Mapping[str, Method] = {
     "parallel-adapter": Method(_parallel, size="adapter_bottleneck", parameters=_parallel_parameters),
     "full": Method(lambda recipe, model: None),
 }
-
-
-def check_method(name: str) -> None:
-    """Refuse a method that is not there.
-
-    Raises:
-        PromptCBLUEError: names the methods.
-    """
-    if name not in METHODS:
-        raise PromptCBLUEError(f"unknown method '{name}'; expected one of {', '.join(METHODS)}")
 
 
 def fit_to_budget(recipe: Recipe, model: PreTrainedModel) -> Recipe:

@@ -18,7 +18,7 @@ from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 
 from .backends import Completion, Failure
-from .resume import check_settings, write_settings
+from .run import check_settings, write_settings
 
 #: What names a sample: ids are unique within a task.
 Key = tuple[str, str]

@@ -28,7 +28,7 @@ from .constrained import choices_of
 from .data import load_split_if_any
 from .output import PredictionsFile, Tally, check_unique, sample_key
 from .processes import from_first, is_first
-from .resume import samples_fingerprint
+from .run import samples_fingerprint
 from .shots import Demonstrations, ShotSettings
 
 #: Longest answer where nothing says how long a task's answers are; the paper's longest are reports of a few hundred.

@@ -1,176 +1,24 @@
-"""What a recipe can say, and how recipe and command line become settings. Imports TRL."""
+"""The trainer's settings, and how recipe and command line become settings. Imports TRL."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, TrlParser
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import get_task
 
-from .checkpointing import CHOICES, Rule
-from .hardware import DTYPES, best_dtype
-from .methods import METHODS, check_method
-from .models import FOUR_BIT
-from .recipe_files import defaults, find_recipe, read_recipe
+from .model import best_dtype
+from .recipe import Recipe, defaults, find_recipe, read_recipe
+from .run import CHOICES, Rule
 
-PROMPT_FORMATS = ("auto", "chat", "plain")
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
 BALANCED = "batch_rebalance"
-
-
-@dataclass
-class Recipe:
-    """What to fine-tune, on what, and by which method.
-
-    Raises:
-        PromptCBLUEError: a value that no run can work with.
-    """
-
-    dataset: str = field(default="promptcblue", metadata={"help": "Dataset folder, Hub id or JSON Lines file."})
-    configs: list[str] | None = field(default=None, metadata={"help": "Tasks to train on; all by default."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Split of the validation loss, where the dataset has it."}
-    )
-    mixing: dict[str, float] | str | None = field(
-        default=None,
-        metadata={
-            "help": "How often a task's samples are seen in an epoch, as a JSON object such as "
-            '{"CMeEE-V2": 0.5, "CMeIE": 2}; once where it does not say. 0.5 takes half of them, drawn with the seed.'
-        },
-    )
-    few_shot: bool = field(
-        default=False,
-        metadata={"help": "Train on the paper's demonstrations alone: 122 samples that cover the labels (Table 7)."},
-    )
-    few_shot_seed: int = field(
-        default=0, metadata={"help": "Seed of the demonstrations; the same as few-shot prompting draws with it."}
-    )
-    prompt_format: str = field(
-        default="auto",
-        metadata={
-            "help": "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
-            "template. It is saved with the model, so that prediction does the same."
-        },
-    )
-    model: str | None = field(default=None, metadata={"help": "The backbone: a folder or a Hub id."})
-    from_config: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of a model: build one from this config (model_type and its sizes), with random weights "
-            "and a character tokenizer made from the train split."
-        },
-    )
-    method: str = field(default="lora", metadata={"help": f"One of {', '.join(METHODS)}."})
-    fit_budget: float | None = field(
-        default=None,
-        metadata={
-            "help": "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
-            "below, the largest rank, bottleneck, encoder or prompt that fits."
-        },
-    )
-    lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices; for AdaLoRA the one at the start."})
-    lora_alpha: int = field(default=48, metadata={"help": "LoRA's scale, times its rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before LoRA's matrices."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"],
-        metadata={
-            "help": "Names of the layers LoRA and AdaLoRA adapt; by default every matrix of attention and feed-forward."
-        },
-    )
-    adalora_target_rank: int | None = field(
-        default=None, metadata={"help": "Mean rank that AdaLoRA ends with; half of lora_rank by default."}
-    )
-    adalora_start: float = field(default=0.1, metadata={"help": "Share of the steps before AdaLoRA lowers ranks."})
-    adalora_end: float = field(default=0.3, metadata={"help": "Share of the steps after AdaLoRA has lowered ranks."})
-    adalora_interval: int = field(
-        default=10, metadata={"help": "Steps from one change of AdaLoRA's ranks to the next."}
-    )
-    adalora_orthogonality: float = field(
-        default=0.5, metadata={"help": "Weight in the loss of how far AdaLoRA's singular vectors are from orthogonal."}
-    )
-    adapter_bottleneck: int = field(default=128, metadata={"help": "Width of the parallel adapter."})
-    adapter_scale: float = field(default=1.0, metadata={"help": "Factor on the parallel adapter's output."})
-    virtual_tokens: int = field(
-        default=128, metadata={"help": "Virtual tokens of P-tuning; of P-tuning v2, as many in each layer."}
-    )
-    encoder_width: int = field(
-        default=512, metadata={"help": "Width of the LSTM that P-tuning makes its virtual tokens with."}
-    )
-    processes: int | None = field(
-        default=None, metadata={"help": "How many processes there must be; a run with another number stops at once."}
-    )
-    dtype: str = field(
-        default="auto",
-        metadata={
-            "help": f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
-            "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
-            "trained; 4bit is QLoRA's."
-        },
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Start anew although output_dir holds another run's checkpoints."}
-    )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.configs, str):
-            self.configs = self.configs.replace(",", " ").split()
-        if self.configs is not None:
-            self.configs = [get_task(name).name for name in self.configs]
-        if isinstance(self.from_config, str):
-            self.from_config = _mapping(self.from_config, "from_config")
-        if isinstance(self.mixing, str):
-            self.mixing = _mapping(self.mixing, "mixing")
-        if self.mixing is not None:
-            self.mixing = {get_task(name).name: _weight(name, value) for name, value in self.mixing.items()}
-        if self.prompt_format not in PROMPT_FORMATS:
-            raise PromptCBLUEError(
-                f"unknown prompt_format '{self.prompt_format}'; expected one of {', '.join(PROMPT_FORMATS)}"
-            )
-        if (self.model is None) == (self.from_config is None):
-            raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
-        check_method(self.method)
-        self._check_sizes()
-        if self.dtype not in (*DTYPES, FOUR_BIT):
-            raise PromptCBLUEError(f"unknown dtype '{self.dtype}'; expected one of {', '.join((*DTYPES, FOUR_BIT))}")
-        if self.dtype == FOUR_BIT and self.method == "full":
-            raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
-
-    def _check_sizes(self) -> None:
-        sizes = ("lora_rank", "lora_alpha", "adalora_interval", "adapter_bottleneck", "virtual_tokens", "encoder_width")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise PromptCBLUEError(f"{name} {getattr(self, name)}: expected 1 or more")
-        if self.fit_budget is not None and not 0 < self.fit_budget < 1:
-            raise PromptCBLUEError(
-                f"fit_budget {self.fit_budget}: expected a share between 0 and 1, such as 0.01 for 1%"
-            )
-        if self.adalora_start < 0 or self.adalora_end < 0 or self.adalora_start + self.adalora_end >= 1:
-            raise PromptCBLUEError("adalora_start and adalora_end: expected shares of the run whose sum is below 1")
-
-
-def _weight(task: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise PromptCBLUEError(f"mixing: expected a number of 0 or more for {task}, found {value!r}")
-    return float(value)
-
-
-def _mapping(text: str, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise PromptCBLUEError(f"{name}: expected a JSON object, found {text!r}")
-    return value
 
 
 @dataclass

@@ -29,20 +29,39 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .adapters.budget import count_trainable
 from .card import versions, write_card
-from .checkpointing import Choice, KeepChosen, save_chosen, saved_checkpoints, writing
-from .curve import CURVE_CSV, write_curve
 from .data import Rows, load_split_if_any, mix, to_measure, training_rows
-from .hardware import choose_dtype, spare_threads
 from .methods import METHODS, describe_trainable, fit_to_budget
-from .models import BACKBONE, FOUR_BIT, check_exists, four_bit, identify, load_model, load_tokenizer
+from .model import (
+    FOUR_BIT,
+    check_exists,
+    choose_dtype,
+    four_bit,
+    identify,
+    load_model,
+    load_tokenizer,
+    spare_threads,
+)
 from .processes import disconnect_at_exit
 from .progress import ProgressLines, quiet_libraries
 from .prompts import PromptEncoder
-from .resume import FINISHED, RECORD, check_settings, samples_fingerprint, write_settings
-from .score_callback import ScoreInTraining, draw
-from .settings import Recipe, TrainingSettings, parse_recipe
+from .recipe import Recipe
+from .run import (
+    BACKBONE,
+    CURVE_CSV,
+    FINISHED,
+    RECORD,
+    Choice,
+    check_settings,
+    samples_fingerprint,
+    saved_checkpoints,
+    write_curve,
+    write_settings,
+    writing,
+)
+from .scoring_callback import ScoreInTraining, draw
+from .settings import TrainingSettings, parse_recipe
 from .tiny import build_backbone
-from .trainer import Trainer, keeps_documents_apart, passes_a_step, token_counts
+from .trainer import KeepChosen, Trainer, keeps_documents_apart, passes_a_step, save_chosen, token_counts
 
 #: Settings that change what is computed; a run goes on from checkpoints only where these are the same.
 _DECISIVE = (

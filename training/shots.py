@@ -18,7 +18,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .data import load_split_if_any
 from .prompts import Shot
-from .resume import samples_fingerprint
+from .run import samples_fingerprint
 
 #: ``fixed``: the same for every sample of a task. ``similar``: those nearest to the sample by BM25.
 Selection = Literal["fixed", "similar"]

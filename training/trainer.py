@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from .adapters.trainer import AdapterTrainer
 from .progress import check_finite
+from .run import Choice, Evaluated, Rule, choose, evaluated, record, saved_checkpoints, take_weights
 from .settings import BALANCED, TrainingSettings
 
 
@@ -93,6 +95,55 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Called before the order of the epoch is asked for."""
         self.sampler.set_epoch(int(state.epoch))
+
+
+class KeepChosen(TrainerCallback):  # type: ignore[misc]
+    """Has the checkpoint to choose evaluated, written and kept, and ends training where the rule allows it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called before the step is evaluated and saved."""
+        losses = evaluated(state.log_history)
+        control.should_evaluate |= self._keep_if_due(losses, state, control)
+        # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
+        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called when the loss is in the log, before the step is saved."""
+        losses = evaluated(state.log_history)
+        self._keep_if_due(losses, state, control)
+        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
+
+    def _keep_if_due(self, losses: Sequence[Evaluated], state: TrainerState, control: TrainerControl) -> bool:
+        if self.rule.target(losses) != state.global_step:
+            return False
+        control.should_save = True
+        # The trainer never removes this one to keep to save_total_limit.
+        state.best_global_step = state.global_step
+        return True
+
+
+def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
+    """Save the chosen checkpoint's model in the run's output folder, with the record of the choice.
+
+    Called by every process.
+
+    Raises:
+        PromptCBLUEError: a file cannot be written, or the checkpoint holds no whole weights.
+    """
+    folder = Path(trainer.args.output_dir)
+    losses, last_step = evaluated(trainer.state.log_history), trainer.state.global_step
+    checkpoints = saved_checkpoints(folder)
+    choice = choose(rule, losses, last_step, checkpoints)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        if choice.step != last_step:
+            take_weights(checkpoints[choice.step], folder)
+        record(folder, choice, losses)
+    trainer.accelerator.wait_for_everyone()
+    return choice
 
 
 def token_counts(rows: Dataset) -> list[int]:

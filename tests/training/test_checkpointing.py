@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.checkpointing import Evaluated, Rule, choose, evaluated, lowest, take_weights
+from promptcblue_training.run import Evaluated, Rule, choose, evaluated, lowest, take_weights
 
 from .conftest import Fit
 
@@ -130,7 +130,7 @@ def test_the_model_is_the_chosen_checkpoint_s(
     if method != "full":
         import torch
 
-        from promptcblue_training.models import find_model, load_for_prediction
+        from promptcblue_training.model import find_model, load_for_prediction
 
         loaded = load_for_prediction(find_model(str(folder)), torch.float32)
         assert any(bool(value.any()) for name, value in loaded.named_parameters() if "lora_B" in name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_training.curve import CURVE_CSV, CURVE_PNG, curve_rows, write_curve
+from promptcblue_training.run import CURVE_CSV, CURVE_PNG, curve_rows, write_curve
 
 LOG: list[dict[str, Any]] = [
     {"step": 10, "loss": 3.0, "learning_rate": 1e-3},

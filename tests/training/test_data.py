@@ -74,7 +74,7 @@ def test_few_shot_fine_tuning_sees_the_papers_demonstrations(fit: Fit, capsys: p
     """The counts of Table 1, and the very samples that few-shot prompting shows with the same seed."""
     folder = fit(dataset=SAMPLE, few_shot=True, few_shot_seed=5, max_steps=1)
     assert f"train: {sum(DEMONSTRATIONS.values())} samples of 16 task(s)" in capsys.readouterr().out
-    from promptcblue_training.resume import samples_fingerprint
+    from promptcblue_training.run import samples_fingerprint
 
     train = load_samples(SAMPLE, "train")
     drawn = draw(train, paper_counts(dict.fromkeys(row["task_dataset"] for row in train)), seed=5)
@@ -85,7 +85,7 @@ def test_few_shot_fine_tuning_sees_the_papers_demonstrations(fit: Fit, capsys: p
 @pytest.fixture(scope="module")
 def chatty(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose tokenizer has a chat template."""
-    from promptcblue_training.models import load_model, load_tokenizer
+    from promptcblue_training.model import load_model, load_tokenizer
 
     folder = tmp_path_factory.mktemp("chatty")
     tokenizer = load_tokenizer(str(trained))
@@ -99,7 +99,7 @@ def chatty(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("prompt_format", "chat"), [("auto", True), ("chat", True), ("plain", False)])
 def test_prediction_writes_prompts_as_training_did(fit: Fit, chatty: Path, prompt_format: str, chat: bool) -> None:
-    from promptcblue_training.models import load_tokenizer
+    from promptcblue_training.model import load_tokenizer
     from promptcblue_training.prompts import PromptEncoder
 
     folder = fit(model=str(chatty), from_config=None, prompt_format=prompt_format, max_steps=1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.checkpointing import saved_checkpoints
+from promptcblue_training.run import saved_checkpoints
 
 from .conftest import Fit, read_rows, write_rows
 

@@ -78,7 +78,7 @@ def loss_of(folder: Path, data: Path) -> float:
     """Mean loss a target token of the validation samples, each by itself and without padding."""
     import torch
 
-    from promptcblue_training.models import find_model, load_for_prediction, load_tokenizer
+    from promptcblue_training.model import find_model, load_for_prediction, load_tokenizer
     from promptcblue_training.prompts import PromptEncoder
 
     source = find_model(str(folder))
@@ -307,7 +307,7 @@ def test_every_method_fits_every_architecture(architecture: str, tmp_path: Path)
     from promptcblue_training.adapters.blocks import linear_layers
     from promptcblue_training.adapters.budget import count_trainable
     from promptcblue_training.methods import METHODS as REGISTRY
-    from promptcblue_training.settings import Recipe
+    from promptcblue_training.recipe import Recipe
 
     found = {path.split(".0.", 1)[1] for path in linear_layers(tiny(architecture)) if ".0." in path}
     assert found == ARCHITECTURES[architecture][1]
@@ -473,7 +473,7 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
 
     from promptcblue_training.methods import METHODS as REGISTRY
     from promptcblue_training.methods import fit_to_budget
-    from promptcblue_training.settings import Recipe
+    from promptcblue_training.recipe import Recipe
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama"))

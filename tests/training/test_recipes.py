@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from promptcblue_training.memory import BACKBONES, Backbone, estimate, layer_bytes, trained_parameters
-from promptcblue_training.recipe_files import RECIPES, defaults, find_recipe, read_recipe, shipped
+from promptcblue_training.recipe import RECIPES, defaults, find_recipe, read_recipe, shipped
 from promptcblue_training.settings import parse_recipe
 
 from ..conftest import Run

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.hardware import best_dtype, choose_dtype
-from promptcblue_training.recipe_files import shipped
+from promptcblue_training.model import best_dtype, choose_dtype
+from promptcblue_training.recipe import shipped
 from promptcblue_training.settings import parse_recipe
 
 SHIPPED = sorted(shipped())
@@ -101,7 +101,7 @@ def test_a_recipe_must_be_there_and_hold_settings(tmp_path: Path) -> None:
 
 
 def test_a_tiny_model_on_the_cpu_gets_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptcblue_training.hardware import spare_threads
+    from promptcblue_training.model import spare_threads
 
     class Model:
         def __init__(self, size: int) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.models import find_model
+from promptcblue_training.model import find_model
 
 from .conftest import RECIPE, Fit, read_rows, write_rows
 
@@ -51,8 +51,7 @@ def test_the_validation_loss_is_kept_where_there_is_a_validation_split(trained: 
 def test_lora_trains_its_own_matrices_alone(fit: Fit, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from peft import PeftModel
 
-    from promptcblue_training.hardware import choose_dtype
-    from promptcblue_training.models import load_for_prediction
+    from promptcblue_training.model import choose_dtype, load_for_prediction
 
     folder = fit(model=str(trained), from_config=None, method="lora", max_steps=4, lora_rank=2, lora_alpha=4)
     assert "trainable parameters:" in capsys.readouterr().out

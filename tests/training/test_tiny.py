@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.recipe_files import RECIPES
+from promptcblue_training.recipe import RECIPES
 from promptcblue_training.tiny import TINY, build_backbone, build_model, build_tokenizer
 
 from ..conftest import SampleRows

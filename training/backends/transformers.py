@@ -17,8 +17,19 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from ..adapters.prompts import virtual_tokens
-from ..hardware import best_device, best_dtype, choose_dtype, spare_threads
-from ..models import FOUR_BIT, context_length, find_model, four_bit, identify, load_for_prediction, load_tokenizer
+from ..model import (
+    FOUR_BIT,
+    best_device,
+    best_dtype,
+    choose_dtype,
+    context_length,
+    find_model,
+    four_bit,
+    identify,
+    load_for_prediction,
+    load_tokenizer,
+    spare_threads,
+)
 from ..processes import process_state
 from ..progress import quiet_libraries
 from ..prompts import PromptEncoder

@@ -12,7 +12,7 @@ from typing import Any
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..models import find_model, identify, load_tokenizer
+from ..model import find_model, identify, load_tokenizer
 from ..prompts import PromptEncoder
 from . import BackendSettings, Choices, Completion, Failure, Request, refuse
 from .encoding import Encoded, encode, until
@@ -62,7 +62,7 @@ class VllmBackend:
             return self.settings.dtype
         import torch
 
-        from ..hardware import best_dtype
+        from ..model import best_dtype
 
         return str(best_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))).removeprefix("torch.")
 

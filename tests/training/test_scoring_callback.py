@@ -14,7 +14,7 @@ import yaml
 
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.score_callback import ScoreInTraining, draw
+from promptcblue_training.scoring_callback import ScoreInTraining, draw
 
 from ..conftest import SampleRows
 from .conftest import RECIPE, Fit

@@ -22,7 +22,7 @@ from .predict import answer_limits
 from .prompts import PromptEncoder
 
 if TYPE_CHECKING:
-    from .settings import Recipe
+    from .recipe import Recipe
     from .trainer import Trainer
 
 

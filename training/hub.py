@@ -15,21 +15,29 @@ from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import Content, Publication
 
-from .card import CARD, public, write_card
-from .curve import CURVE_CSV, CURVE_PNG
-from .resume import FINISHED, RECORD, is_model_file
+from .card import public, write_card
+from .run import (
+    ADAPTER_CONFIG,
+    CARD,
+    CHOICE_FILE,
+    CURVE_CSV,
+    CURVE_PNG,
+    EVALUATED,
+    FINISHED,
+    RECORD,
+    WEIGHTS,
+    is_model_file,
+)
 
 RECIPE = "recipe.yaml"
-_ADAPTER = "adapter_config.json"
 #: What a run leaves about a model.
-_ABOUT = (RECORD, FINISHED, "eval_results.json", "checkpoint_choice.json", CURVE_CSV, CURVE_PNG)
+_ABOUT = (RECORD, FINISHED, EVALUATED, CHOICE_FILE, CURVE_CSV, CURVE_PNG)
 #: Files that can name folders of this machine.
-_NAMING = (RECORD, _ADAPTER, "config.json", "generation_config.json", "tokenizer_config.json")
+_NAMING = (RECORD, ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer_config.json")
 #: Which of several files holds which weights.
 _INDEX = "*.index.json"
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 #: Paths that are ours where the run has them no longer: a model saved in fewer files, an adapter in place of a model.
-_OWNED = (*_WEIGHTS, *_ABOUT, CARD, RECIPE, _ADAPTER, _INDEX, "chat_template.jinja")
+_OWNED = (*WEIGHTS, *_ABOUT, CARD, RECIPE, ADAPTER_CONFIG, _INDEX, "chat_template.jinja")
 #: In a run's settings, and no settings of a recipe.
 _COMPUTED = ("samples", "model", "batch")
 #: Adapters that PEFT knows by itself.
@@ -69,9 +77,9 @@ def publication(folder: Path, repo: str) -> Publication:
 
 def backbone(folder: Path) -> str | None:
     """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
-    if not (folder / _ADAPTER).is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         return None
-    name = str(read_json_object(folder / _ADAPTER).get("base_model_name_or_path"))
+    name = str(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
     return name if public(name) == name and name.count("/") == 1 else "BACKBONE"
 
 
@@ -106,8 +114,8 @@ def _read_finished(folder: Path) -> Mapping[str, Any]:
         raise PromptCBLUEError(
             f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
         )
-    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(_WEIGHTS)})")
+    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(WEIGHTS)})")
     return read_json_object(folder / RECORD)
 
 
@@ -147,7 +155,7 @@ def _usage(folder: Path, repo: str) -> str:
         f'model = AutoModelForCausalLM.from_pretrained("{base or repo}")',
     ]
     if base:
-        known = read_json_object(folder / _ADAPTER).get("peft_type") in _IN_PEFT
+        known = read_json_object(folder / ADAPTER_CONFIG).get("peft_type") in _IN_PEFT
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
     code = "\n".join(lines)

@@ -1,0 +1,368 @@
+"""A run's output folder: its files, what it was made with, and which of its checkpoints becomes the model.
+
+The paper's model comes some steps after the lowest validation loss. The choice is read off the log alone, which the
+trainer keeps in every checkpoint, so a resumed run chooses as an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.writing import replace_bytes, write_json
+from promptcblue_metric.errors import PromptCBLUEError
+
+#: Which run the checkpoints in a folder are of.
+RECORD = "run.json"
+#: Written last, when the model is saved.
+FINISHED = "train_results.json"
+EVALUATED = "eval_results.json"
+#: Which checkpoint the model is, and why.
+CHOICE_FILE = "checkpoint_choice.json"
+CURVE_CSV = "loss_curve.csv"
+CURVE_PNG = "loss_curve.png"
+CARD = "README.md"
+ADAPTER_CONFIG = "adapter_config.json"
+#: Where a run keeps the backbone that it built itself.
+BACKBONE = "backbone"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+#: How much of each end of a file is read to recognise it; weights differ everywhere after any training.
+_END = 1 << 20
+#: The files that make a model or adapter; others in its folder (metrics, predictions) are about it.
+_MODEL_FILES = (
+    *WEIGHTS,
+    "*.index.json",
+    "*.model",
+    "config.json",
+    ADAPTER_CONFIG,
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template.*",
+)
+#: The ways to choose, each with what it does.
+CHOICES: Mapping[str, str] = {
+    "paper": "steps_after_best steps after the lowest validation loss (paper, Appendix A.3)",
+    "best": "the lowest validation loss",
+    "last": "the end of training",
+}
+#: Columns of the table: the trainer's names for the losses on both splits and for the benchmark score.
+LOSSES = ("loss", "eval_loss", "eval_overall")
+_TITLES = {"loss": "training loss", "eval_loss": "validation loss", "eval_overall": "score on validation samples"}
+
+
+def samples_fingerprint(samples: Iterable[Sample]) -> str:
+    """A digest of samples and their order: the same wherever they were read from."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(json.dumps(sample, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file in a model's or adapter's folder is part of it, and not about it."""
+    return path.is_file() and any(path.match(pattern) for pattern in _MODEL_FILES)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A digest of a model's or adapter's folder: names, sizes, and both ends of every file that makes the model."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if is_model_file(path):
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}:".encode())
+            with path.open("rb") as stream:
+                digest.update(stream.read(_END))
+                if size > _END:
+                    stream.seek(max(_END, size - _END))
+                    digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that are not the same, each as ``name: before, now now``."""
+    return [
+        f"{name} was {_shown(before, name)}, is now {_shown(now, name)}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not recorded"
+
+
+def write_settings(record: Path, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+    """Write the settings that a run must share to go on with another's work, and notes that may differ."""
+    write_json(record, {"settings": dict(settings), "notes": dict(notes or {})})
+
+
+def check_settings(record: Path, settings: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to go on with work that was begun with other settings.
+
+    Raises:
+        PromptCBLUEError: the record cannot be read, or it says what differs; ``remedy`` ends the message.
+    """
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PromptCBLUEError(
+            f"{record}: expected the settings of an earlier run, found {error!r}; {remedy}"
+        ) from error
+    # Through JSON, so that a tuple and the list it was saved as are the same.
+    if changed := differences(before, json.loads(json.dumps(settings))):
+        raise PromptCBLUEError(f"{record} is of a run with other settings: {'; '.join(changed)}. To go on, {remedy}")
+
+
+class Evaluated(NamedTuple):
+    """The validation loss at a step."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to choose.
+
+    Attributes:
+        choice: a key of `CHOICES`.
+        steps_after_best: how long after the lowest loss the paper's choice comes.
+        patience: stop once this many evaluations in a row were no new lowest, and the checkpoint to choose is
+            written; None to train to the end.
+    """
+
+    choice: str
+    steps_after_best: int = 200
+    patience: int | None = None
+
+    @property
+    def offset(self) -> int:
+        """Steps from the lowest loss to the checkpoint to choose."""
+        return self.steps_after_best if self.choice == "paper" else 0
+
+    def target(self, losses: Sequence[Evaluated]) -> int | None:
+        """The step to choose as things stand, or None where nothing was evaluated or the choice does not ask."""
+        best = lowest(losses)
+        return None if best is None or self.choice == "last" else best.step + self.offset
+
+    def may_stop(self, losses: Sequence[Evaluated], step: int) -> bool:
+        """Whether training can end at ``step``, where its checkpoint is about to be written if it is the one."""
+        best, target = lowest(losses), self.target(losses)
+        if self.patience is None or best is None or target is None:
+            return False
+        return step >= target and sum(loss.step > best.step for loss in losses) >= self.patience
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        choice: how, a key of `CHOICES`.
+        step: whose weights the model has.
+        reason: why, in a sentence.
+        last_step: where training ended.
+        lowest: the lowest validation loss, or None without any.
+    """
+
+    choice: str
+    step: int
+    reason: str
+    last_step: int
+    lowest: Evaluated | None
+
+
+def evaluated(log_history: Iterable[Mapping[str, Any]]) -> list[Evaluated]:
+    """The validation losses of a trainer's log, by step; a step that was evaluated twice counts once."""
+    found = {int(entry["step"]): float(entry["eval_loss"]) for entry in log_history if "eval_loss" in entry}
+    return [Evaluated(step, found[step]) for step in sorted(found)]
+
+
+def lowest(losses: Sequence[Evaluated]) -> Evaluated | None:
+    """The first of the lowest losses; those that are no numbers do not count."""
+    return min((one for one in losses if math.isfinite(one.loss)), key=lambda one: one.loss, default=None)
+
+
+def choose(rule: Rule, losses: Sequence[Evaluated], last_step: int, saved: Iterable[int]) -> Choice:
+    """Choose among the checkpoints that are there and the end of training.
+
+    Args:
+        saved: steps whose checkpoints can be read.
+    """
+    best, target = lowest(losses), rule.target(losses)
+
+    def chosen(step: int, reason: str) -> Choice:
+        return Choice(rule.choice, step, reason, last_step, best)
+
+    if rule.choice == "last":
+        return chosen(last_step, "the last step, as asked for")
+    if best is None or target is None:
+        return chosen(last_step, "the last step, since no validation loss was measured")
+    where = f"the lowest validation loss ({best.loss:.4f} at step {best.step})"
+    if rule.offset:
+        where = f"{rule.offset} steps after {where}"
+    if target > last_step:
+        return chosen(last_step, f"the last step, since training ended before {where}")
+    if target != last_step and target not in saved:
+        return chosen(last_step, f"the last step, since there is no checkpoint of step {target}, {where}")
+    return chosen(target, where)
+
+
+def saved_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in an output folder that were written to their end, by step."""
+    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if _is_whole(path)}
+    return dict(sorted(steps.items()))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # The trainer's state is what it writes last.
+    try:
+        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def writing(folder: str) -> Iterator[None]:
+    """Makes one message of the many ways in which a model's files fail to be written.
+
+    Raises:
+        PromptCBLUEError: instead of the libraries' errors.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Of a full disk torch says no more than where in its own code it noticed.
+        unwritten = "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
+        if isinstance(error, RuntimeError) and not unwritten:
+            raise
+        raise PromptCBLUEError(
+            f"{folder}: cannot be written, is the disk full? ({' '.join(str(error).split())}) What stands there is "
+            "whole, and the same command goes on from the last checkpoint"
+        ) from error
+
+
+def record(folder: Path, choice: Choice, losses: Sequence[Evaluated]) -> None:
+    """Write the choice with the losses it was made by.
+
+    Raises:
+        PromptCBLUEError: the file cannot be written.
+    """
+    lowest_loss = choice.lowest._asdict() if choice.lowest else None
+    write_json(
+        folder / CHOICE_FILE,
+        {**asdict(choice), "lowest": lowest_loss, "losses": [one._asdict() for one in losses]},
+    )
+
+
+def take_weights(checkpoint: Path, folder: Path) -> None:
+    """Make the model that was saved in ``folder`` the checkpoint's: its weights and what describes them.
+
+    Files are copied, and not loaded and saved again, so the same way serves every method: AdaLoRA's adapter has other
+    ranks at each checkpoint, and a model spread over processes is whole in no one of them.
+
+    Raises:
+        PromptCBLUEError: the checkpoint holds no whole weights, or they cannot be copied.
+    """
+    if not any(path.match(pattern) for path in checkpoint.iterdir() for pattern in WEIGHTS):
+        raise PromptCBLUEError(
+            f"{checkpoint} holds no whole weights: have them gathered when a checkpoint is saved "
+            "(fsdp_state_dict_type: FULL_STATE_DICT, or zero3_save_16bit_model: true), or pass --checkpoint_choice last"
+        )
+    try:
+        for path in filter(is_model_file, sorted(checkpoint.iterdir())):
+            temporary = folder / f".{path.name}.tmp"
+            shutil.copyfile(path, temporary)
+            temporary.replace(folder / path.name)
+    except OSError as error:
+        raise PromptCBLUEError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def curve_rows(log_history: Iterable[Mapping[str, Any]], chosen: int | None = None) -> list[dict[str, Any]]:
+    """What was measured at each step that measured anything, in order.
+
+    Args:
+        log_history: of the trainer.
+        chosen: the step whose weights were kept; it has a row in any case.
+
+    Returns:
+        Rows with ``step``, `LOSSES` (None where not measured), and ``chosen`` (0 or 1).
+    """
+    steps: dict[int, dict[str, Any]] = {} if chosen is None else {chosen: {}}
+    for entry in log_history:
+        values = {name: entry[name] for name in LOSSES if name in entry}
+        if values:
+            steps.setdefault(int(entry["step"]), {}).update(values)
+    empty = dict.fromkeys(LOSSES)
+    return [{"step": step, **empty, **steps[step], "chosen": int(step == chosen)} for step in sorted(steps)]
+
+
+def write_curve(folder: Path, log_history: Iterable[Mapping[str, Any]], chosen: int | None = None) -> bool:
+    """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed.
+
+    Returns:
+        Whether the picture was written.
+
+    Raises:
+        PromptCBLUEError: a file cannot be written.
+    """
+    rows = curve_rows(log_history, chosen)
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["step", *LOSSES, "chosen"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    replace_bytes(folder / CURVE_CSV, text.getvalue().encode())
+    try:
+        picture = _draw(rows)
+    except ImportError:
+        return False
+    replace_bytes(folder / CURVE_PNG, picture)
+    return True
+
+
+def _draw(rows: list[dict[str, Any]]) -> bytes:
+    """The curve as PNG: losses on the left axis, the score on one of its own at the right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.add_subplot(xlabel="step", ylabel="loss")
+    left.grid(alpha=0.3)
+    colours = dict(zip(LOSSES, ("tab:gray", "tab:blue", "tab:green"), strict=True))
+    lines = []
+    for name in LOSSES:
+        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
+        if not points:
+            continue
+        axes = left
+        if name == "eval_overall":
+            axes = left.twinx()
+            axes.set(ylabel="score", ylim=(0, 1))
+        marker = None if name == "loss" else "o"
+        lines += axes.plot(*zip(*points, strict=True), color=colours[name], label=_TITLES[name], marker=marker, ms=3)
+    for row in rows:
+        if row["chosen"]:
+            at = row["step"]
+            lines.append(left.axvline(at, color="tab:red", linestyle="--", label=f"chosen: step {at}"))
+    if lines:
+        left.legend(handles=lines, loc="upper right")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    return stream.getvalue()
