@@ -23,17 +23,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.checks import check_row, encodable
-from promptcblue_dataset.construction import Row, Style, build_row, labels_of
 from promptcblue_dataset.corpora import CORPORA
 from promptcblue_dataset.corpora.archives import RawFiles, raw_files
 from promptcblue_dataset.corpora.reading import Content, RawError, RawSamples, Reading, stop
-from promptcblue_dataset.dialect import RELEASED
 from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.folder import OFFICIAL, ConfigInfo, Origin, write_card, write_config
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.pool import TaskPrompts, load_pool
+from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool
+from promptcblue_dataset.prompts.render import RELEASED, Row, Style, build_row, labels_of
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.data.writing import replacing, write_json
@@ -84,7 +83,7 @@ class BuiltTask:
         errors: raw records that could not be used.
     """
 
-    info: layout.ConfigInfo
+    info: ConfigInfo
     counts: dict[str, Counter[str]]
     left_out: dict[str, int]
     errors: list[str] = field(default_factory=list)
@@ -184,7 +183,7 @@ def build(
         tasks = {task: tasks[task] for task in TASKS if task in tasks}
         missing = [task for task in plan.sizes if task not in tasks]
         _stop_where_missing(raw, missing, tasks, must_have)
-        layout.write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(plan))
+        write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(plan))
     report = output.absolute().with_name(f"{output.absolute().name}-build-report.json")
     result = Built(output, report, cache, tasks, missing)
     write_json(report, _report(result, raw, plan))
@@ -235,7 +234,7 @@ class _Job:
             written = {split: rows[split] for split in SPLITS if rows[split]}
             if written:
                 left_out = {reason: count for (name, reason), count in reading.left_out.items() if name == task}
-                info = layout.write_config(self.folder, task, written)
+                info = write_config(self.folder, task, written)
                 built[task] = BuiltTask(info, {split: drawing.counts[split] for split in SPLITS}, left_out, errors)
         return built
 
@@ -426,13 +425,13 @@ def _text(content: Content) -> str:
     return "\n".join(content.fields.values())
 
 
-def _origin(plan: Plan) -> layout.Origin:
+def _origin(plan: Plan) -> Origin:
     style = plan.style
     contents = [name for name in ("explain_labels", "format_spec", "step_by_step") if getattr(style, name)]
     extras = f"the additional prompt contents {', '.join(contents)}" if contents else "no additional prompt contents"
     pool = "templates of the official form" if plan.templates else "the templates of the promptcblue package"
-    return layout.Origin(
-        layout.OFFICIAL.license,
+    return Origin(
+        OFFICIAL.license,
         f"""\
 The samples were built from the raw corpora of CBLUE as the paper describes (Zhu et al., *PromptCBLUE: A Chinese Prompt
 Tuning Benchmark for the Medical Domain*, section 3.2), with {pool}, seed {plan.seed},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datasets
 
-from promptcblue_dataset.layout import ALL
+from promptcblue_dataset.folder import ALL
 from promptcblue_dataset.promptcblue_dataset import PromptCBLUE
 from promptcblue_metric.tasks import SUITES
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptcblue_dataset.build_commands import add_commands
-from promptcblue_dataset.terminal import OnError, number_table, progress
 from promptcblue_metric.cli.common import make_app, make_console, run
+from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
     DryRunOption,
@@ -20,9 +23,397 @@ from promptcblue_metric.hub.client import (
     check_names,
     publish_or_write,
 )
+from promptcblue_metric.tasks import REGISTRY, TASKS, get_task, suite_of
 
 if TYPE_CHECKING:
-    from promptcblue_dataset.importer import Imported
+    from rich.table import Table
+
+    from promptcblue_dataset.build import Built
+    from promptcblue_dataset.importer import Imported, Progress
+
+
+class OnError(str, Enum):
+    """What to do with rows or raw records that cannot be used."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+def number_table(*columns: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, title in enumerate(columns):
+        table.add_column(title, no_wrap=True, justify="right" if place else "left")
+    return table
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Bars on stderr, one for each thing that is done; none when stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        shown = {}
+
+        def on_progress(doing: str, item: str, total: int | None) -> None:
+            if doing not in shown:
+                shown[doing] = bars.add_task(doing, total=total)
+            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
+
+        yield on_progress
+
+
+def _imported_table(imported: Imported) -> Table:
+    """Samples of each config by split, and how many flaws their targets have."""
+    from rich import box
+    from rich.table import Table
+
+    from promptcblue_dataset.folder import ALL
+
+    counts, warnings = imported.counts(), imported.checked.warnings
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("config", no_wrap=True)
+    for title in (*SPLITS, "warnings"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for config, splits in counts.items():
+        flaws = sum(count for (task, _), count in warnings.items() if task == config)
+        cells = [_number(splits.get(split, 0)) for split in SPLITS]
+        shown.add_row(config, *cells, _number(flaws), end_section=config == list(counts)[-1])
+    totals = [_number(sum(splits.get(split, 0) for splits in counts.values())) for split in SPLITS]
+    shown.add_row(ALL, *totals, _number(warnings.total()), style="bold")
+    return shown
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else "–"
+
+
+def _imported_notes(imported: Imported) -> Iterator[str]:
+    """What else there is to know, a line each, and the call to type next."""
+    checked = imported.checked
+    if imported.missing_splits:
+        yield f"no file for the split(s): {', '.join(imported.missing_splits)}"
+    if imported.missing_tasks:
+        yield f"no samples, and so no config, of: {', '.join(imported.missing_tasks)}"
+    if bad := checked.bad.errors:
+        yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
+    if kinds := imported.warnings():
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        yield f"targets kept though not quite in the dialect: {listed}"
+    yield f"wrote {imported.output} and {imported.report}"
+    config = next(iter(imported.checked.samples))
+    where = "in any folder" if imported.cached else f"from {imported.output.absolute().parent}"
+    name = suite_of([config]).name if imported.cached else imported.output.name
+    yield f'load_dataset("{name}", "{config}") now works {where}'
+
+
+templates_app = typer.Typer(no_args_is_help=True, help="Look at, check and extend the pool of prompt templates.")
+review_app = typer.Typer(no_args_is_help=True, help="Have samples examined by annotators, and count what they find.")
+
+Pool = Annotated[
+    Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
+]
+Tasks = Annotated[str | None, typer.Option(help="Tasks, separated by commas; by default all.")]
+
+
+class Dialect(str, Enum):
+    """How targets are written."""
+
+    released = "released"
+    paper = "paper"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the sub-commands of this module to the command."""
+    app.command("build", epilog="Example: promptcblue-dataset build CBLUE --output promptcblue --seed 0")(build_)
+    app.command("stats", epilog="Example: promptcblue-dataset stats promptcblue")(stats_)
+    app.add_typer(templates_app, name="templates")
+    app.add_typer(review_app, name="review")
+
+
+def _names(tasks: str | None) -> list[str]:
+    """The tasks of an option in the registry's order; without it, all of every suite."""
+    names = {get_task(name.strip()).name for name in tasks.split(",")} if tasks else set(REGISTRY)
+    return [name for name in REGISTRY if name in names]
+
+
+def build_(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder (or zip) with the raw CBLUE corpora.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it can be uploaded to the Hub as it is.")] = Path(
+        "promptcblue"
+    ),
+    tasks: Tasks = None,
+    templates: Pool = None,
+    sizes: Annotated[
+        str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
+    ] = "paper",
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")] = (
+        Dialect.released
+    ),
+    explain_labels: Annotated[
+        bool, typer.Option("--explain-labels", help="Say what each offered label means.")
+    ] = False,
+    format_spec: Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")] = False,
+    step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")] = False,
+    drop_separators: Annotated[
+        bool, typer.Option("--drop-separators", help="Leave out samples whose answer holds a separator.")
+    ] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
+    ] = OnError.stop,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help='Make load_dataset("promptcblue") work in any folder.')
+    ] = True,
+) -> None:
+    """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
+    from promptcblue_dataset.build import Plan, build, parse_sizes
+    from promptcblue_dataset.prompts.render import Style
+
+    names = _names(tasks) if tasks else list(TASKS)
+    if others := [name for name in names if name not in TASKS]:
+        raise PromptCBLUEError(
+            f"{', '.join(others)}: not built from CBLUE; `promptcblue-dataset import RAW --suite "
+            f"{REGISTRY[others[0]].suite}` makes it from its own raw files"
+        )
+    plan = Plan(
+        sizes=parse_sizes(sizes, names),
+        style=Style(dialect.value, explain_labels, format_spec, step_by_step),
+        templates=templates,
+        seed=seed,
+        drop_separators=drop_separators,
+        skip_bad=on_error is OnError.skip,
+    )
+    with progress() as on_progress:
+        built = build(
+            raw,
+            output,
+            plan,
+            workers=workers,
+            must_have=names if tasks else (),
+            overwrite=overwrite,
+            cache=cache,
+            on_progress=on_progress,
+        )
+    console = make_console()
+    console.print(_built_table(built))
+    for line in _built_notes(built):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _built_table(built: Built) -> Table:
+    table = number_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
+    for task, done in built.tasks.items():
+        splits = done.counts.values()
+        rows = [f"{counts['rows']:,}" for counts in splits]
+        left_out = sum(count for counts in splits for kind, count in counts.items() if "left out" in kind)
+        table.add_row(
+            task,
+            f"{sum(counts['raw samples'] for counts in splits):,}",
+            str(max(counts["templates"] for counts in splits)),
+            *rows,
+            f"{sum(counts['rows with a separator in the answer'] for counts in splits):,}",
+            f"{left_out + sum(done.left_out.values()):,}",
+        )
+    return table
+
+
+def _built_notes(built: Built) -> Iterator[str]:
+    short = [
+        f"{task} {split} {counts['rows']:,} of {counts['rows asked for']:,}"
+        for task, done in built.tasks.items()
+        for split, counts in done.counts.items()
+        if counts["rows"] < counts["rows asked for"]
+    ]
+    if short:
+        yield f"fewer rows than asked for, since the pool has no more: {', '.join(short)}"
+    if built.missing:
+        yield f"no labelled raw files, and so no config, of: {', '.join(built.missing)}"
+    if bad := sum(len(done.errors) for done in built.tasks.values()):
+        yield f"skipped {bad:,} raw records that cannot be used; the report lists them"
+    yield f"wrote {built.output} and {built.report}"
+    config = next(iter(built.tasks))
+    name = "promptcblue" if built.cached else built.output.name
+    where = "in any folder" if built.cached else f"from {built.output.absolute().parent}"
+    yield f'load_dataset("{name}", "{config}") now works {where}'
+
+
+@templates_app.command("check", epilog="Example: promptcblue-dataset templates check --templates templates.json")
+def templates_check(templates: Pool = None) -> None:
+    """Name every flaw: placeholders, duplicates, near-duplicates, and templates that state no task; exit 1 if any."""
+    from promptcblue_dataset.prompts.pool import check_pool, load_pool
+
+    pool = load_pool(templates, checked=False)
+    flaws = check_pool(pool)
+    for flaw in flaws:
+        print(flaw)
+    print(
+        f"{sum(len(prompts.templates) for prompts in pool.values())} templates of {len(pool)} tasks, {len(flaws)} flaws"
+    )
+    if flaws:
+        raise typer.Exit(1)
+
+
+@templates_app.command("list", epilog="Example: promptcblue-dataset templates list --tasks CHIP-STS")
+def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
+    r"""Print one template a line: task, number and text between tabs, line ends as \n."""
+    from promptcblue_dataset.prompts.pool import lines, load_pool
+
+    for line in lines(load_pool(templates, checked=False), _names(tasks)):
+        print(line)
+
+
+@templates_app.command("render", epilog="Example: promptcblue-dataset templates render CMeEE-V2 3")
+def templates_render(
+    task: Annotated[str, typer.Argument(help="A task.")],
+    number: Annotated[int, typer.Argument(min=1, help="Number of the template, as `templates list` gives it.")] = 1,
+    templates: Pool = None,
+    explain_labels: Annotated[
+        bool, typer.Option("--explain-labels", help="Say what each offered label means.")
+    ] = False,
+    format_spec: Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")] = False,
+    step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")] = False,
+    dialect: Annotated[Dialect, typer.Option(help="Whose answer format to specify.")] = Dialect.released,
+) -> None:
+    """Show a template with its placeholders as they stand and the additional contents in their place."""
+    from promptcblue_dataset.prompts.pool import load_pool
+    from promptcblue_dataset.prompts.render import Style, preview
+
+    name, pool = get_task(task).name, load_pool(templates)
+    count = len(pool[name].templates) if name in pool else 0
+    if number > count:
+        raise PromptCBLUEError(f"{name} has {count} templates; there is no number {number}")
+    style = Style(dialect.value, explain_labels, format_spec, step_by_step)
+    print(preview(REGISTRY[name], pool[name], pool[name].templates[number - 1], style))
+
+
+@templates_app.command(
+    "requests", epilog="Example: promptcblue-dataset templates requests requests.jsonl --model gpt-4o"
+)
+def templates_requests(
+    output: Annotated[Path, typer.Argument(help="JSON Lines file to write, in the OpenAI batch form.")],
+    model: Annotated[str, typer.Option(help="Model that is asked.")],
+    templates: Pool = None,
+    tasks: Tasks = None,
+    times: Annotated[int, typer.Option(min=1, help="Rephrasings of each template.")] = 10,
+) -> None:
+    """Write requests that ask a model to rephrase each template, as the paper does."""
+    from promptcblue_dataset.prompts.pool import load_pool
+    from promptcblue_dataset.prompts.rephrase import write_requests
+
+    count = write_requests(output, load_pool(templates), _names(tasks), model, times)
+    print(f"wrote {count} requests for {times} rephrasings each to {output}")
+
+
+@templates_app.command(
+    "answers", epilog="Example: promptcblue-dataset templates answers batch-output.jsonl review.xlsx"
+)
+def templates_answers(
+    answers: Annotated[Path, typer.Argument(help="The batch's output file.")],
+    review: Annotated[Path, typer.Argument(help="File to review, .xlsx or .csv, with a column to accept or reject.")],
+    templates: Pool = None,
+) -> None:
+    """Read rephrasings, keep those with the same placeholders that repeat no template, and write them for review."""
+    from promptcblue_dataset.prompts.pool import load_pool
+    from promptcblue_dataset.prompts.rephrase import read_answers
+
+    counts = read_answers(answers, load_pool(templates), review)
+    for reason, count in counts.most_common():
+        print(f"{reason}: {count}")
+    print(f"wrote {review}; write accept or reject in each row, then run `promptcblue-dataset templates accept`")
+
+
+@templates_app.command("accept", epilog="Example: promptcblue-dataset templates accept review.xlsx pool.json")
+def templates_accept(
+    review: Annotated[Path, typer.Argument(help="The reviewed file.")],
+    output: Annotated[Path, typer.Argument(help="Pool to write, for `--templates`.")],
+    templates: Pool = None,
+) -> None:
+    """Write a pool of the templates and the accepted rephrasings; whatever was not accepted is left out."""
+    from promptcblue_dataset.prompts.pool import load_pool
+    from promptcblue_dataset.prompts.rephrase import accept
+
+    counts = accept(review, load_pool(templates), output)
+    for verdict, count in counts.most_common():
+        print(f"{verdict}: {count}")
+    print(f"wrote {output}")
+
+
+def stats_(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
+    json_path: Annotated[Path | None, typer.Option("--json", help="File to write everything to, as JSON.")] = None,
+    card: Annotated[
+        bool, typer.Option("--card/--no-card", help="Write the statistics into the dataset card, where there is one.")
+    ] = True,
+) -> None:
+    """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
+    from promptcblue_dataset import statistics
+
+    with progress() as on_progress:
+        found = statistics.statistics(source, on_progress)
+    console = make_console()
+    table = number_table(*statistics.titles(found))
+    for row in statistics.rows(found):
+        table.add_row(*row)
+    console.print(table)
+    for line in statistics.notes(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if json_path:
+        from promptcblue_metric.data.writing import write_json
+
+        write_json(json_path, found)
+    if card and (written := statistics.write_into_card(source, found)):
+        print(f"wrote the statistics into {written}")
+
+
+@review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")
+def review_sample(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
+    output: Annotated[Path, typer.Argument(help="Spreadsheet to write (.xlsx).")],
+    number: Annotated[str, typer.Option("--number", help="Samples a task: a share such as 5%, or a number.")] = "200",
+    split: Annotated[str | None, typer.Option(help="Draw from this split alone.")] = None,
+    tasks: Tasks = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+) -> None:
+    """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
+    from promptcblue_dataset.review import write_sheet
+
+    for task, count in write_sheet(source, output, number, split, _names(tasks), seed).items():
+        print(f"{task}\t{count}")
+    print(f"wrote {output}")
+
+
+@review_app.command("tally", epilog="Example: promptcblue-dataset review tally review.xlsx")
+def review_tally(
+    sheet: Annotated[Path, typer.Argument(help="The filled spreadsheet.")],
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
+) -> None:
+    """Print the rate of mislabelled samples by task with Wilson intervals."""
+    from promptcblue_dataset.review import tally
+
+    table = number_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
+    for row in tally(sheet, confidence):
+        low, high = row.interval
+        table.add_row(
+            row.task,
+            *map(str, (row.examined, row.wrong, row.unsure, row.open)),
+            f"{row.rate:.1%}" if row.examined else "–",
+            f"{low:.1%} – {high:.1%}" if row.examined else "–",
+        )
+    make_console().print(table)
+
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
 
@@ -101,11 +492,9 @@ def _import_raw(source: str, output: Path, *, skip_bad: bool, overwrite: bool, c
 
 
 def _print_summary(imported: Imported) -> None:
-    from promptcblue_dataset.summary import notes, table
-
     console = make_console()
-    console.print(table(imported))
-    for line in notes(imported):
+    console.print(_imported_table(imported))
+    for line in _imported_notes(imported):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -125,7 +514,7 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from promptcblue_dataset.publish import next_command, publication
+    from promptcblue_dataset.hub import next_command, publication
 
     check_names(repo, tag)
     with progress() as on_progress:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.checks import Checked, check_files
+from promptcblue_dataset.folder import EMBEDDED, OFFICIAL, is_ours, write_folder
 from promptcblue_dataset.official import SAMPLE, resolve, sample_path
 from promptcblue_metric.data.splits import SPLITS, split_files
 from promptcblue_metric.data.writing import replacing, write_json
@@ -86,10 +86,10 @@ def import_files(
         checked.bad.stop_if_any("no other rows are there; nothing was written")
         raise PromptCBLUEError(f"{folder}: no rows in {', '.join(path.name for path in files.values())}")
     suite_of(checked.samples)  # before anything is written: a folder holds one suite
-    origin = layout.EMBEDDED if folder == sample_path() else layout.OFFICIAL
+    origin = EMBEDDED if folder == sample_path() else OFFICIAL
     configs = list(checked.samples)
     with replacing(output) as temporary:
-        layout.write(temporary, checked.samples, origin, lambda config: on_progress("writing", config, len(configs)))
+        write_folder(temporary, checked.samples, origin, lambda config: on_progress("writing", config, len(configs)))
     imported = Imported(
         output=output,
         report=output.absolute().with_name(f"{output.absolute().name}-import-report.json"),
@@ -128,7 +128,7 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         return
     if not output.is_dir():
         raise PromptCBLUEError(f"{output}: is a file; name another --output, or replace it with --overwrite")
-    if any(output.iterdir()) and not layout.is_ours(output):
+    if any(output.iterdir()) and not is_ours(output):
         raise PromptCBLUEError(
             f"{output}: holds files that no import wrote; name another --output, or replace it with --overwrite"
         )
@@ -142,7 +142,7 @@ def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:
     """
     from datasets.exceptions import DatasetsError
 
-    from promptcblue_dataset.cache import prime
+    from promptcblue_dataset.folder import prime
 
     try:
         prime(output, configs, lambda config: on_progress("caching", config, len(configs) + 1))

@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 
-from promptcblue_dataset.layout import ALL, FINGERPRINT_PREFIX
+from promptcblue_dataset.folder import ALL, FINGERPRINT_PREFIX
 from promptcblue_dataset.official import SAMPLE, resolve
 from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.data.samples import Sample

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.checks import check_row
-from promptcblue_dataset.construction import Style, build_row
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE, RawCorpus, RawSample
 from promptcblue_dataset.corpora.notes import FileNotes
 from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.folder import ConfigInfo, Origin, write_card, write_config
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
-from promptcblue_dataset.pool import TaskPrompts, fill, load_pool
+from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
+from promptcblue_dataset.prompts.render import Style, build_row
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.data.writing import replacing, write_json
@@ -98,7 +98,7 @@ def import_raw(
     check_output(output, source, overwrite)
     pool = load_pool()
     splits: list[RawSplit] = []
-    infos: dict[str, layout.ConfigInfo] = {}
+    infos: dict[str, ConfigInfo] = {}
     with raw_files(source) as files, replacing(output) as temporary:
         for task, corpus in CHINESEBLUE.items():
             written: dict[str, list[Sample]] = {}
@@ -109,10 +109,10 @@ def import_raw(
                 if rows:
                     written[split] = rows
             if written:
-                infos[task] = layout.write_config(temporary, task, written)
+                infos[task] = write_config(temporary, task, written)
             on_progress("reading", task, len(CHINESEBLUE))
         _stop_where_needed(source, splits, skip_bad=skip_bad)
-        layout.write_card(temporary, infos, layout.Origin("apache-2.0", _ORIGIN, _findings(splits)))
+        write_card(temporary, infos, Origin("apache-2.0", _ORIGIN, _findings(splits)))
     report = output.absolute().with_name(f"{output.absolute().name}-import-report.json")
     imported = RawImported(output, report, cache, splits)
     write_json(report, _report(imported, source))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset.layout import ALL, parquet_files
+from promptcblue_dataset.folder import ALL, parquet_files
 from promptcblue_dataset.official import SAMPLE, read_samples, resolve
 from promptcblue_metric.data.predictions import load_split
 from promptcblue_metric.data.samples import Sample, sample_from_row

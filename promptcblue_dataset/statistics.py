@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptcblue_dataset import layout
+from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
 from promptcblue_dataset.official import resolve
-from promptcblue_dataset.pool import TaskPrompts, load_pool, placeholders
+from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool, placeholders
 from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.data.samples import Sample
@@ -234,8 +234,8 @@ def write_into_card(source: str | Path, found: Mapping[str, Any]) -> Path | None
     Raises:
         PromptCBLUEError: the card cannot be written.
     """
-    card = resolve(source) / layout.CARD
-    if not card.is_file() or not layout.is_ours(card.parent):
+    card = resolve(source) / CARD
+    if not card.is_file() or not is_ours(card.parent):
         return None
     temporary = card.with_name(f".{card.name}.{os.getpid()}.tmp")
     try:

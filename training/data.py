@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.layout import ALL, parquet_files
+from promptcblue_dataset.folder import ALL, parquet_files
 from promptcblue_dataset.official import resolve
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric.data.samples import Sample

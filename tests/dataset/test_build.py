@@ -19,12 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptcblue_dataset.build import Built, Plan, build, parse_sizes
-from promptcblue_dataset.candidates import Candidates
-from promptcblue_dataset.construction import Style
-from promptcblue_dataset.dialect import PAPER, write
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.neighbours import Neighbours
+from promptcblue_dataset.prompts.render import PAPER, Candidates, Style, write
 from promptcblue_dataset.source import load_samples
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.data.samples import Sample

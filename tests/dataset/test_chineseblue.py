@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.cli import app
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.notes import FileNotes, ranges
+from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.raw_import import RawImported, import_raw
 from promptcblue_dataset.source import load_samples
@@ -272,13 +272,13 @@ def test_the_same_files_give_the_same_bytes(raw: Path, imported: RawImported, tm
 
 
 def test_the_card_names_licence_source_sizes_and_defects(imported: RawImported) -> None:
-    card = (imported.output / layout.CARD).read_text(encoding="utf-8")
+    card = (imported.output / CARD).read_text(encoding="utf-8")
     assert "license: apache-2.0" in card
     assert "pretty_name: ChineseBLUE" in card
     assert "| CMDD/train | 3 | 2 | no JSON | skipped | 1 |" in card
     assert "| cMedQNLI/train | – | – | not in the source | | |" in card
     assert "$" not in card
-    assert layout.is_ours(imported.output)
+    assert is_ours(imported.output)
 
 
 def test_statistics_stand_beside_the_documented_sizes(imported: RawImported) -> None:

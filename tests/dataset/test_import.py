@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.checks import check_files
+from promptcblue_dataset.folder import parquet_files
 from promptcblue_dataset.importer import Imported, import_files
-from promptcblue_dataset.layout import parquet_files
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import TASKS
 
@@ -224,7 +223,7 @@ def test_a_failure_while_writing_leaves_the_earlier_import(
     def interrupted(*args: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layout, "_card", interrupted)
+    monkeypatch.setattr("promptcblue_dataset.folder._card", interrupted)
     with pytest.raises(KeyboardInterrupt):
         import_files(official(train=[row("MedDG")]), output, cache=False)
     assert tree(output.parent) == before

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from typer.testing import CliRunner
 
-from promptcblue_dataset import layout
 from promptcblue_dataset.build import Plan, build, parse_sizes
 from promptcblue_dataset.cli import app
+from promptcblue_dataset.folder import is_ours
 from promptcblue_dataset.review import wilson
 from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
@@ -98,7 +98,7 @@ def test_statistics_stand_in_the_card_once(built: Path, tmp_path: Path) -> None:
     assert card.startswith(before.rstrip())
     assert card.count("## Statistics") == 1
     assert all(f"| {task} |" in card.partition("## Statistics")[2] for task in TASKS)
-    assert layout.is_ours(built)
+    assert is_ours(built)
     assert set(json.loads(report.read_text(encoding="utf-8"))) == set(TASKS)
 
 

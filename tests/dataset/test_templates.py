@@ -12,7 +12,7 @@ from openpyxl import load_workbook
 from typer.testing import CliRunner
 
 from promptcblue_dataset.cli import app
-from promptcblue_dataset.pool import check_pool, fill, load_pool, similarity
+from promptcblue_dataset.prompts.pool import check_pool, fill, load_pool, similarity
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, TASKS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_dataset.pool import fill, load_pool
+from promptcblue_dataset.prompts.pool import fill, load_pool
 from promptcblue_metric import TASKS, PromptCBLUEError
 from promptcblue_metric.data.raw_labels import CRITERIA, ENTITY_TYPES, INTENTS, RELATIONS
 from promptcblue_metric.submit.cblue import CHECKED, MAPPED, Unreadable, Written, check_file, write_cblue

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset import layout, statistics
+from promptcblue_dataset import statistics
+from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours, parquet_files
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.sources import sources_of
 from promptcblue_metric.data.splits import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import Publication
 
-_OWNED = (layout.CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
+_OWNED = (CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
 #: Licences that let nobody pass the samples on: what the Hub calls the terms of others, and none at all.
-_CLOSED = (layout.OFFICIAL.license, "unknown", None)
+_CLOSED = (OFFICIAL.license, "unknown", None)
 _LOAD = re.compile(r'load_dataset\("[^"/]+"')
 #: What the card says of a repository on the Hub as long as it is none.
 _LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
@@ -53,15 +54,15 @@ def publication(
     Raises:
         PromptCBLUEError: the folder is no such folder, or holds text that not everybody may publish.
     """
-    configs = layout.parquet_files(folder)
+    configs = parquet_files(folder)
     if not configs:
         raise PromptCBLUEError(f"{folder}: no dataset; write one with `promptcblue-dataset import` or `build`")
-    if not layout.is_ours(folder):
+    if not is_ours(folder):
         raise PromptCBLUEError(
             f"{folder}: lacks its card, or holds files that neither `import` nor `build` wrote; take those out, or "
             "write the folder anew"
         )
-    card = (folder / layout.CARD).read_text(encoding="utf-8")
+    card = (folder / CARD).read_text(encoding="utf-8")
     if not have_rights:
         _check_rights(folder, card, configs)
     found = statistics.statistics(folder, on_progress)
@@ -72,12 +73,12 @@ def publication(
         for paths in splits.values()
         for path in paths
     }
-    return Publication("dataset", {layout.CARD: text.encode(), **parquet}, _OWNED)
+    return Publication("dataset", {CARD: text.encode(), **parquet}, _OWNED)
 
 
 def next_command(folder: Path, repo: str) -> str:
     """How to look at the published samples."""
-    config = next(iter(layout.parquet_files(folder)))
+    config = next(iter(parquet_files(folder)))
     return f'python -c \'from datasets import load_dataset; print(load_dataset("{repo}", "{config}"))\''
 
 

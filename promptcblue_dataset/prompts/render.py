@@ -2,19 +2,143 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from promptcblue_dataset.candidates import Candidates
 from promptcblue_dataset.corpora.reading import Content
-from promptcblue_dataset.dialect import RELEASED, labels_in, write
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.pool import TaskPrompts, fill
-from promptcblue_metric.answers import Answer
+from promptcblue_dataset.prompts.pool import TaskPrompts, fill
+from promptcblue_metric.answers import Answer, AnswerFormat, EntityLines, EventLines, TripleLines
 from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.errors import SeparatorError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, SUITES, Task
+
+RELEASED, PAPER = "released", "paper"
+DIALECTS = (RELEASED, PAPER)
+
+#: Labels that the paper spells in another way.
+_PAPER_LABELS = {"语义无直接关联": "语义毫无关联"}
+
+_NONE = "无"
+
+
+class Written(NamedTuple):
+    """A target.
+
+    Attributes:
+        text: the target.
+        separators: whether a part of the answer holds a separator, so that the text reads back as something else.
+    """
+
+    text: str
+    separators: bool
+
+
+def labels_in(dialect: str, labels: Sequence[str]) -> list[str]:
+    """Labels or answer choices as a dialect spells them."""
+    return [_PAPER_LABELS.get(label, label) for label in labels] if dialect == PAPER else list(labels)
+
+
+def write(task: Task, answer: Answer, choices: Sequence[str], dialect: str) -> Written:
+    """Write an answer whose labels are those of the ``choices`` (of which the paper spells some in another way)."""
+    paper = _PAPER.get(type(task.format))
+    if dialect == PAPER and paper:
+        return paper(task.format, answer, choices)
+    try:
+        return Written(task.format.render(answer, choices), separators=False)
+    except SeparatorError:
+        return Written(task.format.render(answer, choices, strict=False), separators=True)
+
+
+def _holds(parts: Iterable[str], *separators: str) -> bool:
+    return any(separator in part for part in parts for separator in separators)
+
+
+def _entities(style: Any, answer: Answer, choices: Sequence[str]) -> Written:
+    mentions = {choice: [item["entity"] for item in answer if item["type"] == choice] for choice in choices}
+    lines = [f"{choice}实体：" + ("，".join(found) or _NONE) for choice, found in mentions.items()]
+    return Written("\n".join([style.lead, *lines]), _holds((item["entity"] for item in answer), "，"))
+
+
+def _triples(style: Any, answer: Answer, choices: Sequence[str]) -> Written:
+    lines = []
+    for choice in choices:
+        pairs = [
+            f"头实体：{item['subject']}，尾实体：{item['object']}；" for item in answer if item["predicate"] == choice
+        ]
+        lines += [f"上述句子中{choice}关系的实体对如下：", "".join(pairs) or _NONE]
+    parts = [item[part] for item in answer for part in ("subject", "object")]
+    return Written("\n".join(lines), _holds(parts, "；", "，尾实体："))
+
+
+def _events(style: Any, answer: Answer, choices: Sequence[str]) -> Written:
+    lines, separators = [style.lead], False
+    for event in answer:
+        values = {key: event[key] if is_list else [event[key]] for key, is_list in style.fields.items()}
+        lines.append("；".join(f"{key}：" + ("，".join(found) or _NONE) for key, found in values.items()))
+        separators |= any(_holds(found, "；", *("，" * style.fields[key])) for key, found in values.items())
+    return Written("\n".join(lines), separators)
+
+
+_PAPER: Mapping[type[AnswerFormat], Callable[[Any, Answer, Sequence[str]], Written]] = {
+    EntityLines: _entities,
+    TripleLines: _triples,
+    EventLines: _events,
+}
+
+
+class Candidates:
+    """Ranks terms by their likeness to a text. Tokens are single characters and pairs of neighbours.
+
+    Args:
+        terms: the vocabulary; kept, so that its identity can be compared.
+    """
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        import bm25s
+
+        self.terms = terms
+        ids: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        tokens = [[ids[token] for token in _tokens(term)] for term in terms]
+        self._ids = dict(ids)
+        self._index = bm25s.BM25()
+        self._index.index((tokens, self._ids), show_progress=False)
+        self._found: dict[tuple[str, int], list[str]] = {}
+
+    def best(self, text: str, count: int) -> list[str]:
+        """The ``count`` best terms, best first; terms with equal scores keep the order of the vocabulary.
+
+        There are fewer where fewer share a character with the text.
+        """
+        key = (text, count)
+        if key not in self._found:
+            self._found[key] = self._rank(text, count)
+        return self._found[key]
+
+    def _rank(self, text: str, count: int) -> list[str]:
+        import numpy as np
+
+        tokens = list(dict.fromkeys(self._ids[token] for token in _tokens(text) if token in self._ids))
+        if not tokens:
+            return []
+        # Rounded, so that the last bit of a logarithm, which machines may disagree on, decides nothing.
+        scores = np.round(self._index.get_scores_from_ids(tokens), 3)
+        places, least = np.empty(0, np.int64), scores.max()
+        while len(places) < count and least > 1e-3:  # halving finds the best few sooner than sorting all would
+            least = least / 2
+            places = np.flatnonzero(scores >= max(least, 1e-3))
+        return [self.terms[place] for place in places[np.argsort(-scores[places], kind="stable")][:count]]
+
+
+def _tokens(text: str) -> list[str]:
+    characters = "".join(text.casefold().split())
+    return [*characters, *map(operator.add, characters, characters[1:])]
+
 
 #: A last line that asks for the answer, such as ``回答：`` or ``【答案】``.
 _CUE = re.compile(r"[^\n]{1,40}：|【[^\n]{1,40}】")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset.pool import NEAR, Pool, placeholder_flaws, placeholders, similarity
-from promptcblue_dataset.sheets import read_sheet, write_sheet
+from promptcblue_dataset.prompts.pool import NEAR, Pool, placeholder_flaws, placeholders, similarity
+from promptcblue_dataset.review import read_rows, write_rows
 from promptcblue_metric.data.samples import read_json_lines
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
@@ -83,7 +83,7 @@ def read_answers(path: Path, pool: Pool, review: Path) -> Counter[str]:
             if not reason:
                 known[task].append(text)
                 rows.append((task, str(number), original, text, ""))
-    write_sheet(review, _COLUMNS, rows, {"verdict": (ACCEPT, REJECT)})
+    write_rows(review, _COLUMNS, rows, {"verdict": (ACCEPT, REJECT)})
     return counts
 
 
@@ -127,7 +127,7 @@ def accept(review: Path, pool: Pool, output: Path) -> Counter[str]:
     """
     counts: Counter[str] = Counter({"accepted": 0, "rejected": 0, "not reviewed": 0})
     extended = {task: list(prompts.templates) for task, prompts in pool.items()}
-    for number, row in enumerate(read_sheet(review, ("task", "rephrasing", "verdict")), 2):
+    for number, row in enumerate(read_rows(review, ("task", "rephrasing", "verdict")), 2):
         verdict = row["verdict"].strip().casefold()
         if verdict not in (ACCEPT, REJECT, ""):
             raise RowError(str(review), number, "verdict", f"expected {ACCEPT} or {REJECT}, found {verdict!r:.80}")

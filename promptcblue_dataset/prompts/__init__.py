@@ -1,0 +1,1 @@
+"""Prompt templates: the pool, filling them with raw samples, and extending them."""
