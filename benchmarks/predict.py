@@ -152,12 +152,13 @@ def compare(settings: BackendSettings, samples: Sequence[Sample], dataset: Path 
 def tokens_a_second(settings: BackendSettings, samples: Sequence[Sample]) -> None:
     """Print the generated tokens a second of each backend that is here."""
     requests = [Request(index, sample["input"], 128) for index, sample in enumerate(samples)]
-    for name in ("transformers", *(["vllm"] if find_spec("vllm") else [])):
-        backend = load_backend(replace(settings, name=name))
+    every = [settings, *([replace(settings, name="vllm")] if find_spec("vllm") else [])]
+    for each in every:
+        backend = load_backend(each)
         collect(backend, requests[:1])  # loads the model
         made, seconds = timed(lambda backend=backend: collect(backend, requests), "gpu")  # type: ignore[misc]
         tokens = sum(each.new_tokens for each in made.values())
-        print(f"{name}: {tokens / seconds:.0f} tokens/s, {len(made) / seconds:.1f} samples/s")
+        print(f"{each.name}: {tokens / seconds:.0f} tokens/s, {len(made) / seconds:.1f} samples/s")
 
 
 def main() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import typer
 
 from promptcblue_metric.cli.common import make_app, run
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
     DryRunOption,
@@ -16,10 +21,62 @@ from promptcblue_metric.hub.client import (
     TagOption,
     publish_or_write,
 )
+from promptcblue_metric.parsing import Parser
+from promptcblue_metric.scoring import Protocol
 
-from .predict_commands import add_commands
+from .backends import BackendSettings
+from .shots import ShotSettings
 
 app = make_app("Fine-tune language models on PromptCBLUE, and predict with them.")
+
+#: Beams of each preset.
+_BEAMS = {"greedy": 1, "paper": 4}
+#: The word for the paper's number of demonstrations for each task.
+_PAPER = "paper"
+Decoding = Literal["greedy", "paper"]
+SettingsT = TypeVar("SettingsT")
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _parameters(settings: type) -> Iterator[inspect.Parameter]:
+    """The command's options for the fields of a settings class that are described, those of settings within too."""
+    hints = get_type_hints(settings)
+    for each in fields(settings):
+        kind, about = hints[each.name], dict(each.metadata)
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from _parameters(kind)
+        elif about:
+            name = about.pop("name", each.name)
+            declared = [f"--{name.replace('_', '-')}"] if kind is bool else []
+            kind = Annotated[list[str] if get_origin(kind) is tuple else kind, typer.Option(*declared, **about)]
+            default = inspect.Parameter.empty if each.default is MISSING else each.default
+            yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _settings(kind: type[SettingsT], options: Mapping[str, object], **own: object) -> SettingsT:
+    """The settings that the command's options say, with fields of ``own`` that are no options."""
+    hints = get_type_hints(kind)
+    for each in fields(kind):  # type: ignore[arg-type]
+        if isinstance(hint := hints[each.name], type) and is_dataclass(hint):
+            own[each.name] = _settings(hint, options)
+        elif each.metadata:
+            value = options[each.metadata.get("name", each.name)]
+            own[each.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**own)
+
+
+def _with_options(*shared: Iterable[inspect.Parameter]) -> Callable[[Command], Command]:
+    """Give a command, which takes them as ``**options``, more options than its own."""
+
+    def add(function: Command) -> Command:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        every = [*(each for each in own if each.kind is not each.VAR_KEYWORD), *chain(*shared)]
+        every = [each.replace(kind=each.KEYWORD_ONLY) for each in every]
+        function.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        function.__annotations__ = {each.name: each.annotation for each in every}
+        return function
+
+    return add
 
 
 @app.command(
@@ -100,7 +157,93 @@ def publish(
     publish_or_write(trained, repo, private=private, tag=tag, dry_run=dry_run, then=next_command(model, repo))
 
 
-add_commands(app)
+@app.command(
+    epilog="Example: promptcblue-train predict --model runs/lora --dataset promptcblue --split test "
+    "--output predictions.jsonl --decoding paper"
+)
+@_with_options(_parameters(BackendSettings), _parameters(ShotSettings))
+def predict(
+    dataset: Annotated[str, typer.Option(help="Dataset folder, Hub id, or JSON Lines file.")],
+    output: Annotated[Path, typer.Option(help="JSON Lines file for the predictions, one line a sample.")],
+    split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
+    config: Annotated[list[str] | None, typer.Option(help="A task to predict; repeat it for several.")] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer in tokens. By default from the task's targets in the other splits."),
+    ] = None,
+    decoding: Annotated[Decoding, typer.Option(help="greedy, or the paper's search with four beams.")] = "greedy",
+    beams: Annotated[int | None, typer.Option(min=1, help="Another number of beams than the preset's.")] = None,
+    demonstrations: Annotated[
+        str | None, typer.Option(metavar=f"N|{_PAPER}", help="Train samples to show before each prompt.")
+    ] = None,
+    failed_as_empty: Annotated[
+        bool, typer.Option("--failed-as-empty", help="Let samples that fail count as empty answers.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew although the output exists.")] = False,
+    **options: object,
+) -> None:
+    """Predict a split. A run that was cut short goes on where it stopped when the same command is given again."""
+    from .predict import predict as run_prediction
+
+    run_prediction(
+        dataset,
+        split,
+        output,
+        _settings(BackendSettings, options, beams=beams or _BEAMS[decoding]),
+        config,
+        max_new_tokens,
+        shots=_settings(ShotSettings, options, count=_count(demonstrations)) if demonstrations else None,
+        failed_as_empty=failed_as_empty,
+        overwrite=overwrite,
+    )
+
+
+def _count(demonstrations: str) -> int | None:
+    if demonstrations == _PAPER:
+        return None
+    if not (demonstrations.isascii() and demonstrations.isdigit() and int(demonstrations)):
+        raise PromptCBLUEError(f"--demonstrations {demonstrations}: expected a number from 1, or '{_PAPER}'")
+    return int(demonstrations)
+
+
+@app.command(
+    epilog="Example: promptcblue-train evaluate --model runs/lora --dataset promptcblue --split validation "
+    "--output predictions.jsonl --report report/"
+)
+@_with_options(inspect.signature(predict).parameters.values())
+def evaluate(
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for a report as well: index.html, report.md and report.json.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
+    protocol: Annotated[Protocol, typer.Option(help="official: equal to the official scorer, or the paper's.")] = (
+        "official"
+    ),
+    parser: Annotated[Parser, typer.Option(help="strict: what the official scorer reads, or lenient.")] = "strict",
+    resamples: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
+    ] = 1000,
+    **options: Any,
+) -> None:
+    """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""
+    from .predict import check_can_score, score
+    from .processes import is_first
+
+    if is_first():
+        check_can_score(options["dataset"], options["split"], options["config"], report)
+    predict(**options)
+    if is_first():
+        score(
+            options["output"],
+            options["dataset"],
+            options["split"],
+            options["config"],
+            report=report,
+            json=json,
+            protocol=protocol,
+            parser=parser,
+            resamples=resamples,
+        )
 
 
 def main() -> None:

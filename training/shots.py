@@ -16,29 +16,24 @@ from promptcblue_dataset.source import load_samples
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 
+from .backends import option
 from .data import load_split_if_any
 from .prompts import Shot
 from .run import samples_fingerprint
 
-#: ``fixed``: the same for every sample of a task. ``similar``: those nearest to the sample by BM25.
-Selection = Literal["fixed", "similar"]
-
 
 @dataclass(frozen=True)
 class ShotSettings:
-    """Which demonstrations to show.
-
-    Attributes:
-        count: how many for each task; None for the paper's counts (Table 1).
-        selection: how they are chosen.
-        source: as for `load_samples`, its train split; None for the dataset that is predicted.
-        seed: of the draw of fixed ones.
-    """
+    """Which demonstrations to show: ``count`` for each task, or None for the paper's counts (Table 1)."""
 
     count: int | None = None
-    selection: Selection = "fixed"
-    source: str | None = None
-    seed: int = 0
+    selection: Literal["fixed", "similar"] = option(
+        "fixed", "The same demonstrations for every sample of a task, or those most similar to it (BM25)."
+    )
+    source: str | None = option(
+        None, "Another dataset whose train split to take them from, or a file.", name="demonstrations_from"
+    )
+    seed: int = option(0, "Seed of the draw of fixed ones.")
 
 
 class Demonstrations:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -13,10 +13,12 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
 from promptcblue_training.predict import predict
 from promptcblue_training.prompts import PromptEncoder, Shot, ShotStyle
-from promptcblue_training.shots import Demonstrations, Selection, ShotSettings
+from promptcblue_training.shots import Demonstrations, ShotSettings
 from promptcblue_training.tiny import build_tokenizer
 
 from .conftest import read_rows, write_rows
+
+Selection = Literal["fixed", "similar"]
 
 SHOTS = (Shot("问一？", "甲"), Shot("问二？", "乙"))
 TEMPLATE = (

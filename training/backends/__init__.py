@@ -5,93 +5,84 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from promptcblue_metric.errors import PromptCBLUEError
 
 from ..processes import process_count
-from ..prompts import Shot, ShotStyle
+from ..prompts import Shot
 
+T = TypeVar("T")
 FinishReason = Literal["stop", "length"]
+
+
+def option(default: T, help: str, **more: object) -> T:
+    """A setting that is an option of the command too, described once for both.
+
+    Args:
+        more: ``name`` where the option is not called as the field, and ``min`` or ``metavar`` of it.
+    """
+    setting: T = field(default=default, metadata={"help": help, **more})
+    return setting
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How the ``openai`` backend talks to its endpoint.
+    """How the ``openai`` backend talks to its endpoint."""
 
-    Attributes:
-        base_url: address of the API, ending in ``/v1`` as a rule; None for the ``openai`` client's own default.
-        endpoint: ``chat`` or ``completions``.
-        concurrency: requests under way at a time.
-        timeout: seconds that one request may take in all.
-        retries: times that a failed request is sent again.
-        context: tokens that the model can see, which no endpoint tells; None leaves prompts as they are.
-        price_in: price of a million prompt tokens, in any currency; None if unknown.
-        price_out: price of a million generated tokens.
-    """
-
-    base_url: str | None = None
-    endpoint: Literal["chat", "completions"] = "chat"
-    concurrency: int = 8
-    timeout: float = 300.0
-    retries: int = 6
-    context: int | None = None
-    price_in: float | None = None
-    price_out: float | None = None
+    base_url: str | None = option(None, "openai: address of the API; its key is read from OPENAI_API_KEY.")
+    endpoint: Literal["chat", "completions"] = option("chat", "openai: what to ask.")
+    concurrency: int = option(8, "openai: requests at a time.", min=1)
+    timeout: float = option(300.0, "openai: seconds for a request.", min=0.1)
+    retries: int = option(6, "openai: times to send it again.", min=0)
+    context: int | None = option(None, "openai: tokens the served model can see, which no endpoint tells.", min=1)
+    price_in: float | None = option(None, "openai: price of a million prompt tokens.", min=0)
+    price_out: float | None = option(None, "openai: price of a million generated tokens.", min=0)
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """How the ``ray`` backend spreads over a cluster.
+    """How the ``ray`` backend spreads over a cluster; without an address and ``RAY_ADDRESS`` it starts one here.
 
-    Attributes:
-        backend: what runs in each worker: ``transformers`` or ``vllm``.
-        address: of a running cluster; None starts one in this machine, unless ``RAY_ADDRESS`` names one.
-        workers: how many models are loaded.
-        cpus: CPUs that a worker claims, which may be a part of one.
-        gpus: GPUs that a worker claims; None for ``tensor_parallel`` of them where the cluster has any.
+    A worker claims ``tensor_parallel`` GPUs where it is not said how many, and the cluster has any.
     """
 
-    backend: str = "transformers"
-    address: str | None = None
-    workers: int = 1
-    cpus: float = 0.5
-    gpus: float | None = None
+    backend: Literal["transformers", "vllm"] = option(
+        "transformers", "ray: what generates in the workers.", name="worker_backend"
+    )
+    address: str | None = option(None, "ray: a cluster that runs; else one in this machine.", name="ray_address")
+    workers: int = option(1, "ray: models to load.", min=1)
+    cpus: float = option(0.5, "ray: CPUs of a worker, which may be a part of one.", name="worker_cpus", min=0)
+    gpus: float | None = option(None, "ray: GPUs of a worker.", name="worker_gpus", min=0)
 
 
 @dataclass(frozen=True)
 class BackendSettings:
     """Which model to run, and how.
 
-    Attributes:
-        name: key of `BACKENDS`.
-        model: folder or Hub id of a model or adapter; for ``openai`` the endpoint's name for it.
-        adapter: folder or Hub id of an adapter on it, or None.
-        beams: 1 for greedy search, else the width of the beam.
-        dtype: number format of the weights, ``auto`` for the hardware's, ``4bit`` for quantised ones.
-        batch_size: most requests at a time; None for any number.
-        batch_tokens: most tokens at a time, padding, answers and beams counted.
-        stop: texts that end an answer, which does not hold them.
-        shot_style: how demonstrations are shown.
-        constrained: whether answers that are choices are bound to what their prompts offer.
-        trust_remote_code: whether to run code that comes with the model.
-        tensor_parallel: GPUs that ``vllm`` spreads the model over.
-        server: of the ``openai`` backend.
-        cluster: of the ``ray`` backend.
+    ``beams`` are 1 for greedy search. Padding, answers and beams count in ``batch_tokens``; where ``batch_size`` is
+    None, they alone say how many requests are answered at a time. ``dtype`` is ``auto`` for what suits the hardware,
+    or the name of a number format, ``4bit`` for quantised weights.
     """
 
-    model: str
-    name: str = "transformers"
-    adapter: str | None = None
+    model: str = field(metadata={"help": "Folder or Hub id of a model, or of an adapter; the endpoint's name for it."})
+    name: Literal["transformers", "openai", "vllm", "ray"] = option("transformers", "What generates.", name="backend")
+    adapter: str | None = option(None, "Folder or Hub id of an adapter for the model.")
     beams: int = 1
-    dtype: str = "auto"
-    batch_size: int | None = None
-    batch_tokens: int = 32768
-    stop: tuple[str, ...] = ()
-    shot_style: ShotStyle = "chat"
-    constrained: bool = False
-    trust_remote_code: bool = False
-    tensor_parallel: int = 1
+    dtype: str = option("auto", "auto, float32, bfloat16, float16 or 4bit.")
+    batch_size: int | None = option(None, "Most samples at a time.", min=1)
+    batch_tokens: int = option(32768, "Most tokens at a time: samples times beams times (prompt and answer).", min=1)
+    stop: tuple[str, ...] = option((), "A text that ends an answer; repeat it for several.")
+    shot_style: Literal["chat", "text"] = option(
+        "chat", "Demonstrations as turns of a chat, or as one text.", name="demonstration_style"
+    )
+    constrained: bool = option(
+        False,
+        "Bind labels and terms to those that the prompt offers. Other rules may not allow this: the settings beside "
+        "the predictions say that it was done.",
+    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with the model.")
+    tensor_parallel: int = option(1, "GPUs that vllm spreads a model over.", min=1)
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
@@ -173,7 +164,7 @@ class Backend(Protocol):
 
 #: Module of each backend; imported only when it is used.
 BACKENDS: Mapping[str, str] = {
-    name: f"promptcblue_training.backends.{name}" for name in ("transformers", "openai", "vllm", "ray")
+    name: f"promptcblue_training.backends.{name}" for name in get_args(get_type_hints(BackendSettings)["name"])
 }
 
 
