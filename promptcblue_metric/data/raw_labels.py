@@ -131,3 +131,30 @@ FINDING_ATTRIBUTES = frozenset(RAW_LABELS["CHIP-MDCFNPC"].raw.values())
 SYMPTOM_STATUSES = frozenset(RAW_LABELS["IMCS-V2-SR"].raw.values())
 DIALOGUE_ACTS = frozenset(RAW_LABELS["IMCS-V2-DAC"].raw.values())
 ENTITY_TAGS = frozenset({"O", *(f"{place}-{kind}" for place in "BI" for kind in RAW_LABELS["IMCS-V2-NER"].ours)})
+
+#: The field with the id of a raw record, for the tasks whose records have one; those of the others count from 0.
+RECORD_IDS: Mapping[str, str] = {
+    **dict.fromkeys(("CHIP-CDEE", "CHIP-CTC", "CHIP-STS", "KUAKE-QIC", "KUAKE-QTR", "KUAKE-QQR", "MedDG"), "id"),
+    "CHIP-MDCFNPC": "dialog_id",
+}
+
+
+def sample_id_of(record: str | int, part: str | int | None = None) -> str:
+    """The id of a prompt that is made of a record of one of CBLUE's own test files: ``test-RECORD``.
+
+    Args:
+        record: its id (`RECORD_IDS`), or its place in the file, from 0. Of IMCS-V2 it is ``DIALOGUE_SENTENCE``, both
+            ids, and ``DIALOGUE`` for the report; of KUAKE-IR the query's id.
+        part: where several prompts are made of a record (``test-RECORD#PART``), the one this is: for KUAKE-IR the id of
+            the document, for CHIP-MDCFNPC the ``sentence_id`` at which the dialogue is cut, else a number.
+    """
+    name = str(record).replace("%", "%25").replace("#", "%23")
+    return f"test-{name}" if part is None else f"test-{name}#{part}"
+
+
+def record_of(sample_id: str) -> tuple[str, str | None] | None:
+    """The record and the part that an id of `sample_id_of` names; None for an id of another form."""
+    if not sample_id.startswith("test-"):
+        return None
+    name, mark, part = sample_id.removeprefix("test-").partition("#")
+    return name.replace("%23", "#").replace("%25", "%"), part if mark else None
