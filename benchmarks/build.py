@@ -23,7 +23,7 @@ from typing import Any
 
 from openpyxl import Workbook
 
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.tasks import TASKS
 
 #: Records of train and dev files.

@@ -35,14 +35,13 @@ from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.notes import FileNotes
 from promptcblue_dataset.corpora.reading import Content
 from promptcblue_dataset.raw_import import import_raw
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.cli.common import make_console, run
 from promptcblue_metric.compare.published import PUBLISHED
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import further_scores

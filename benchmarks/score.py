@@ -27,10 +27,9 @@ from typing import Any
 from rouge_chinese import Rouge
 from sklearn.metrics import classification_report
 
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.answers import Label
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.rouge import basic_tokens
 from promptcblue_metric.scoring import PROTOCOLS, Protocol
 

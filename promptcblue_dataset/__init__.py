@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from promptcblue_dataset.official import sample_path
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples, sample_path
 
 __all__ = ["load_samples", "sample_path"]

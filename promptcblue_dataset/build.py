@@ -33,8 +33,7 @@ from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool
 from promptcblue_dataset.prompts.render import RELEASED, Row, Style, build_row, labels_of
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import TASKS, get_task

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptcblue_metric.data.predictions import BadRows
-from promptcblue_metric.data.samples import Sample, read_json_lines, sample_from_row
+from promptcblue_metric.data.samples import BadRows, Sample, read_json_lines, sample_from_row
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.tasks import REGISTRY
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datasets
 
-from promptcblue_dataset.folder import ALL
 from promptcblue_dataset.promptcblue_dataset import PromptCBLUE
+from promptcblue_metric.data.samples import ALL
 from promptcblue_metric.tasks import SUITES
 
 _TASKS = SUITES["chineseblue"].tasks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptcblue_metric.cli.common import make_app, make_console, run
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -74,7 +74,7 @@ def _imported_table(imported: Imported) -> Table:
     from rich import box
     from rich.table import Table
 
-    from promptcblue_dataset.folder import ALL
+    from promptcblue_metric.data.samples import ALL
 
     counts, warnings = imported.counts(), imported.checked.warnings
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -12,16 +12,12 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:
     from promptcblue_dataset.promptcblue_dataset import PromptCBLUE
 
-
-#: The config that holds the samples of every task; it is the default one.
-ALL = "all"
 
 #: What the names of our entries in the datasets cache start with.
 FINGERPRINT_PREFIX = "promptcblue-"
@@ -69,16 +65,6 @@ EMBEDDED = Origin(
 These are the samples that come with the promptcblue package, written for it in the form of the official files. They are
 there to try the tools on and hold no text of CBLUE; scores on them say nothing about a model.""",
 )
-
-
-def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
-    """The Parquet files of an imported folder, by config and split; empty where the folder is no such folder."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for config in REGISTRY:
-        splits = {split: sorted((folder / config).glob(f"{split}-*.parquet")) for split in SPLITS}
-        if files := {split: paths for split, paths in splits.items() if paths}:
-            found[config] = files
-    return found
 
 
 def is_ours(folder: Path) -> bool:

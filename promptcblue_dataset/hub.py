@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from promptcblue_dataset import statistics
-from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours, parquet_files
+from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.sources import sources_of
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import Publication
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.folder import EMBEDDED, OFFICIAL, is_ours, write_folder
-from promptcblue_dataset.official import SAMPLE, resolve, sample_path
-from promptcblue_metric.data.splits import SPLITS, split_files
+from promptcblue_metric.data.samples import SAMPLE, SPLITS, resolve, sample_path, split_files
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import suite_of

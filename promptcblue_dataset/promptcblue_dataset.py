@@ -15,10 +15,8 @@ from typing import Any
 
 import datasets
 
-from promptcblue_dataset.folder import ALL, FINGERPRINT_PREFIX
-from promptcblue_dataset.official import SAMPLE, resolve
-from promptcblue_dataset.source import folder_files, read_split
-from promptcblue_metric.data.samples import Sample
+from promptcblue_dataset.folder import FINGERPRINT_PREFIX
+from promptcblue_metric.data.samples import ALL, SAMPLE, Sample, folder_files, iter_samples, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
 from promptcblue_metric.version import VERSION
@@ -86,7 +84,7 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         wanted = None if self.config.name == ALL else {self.config.name}
-        splits = {split: tuple(read_split(self._source, split, wanted)) for split in folder_files(self._source)}
+        splits = {split: tuple(iter_samples(self._source, split, wanted)) for split in folder_files(self._source)}
         if not any(splits.values()):
             raise PromptCBLUEError(f"{self._source} has no samples of {self.config.name}")
         return [
@@ -98,7 +96,9 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _generate_examples(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sample]]:
         # By task, as the Parquet files of `all` are listed.
-        yield from enumerate(sorted(samples, key=lambda sample: _TASK_ORDER[sample["task_dataset"]]))
+        for number, sample in enumerate(sorted(samples, key=lambda sample: _TASK_ORDER[sample["task_dataset"]])):
+            sample.pop("template", None)  # no field of the benchmark
+            yield number, sample
 
 
 def fingerprint(folder: Path, config: str) -> str:

@@ -16,8 +16,7 @@ from promptcblue_dataset.folder import ConfigInfo, Origin, write_card, write_con
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
 from promptcblue_dataset.prompts.render import Style, build_row
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.scoring import located

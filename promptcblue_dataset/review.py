@@ -12,10 +12,7 @@ from statistics import NormalDist
 from typing import Any
 
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.official import resolve
-from promptcblue_dataset.source import folder_files, load_samples
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import canonical_split
+from promptcblue_metric.data.samples import Sample, canonical_split, folder_files, load_samples, resolve
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import REGISTRY
 

@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, Any
 from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
-from promptcblue_dataset.official import resolve
 from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool, placeholders
-from promptcblue_dataset.source import folder_files, read_split
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
@@ -69,7 +66,7 @@ def statistics(source: str | Path, on_progress: Progress = lambda doing, item, t
     folder = resolve(source)
     by_task: dict[str, dict[str, list[Sample]]] = {}
     for split in folder_files(folder):
-        for sample in read_split(folder, split):
+        for sample in iter_samples(folder, split):
             by_task.setdefault(sample["task_dataset"], {}).setdefault(split, []).append(sample)
     if not by_task:
         raise PromptCBLUEError(f"{source}: no samples")

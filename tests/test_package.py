@@ -68,7 +68,7 @@ sys.path.insert(0, {str(packages)!r})
 import promptcblue_dataset, promptcblue_metric, promptcblue_training
 for module in (promptcblue_dataset, promptcblue_metric, promptcblue_training):
     assert module.__file__.startswith({str(packages)!r}), module.__file__
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.evaluation import Evaluation
 evaluation = Evaluation()
 for sample in load_samples("sample", "test"):

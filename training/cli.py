@@ -125,7 +125,7 @@ def card(
     Scores go into the metadata that the Hub shows (model-index) and a table; the rest of the card stays as you wrote
     it.
     """
-    from promptcblue_metric.data.splits import canonical_split
+    from promptcblue_metric.data.samples import canonical_split
 
     from .card import add_scores, write_card
     from .run import CARD

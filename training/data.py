@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.folder import ALL, parquet_files
-from promptcblue_dataset.official import resolve
-from promptcblue_dataset.source import load_samples
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import split_files
+from promptcblue_metric.data.samples import Sample, iter_samples, splits_of
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import get_task
 
 from .prompts import IGNORED, PromptEncoder
 
@@ -172,21 +167,4 @@ def load_split_if_any(source: str, split: str, tasks: Sequence[str] | None) -> l
     Raises:
         PromptCBLUEError: the split is there and cannot be read.
     """
-    if split not in _splits(source):
-        return []
-    wanted = None if tasks is None else {get_task(name).name for name in tasks}
-    return [sample for sample in load_samples(source, split) if wanted is None or sample["task_dataset"] in wanted]
-
-
-def _splits(source: str) -> Collection[str]:
-    path = resolve(source)
-    if path.is_dir():
-        return {split for files in parquet_files(path).values() for split in files} or split_files(path)
-    if path.exists():
-        return ()
-    from datasets import get_dataset_split_names
-
-    try:
-        return list(get_dataset_split_names(source, ALL))
-    except Exception as error:  # the Hub's client raises errors of many unrelated classes
-        raise PromptCBLUEError(f"{source}: its splits cannot be listed: {error}") from error
+    return list(iter_samples(source, split, tasks)) if split in splits_of(source) else []

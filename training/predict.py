@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset.official import resolve
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import canonical_split
+from promptcblue_metric.data.samples import Sample, canonical_split, load_samples, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation

@@ -21,10 +21,8 @@ from transformers.trainer_utils import IntervalStrategy, set_seed
 
 from promptcblue_dataset.demonstrations import draw as draw_demonstrations
 from promptcblue_dataset.demonstrations import paper_counts
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric.cli.common import run
-from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.splits import canonical_split
+from promptcblue_metric.data.samples import Sample, canonical_split, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .adapters.budget import count_trainable

@@ -10,10 +10,8 @@ from typing import Any, Literal
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.neighbours import essence
-from promptcblue_dataset.official import resolve
 from promptcblue_dataset.prompts.render import Candidates
-from promptcblue_dataset.source import load_samples
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import Sample, load_samples, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .backends import option

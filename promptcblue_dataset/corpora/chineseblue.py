@@ -20,7 +20,7 @@ from promptcblue_dataset.corpora.classification import CRITERIA
 from promptcblue_dataset.corpora.dialogues import utterance
 from promptcblue_dataset.corpora.notes import FileNotes
 from promptcblue_dataset.corpora.reading import Content, RawError, Record, plain, renamed
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS
 from promptcblue_metric.tasks import REGISTRY
 
 

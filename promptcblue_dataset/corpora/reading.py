@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from promptcblue_dataset.corpora.archives import RawFiles
 from promptcblue_metric.answers import Answer
-from promptcblue_metric.data.splits import SPLITS
+from promptcblue_metric.data.samples import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 
 #: The raw files' word for each split.

@@ -70,10 +70,11 @@ def _scored_samples(
     configs: Sequence[str] | None,
 ) -> Iterator[ScoredSample]:
     """Score the samples one by one; missing predictions that have to stop the run do so at the end, all counted."""
-    from ..data.predictions import match, read_references
+    from ..data.predictions import match
+    from ..data.samples import iter_samples
 
     absent: list[Sample] = []
-    for sample, prediction in match(predictions, read_references(references, split, configs), configs=configs):
+    for sample, prediction in match(predictions, iter_samples(references, split, configs), configs=configs):
         if prediction is None:
             absent.append(sample)
         yield evaluation.add(prediction.text if prediction else None, sample)
@@ -141,11 +142,11 @@ def parse(
     parser: ParserOption = "strict",
 ) -> None:
     """Parse predictions into structured answers; the strict parser is exactly the official post-processor."""
-    from ..data.predictions import read_references
-    from ..data.structure import structured_answers
+    from ..data.predictions import structured_answers
+    from ..data.samples import iter_samples
     from ..data.writing import write_json
 
-    samples = read_references(references, split) if references else None
+    samples = iter_samples(references, split) if references else None
     answers, well_formed = structured_answers(predictions, samples, parser)
     write_json(output, answers)
     total = sum(map(len, answers.values()))
@@ -232,12 +233,12 @@ def compare(
     """Say which differences between runs are established: paired bootstrap and approximate randomisation."""
     from ..compare.runs import common_samples, compare_runs, result_of, run_names, scored_run
     from ..compare.tables import print_comparisons, print_published
-    from ..data.predictions import read_references
+    from ..data.samples import load_samples
     from ..data.writing import write_json
 
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
-    rows = list(read_references(references, split))
+    rows = load_samples(references, split)
     runs = {
         name: scored_run(path, rows, parser) for name, path in zip(run_names(predictions), predictions, strict=True)
     }

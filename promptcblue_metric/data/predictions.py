@@ -1,23 +1,17 @@
-"""Prediction files: reading them, and matching them with the references by task and sample id."""
+"""Prediction files: reading them, matching them with the samples they answer, and their structured form."""
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
+from ..parsing import Parser, parse_answer
 from ..tasks import get_task
-from .samples import Sample, parse_json_line, read_json_lines, sample_from_row, seekable_lines
-from .splits import canonical_split, split_files
-
-Row = TypeVar("Row")
-
-#: How many bad rows a message lists before it only counts them.
-LISTED = 20
+from .samples import BadRows, Sample, parse_json_line, read_json_lines, seekable_lines
 
 
 @dataclass(frozen=True)
@@ -43,25 +37,6 @@ class Prediction:
     prompt: str = ""
 
 
-class BadRows:
-    """Collects the bad rows of a file, so that one run reports them all."""
-
-    def __init__(self) -> None:
-        self.errors: list[RowError] = []
-
-    def add(self, error: RowError) -> None:
-        """Keep one; a callback for `read_json_lines`."""
-        self.errors.append(error)
-
-    def stop_if_any(self, remedy: str) -> None:
-        """Raise `PromptCBLUEError` that lists what was collected and says how to go on."""
-        if self.errors:
-            listed = [str(error) for error in sorted(self.errors, key=lambda error: error.line)[:LISTED]]
-            if len(self.errors) > LISTED:
-                listed.append(f"… and {len(self.errors) - LISTED} more")
-            raise PromptCBLUEError("\n".join([f"{len(self.errors)} bad row(s); {remedy}", *listed]))
-
-
 def read_predictions(path: str | Path) -> Iterator[Prediction]:
     """The rows of a predictions file: ``sample_id`` and ``prediction``, or the official form, whose output stands in
     ``target``. ``task_dataset`` and ``answer_choices`` are read where a row has them.
@@ -69,18 +44,13 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
     Raises:
         PromptCBLUEError: at the end, lists every row that cannot be used.
     """
-    return _read_all(path, _prediction_from_row, "mend the predictions file, or predict again")
-
-
-def _read_all(path: str | Path, read: Callable[[dict[str, Any], str | Path, int], Row], remedy: str) -> Iterator[Row]:
-    """What ``read`` makes of each row, and at the end an error that lists the rows it refused."""
     bad = BadRows()
     for line, row in read_json_lines(path, bad.add):
         try:
-            yield read(row, path, line)
+            yield _prediction_from_row(row, path, line)
         except RowError as error:
             bad.add(error)
-    bad.stop_if_any(remedy)
+    bad.stop_if_any("mend the predictions file, or predict again")
 
 
 def _failed(row: Mapping[str, Any]) -> bool:
@@ -107,64 +77,6 @@ def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Pr
         raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
     prompt = row["input"] if isinstance(row.get("input"), str) else ""
     return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line, prompt)
-
-
-def read_references(source: str, split: str, configs: Sequence[str] | None = None) -> Iterator[Sample]:
-    """The reference rows of a JSON Lines file, or of one split of a folder of official files, a dataset folder or a
-    dataset of the Hub, one by one.
-
-    Args:
-        configs: tasks, by name or alias, to leave the others out; every task by default.
-
-    Raises:
-        PromptCBLUEError: the source or split does not exist, or rows are bad (all are listed, at the end).
-    """
-    rows = _read_split(source, canonical_split(split))
-    if configs is None:
-        return rows
-    names = {get_task(name).name for name in configs}
-    return (row for row in rows if row["task_dataset"] in names)
-
-
-def _read_split(source: str, split: str) -> Iterator[Sample]:
-    path = Path(source).expanduser()
-    if path.is_dir() and (official := split_files(path)):
-        if split not in official:
-            raise PromptCBLUEError(f"{source} has no {split} split; it has {', '.join(official)}")
-        path = official[split]
-    if path.is_file():
-        return _read_all(path, _reference, "mend the references file")
-    return load_split(source, split)
-
-
-def _reference(row: dict[str, Any], source: str | Path, line: int) -> Sample:
-    """A reference row, with the name of its prompt template (no field of the benchmark) where the file has it."""
-    sample = sample_from_row(row, source, line)
-    template = row.get("template")
-    return cast(Sample, {**sample, "template": template}) if isinstance(template, str) else sample
-
-
-def load_split(source: str, split: str, config: str = "all") -> Iterator[Sample]:
-    """The rows of one split of a dataset folder or of a dataset of the Hub.
-
-    Raises:
-        PromptCBLUEError: it cannot be loaded.
-    """
-    from datasets import disable_progress_bars, load_dataset
-
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        rows = load_dataset(source, config, split=canonical_split(split))
-    except Exception as error:
-        # datasets raises many types here, from ValueError for a split to client errors of the Hub.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PromptCBLUEError(
-            f"{source}: no such file, and its config '{config}', split '{split}', cannot be loaded as a dataset "
-            f"folder (as `promptcblue-dataset import` writes it) or a dataset of the Hub: {reason}"
-        ) from error
-    for line, row in enumerate(rows, 1):
-        yield _reference(row, f"{source}/{config}/{split}", line)
 
 
 class _Index:
@@ -255,3 +167,40 @@ def match(
         yield sample, index.take(sample, bad)
     bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any("the predictions do not fit the references")
+
+
+def structured_answers(
+    path: str | Path, references: Iterable[Sample] | None, parser: Parser = "strict"
+) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """The official structured form of a run, ``{task: [{"sample_id", "answer"}]}`` (formats.md section 3).
+
+    The file is parsed in its own order, under the task names that it writes.
+
+    Args:
+        path: the predictions file.
+        references: give task and answer choices where a prediction does not carry them, or None.
+        parser: how the predictions are read.
+
+    Returns:
+        the structured form, and how many predictions were well-formed.
+
+    Raises:
+        PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
+    """
+    samples = {} if references is None else {p.line: s for s, p in match(path, references) if p is not None}
+    bad, answers, well_formed = BadRows(), dict[str, list[dict[str, Any]]](), 0
+    for prediction in read_predictions(path):
+        sample = samples.get(prediction.line)
+        name = prediction.task or (sample and sample["task_dataset"])
+        choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
+        if name is None or (choices is None and get_task(name).needs_choices):
+            field = "task_dataset" if name is None else "answer_choices"
+            bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
+            continue
+        task = get_task(name)
+        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser)
+        row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
+        answers.setdefault(prediction.written_task or name, []).append(row)
+        well_formed += parsed.well_formed
+    bad.stop_if_any("these predictions cannot be parsed")
+    return answers, well_formed

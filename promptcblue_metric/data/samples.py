@@ -1,23 +1,50 @@
-"""Reading JSON Lines files row by row, with errors that name file, line and field (formats.md section 1)."""
+"""Samples from wherever they are: files of JSON Lines or Parquet, folders, the embedded sample, or the Hub.
+
+The only loader: every command of the three packages reads samples through `iter_samples` or `load_samples`. The rows of
+a file are read one by one, with errors that name file, line and field (formats.md section 1).
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
+import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, NoReturn, TypedDict, cast
+from typing import Any, BinaryIO, NoReturn, NotRequired, TypedDict, cast
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
-from ..tasks import get_task
+from ..tasks import REGISTRY, get_task
+
+#: Each split of the dataset, in its order, and the names its file can have (the first is the official one).
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("dev", "validation"),
+    "test": ("test",),
+}
+#: The word that names the embedded sample where a source is asked for.
+SAMPLE = "sample"
+#: The config of a dataset that holds the samples of every task.
+ALL = "all"
+#: How many bad rows a message lists before it only counts them.
+LISTED = 20
+
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
+_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
 
 
 class Sample(TypedDict):
-    """A row of the benchmark: the six fields of every file and of the dataset."""
+    """A row of the benchmark: the six fields of every file and of the dataset.
+
+    ``template``, the name of the prompt's template, is no field of the benchmark; some files have it.
+    """
 
     input: str
     target: str
@@ -25,6 +52,26 @@ class Sample(TypedDict):
     sample_id: str
     task_type: str
     task_dataset: str
+    template: NotRequired[str]
+
+
+class BadRows:
+    """Collects the bad rows of a file, so that one run reports them all."""
+
+    def __init__(self) -> None:
+        self.errors: list[RowError] = []
+
+    def add(self, error: RowError) -> None:
+        """Keep one; a callback for `read_json_lines`."""
+        self.errors.append(error)
+
+    def stop_if_any(self, remedy: str) -> None:
+        """Raise `PromptCBLUEError` that lists what was collected and says how to go on."""
+        if self.errors:
+            listed = [str(error) for error in sorted(self.errors, key=lambda error: error.line)[:LISTED]]
+            if len(self.errors) > LISTED:
+                listed.append(f"… and {len(self.errors) - LISTED} more")
+            raise PromptCBLUEError("\n".join([f"{len(self.errors)} bad row(s); {remedy}", *listed]))
 
 
 def stop(error: RowError) -> NoReturn:
@@ -155,7 +202,7 @@ def sample_from_row(row: Mapping[str, Any], path: str | Path, line: int) -> Samp
         fail("answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
     if task.needs_choices and not choices:
         fail("answer_choices", f"{task.name} needs the choices its prompt offers, found {choices!r}")
-    return {
+    sample: Sample = {
         "input": prompt,
         "target": target,
         "answer_choices": choices,
@@ -163,3 +210,214 @@ def sample_from_row(row: Mapping[str, Any], path: str | Path, line: int) -> Samp
         "task_type": text("task_type", "type"),
         "task_dataset": task.name,
     }
+    if isinstance(template := row.get("template"), str):
+        sample["template"] = template
+    return sample
+
+
+def canonical_split(split: str) -> str:
+    """``train``, ``validation`` or ``test``; ``dev`` is the official spelling of ``validation``.
+
+    Raises:
+        PromptCBLUEError: no split is called so.
+    """
+    for name, spellings in SPLITS.items():
+        if split in (name, *spellings):
+            return name
+    raise PromptCBLUEError(f"unknown split '{split}'; the splits are train, validation (or dev) and test")
+
+
+def split_files(folder: Path) -> dict[str, Path]:
+    """The split files of an official folder, by split; a split without a file is left out.
+
+    Raises:
+        PromptCBLUEError: a split has several files, so that it is not clear which one is meant.
+    """
+    found: dict[str, Path] = {}
+    for split, stems in SPLITS.items():
+        paths = [path for stem in stems for suffix in _SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            raise PromptCBLUEError(f"{folder}: several files for the {split} split ({names}); keep one of them")
+        if paths:
+            found[split] = paths[0]
+    return found
+
+
+def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """The Parquet files of an imported folder, by config and split; empty where the folder is no such folder."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for config in REGISTRY:
+        splits = {split: sorted((folder / config).glob(f"{split}-*.parquet")) for split in SPLITS}
+        if files := {split: paths for split, paths in splits.items() if paths}:
+            found[config] = files
+    return found
+
+
+def folder_files(folder: Path) -> Mapping[str, Sequence[Path]]:
+    """The files that hold the samples of a folder, by split; a split without a file is left out.
+
+    Raises:
+        PromptCBLUEError: there is no such folder, or it holds neither the official files nor an imported dataset.
+    """
+    if not folder.is_dir():
+        raise PromptCBLUEError(f"{folder}: no such folder (the embedded sample is called '{SAMPLE}')")
+    if configs := parquet_files(folder):
+        by_split = {split: [path for files in configs.values() for path in files.get(split, ())] for split in SPLITS}
+        return {split: paths for split, paths in by_split.items() if paths}
+    if files := split_files(folder):
+        return {split: [path] for split, path in files.items()}
+    raise PromptCBLUEError(
+        f"{folder}: expected the official train, dev and test files (.json or .jsonl, .gz or not), "
+        "or a folder that `promptcblue-dataset import` wrote; found neither"
+    )
+
+
+def sample_path() -> Path:
+    """The folder of the embedded sample, in the official form, test targets included.
+
+    Raises:
+        PromptCBLUEError: it is not there, as where the metric alone is installed.
+    """
+    spec = find_spec("promptcblue_dataset")
+    if not spec or not spec.submodule_search_locations:
+        raise PromptCBLUEError("the embedded sample comes with promptcblue_dataset, which is not installed here")
+    return Path(spec.submodule_search_locations[0]) / SAMPLE
+
+
+def resolve(source: str | Path) -> Path:
+    """The path that ``source`` names: the embedded sample for the word ``sample``, unless such a path exists."""
+    path = Path(source).expanduser()
+    return sample_path() if str(source) == SAMPLE and not path.exists() else path
+
+
+def splits_of(source: str | Path) -> Collection[str]:
+    """The splits that a source has; none where it is a single file.
+
+    Raises:
+        PromptCBLUEError: the source is not there, or is no dataset.
+    """
+    path = resolve(source)
+    if path.is_file():
+        return ()
+    if path.exists():
+        return tuple(folder_files(path))
+    from datasets import get_dataset_split_names
+
+    try:
+        return tuple(get_dataset_split_names(str(source), ALL))
+    except Exception as error:  # the Hub's client raises errors of many unrelated classes
+        raise PromptCBLUEError(f"{source}: its splits cannot be listed: {error}") from error
+
+
+def iter_samples(source: str | Path, split: str, tasks: Iterable[str] | None = None) -> Iterator[Sample]:
+    """The samples of one split, one by one, in the order of the source.
+
+    Args:
+        source: a file of JSON Lines or Parquet (``split`` is then not looked at), a folder with the official train, dev
+            and test files, a folder that ``promptcblue-dataset import`` wrote, the word ``sample`` for the embedded
+            sample, or a dataset's id on the Hub.
+        split: ``train``, ``validation`` (or ``dev``) or ``test``.
+        tasks: names or aliases of the tasks wanted, of which there may be no samples; every task by default.
+
+    Raises:
+        PromptCBLUEError: the source, the split or a task is not there (the message names what is); or, at the end,
+            the split has no samples, or rows are bad (all are listed).
+    """
+    split = canonical_split(split)
+    wanted = None if tasks is None else {get_task(name).name for name in tasks}
+    bad = BadRows()
+    return _wanted(_rows_of(source, split, wanted, bad), wanted, bad, _described(source, split))
+
+
+def load_samples(source: str | Path, split: str, tasks: Sequence[str] | None = None) -> list[Sample]:
+    """The samples of one split as a list that holds some of every task asked for; see `iter_samples`.
+
+    Raises:
+        PromptCBLUEError: as `iter_samples`, and for a task without samples.
+    """
+    samples = list(iter_samples(source, split, tasks))
+    present = {sample["task_dataset"] for sample in samples}
+    wanted = {get_task(name).name for name in tasks or ()}
+    if missing := [name for name in REGISTRY if name in wanted - present]:
+        others = ", ".join(name for name in REGISTRY if name in present)
+        raise PromptCBLUEError(
+            f"{_described(source, split)} has no samples of {', '.join(missing)}"
+            + (f"; of those asked for it has {others}" if others else "")
+        )
+    return samples
+
+
+def _wanted(files: Iterable[_Rows], wanted: Collection[str] | None, bad: BadRows, where: str) -> Iterator[Sample]:
+    """The samples of the wanted tasks, and at the end an error if there were bad rows, or none at all."""
+    found = False
+    for name, rows in files:
+        for line, row in rows:
+            try:
+                sample = sample_from_row(row, name, line)
+            except RowError as error:
+                bad.add(error)
+                continue
+            if wanted is None or sample["task_dataset"] in wanted:
+                found = True
+                yield sample
+    bad.stop_if_any(f"mend {where}")
+    if not found and wanted is None:
+        raise PromptCBLUEError(f"{where} has no samples")
+
+
+def _described(source: str | Path, split: str) -> str:
+    path = resolve(source)
+    return str(path) if path.is_file() else f"the {split} split of {path if path.exists() else source}"
+
+
+#: The rows of a file or of a config on the Hub, each with its number, under the name that errors give them.
+_Rows = tuple[str | Path, Iterable[tuple[int, Mapping[str, Any]]]]
+
+
+def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad: BadRows) -> Iterable[_Rows]:
+    """The rows of a split, of the wanted tasks and maybe others."""
+    path = resolve(source)
+    if not path.exists():
+        if not _HUB_ID.fullmatch(str(source)) or path.name.endswith(_FILE_ENDINGS):
+            raise PromptCBLUEError(f"{source}: no such file or folder (the embedded sample is called '{SAMPLE}')")
+        return _hub_rows(str(source), split, wanted)
+    paths: Sequence[Path] = [path]
+    if path.is_dir():
+        files = folder_files(path)
+        if split not in files:
+            raise PromptCBLUEError(f"{path} has no {split} split; it has {', '.join(files)}")
+        paths = [part for part in files[split] if part.suffix != ".parquet" or not wanted or part.parent.name in wanted]
+    return ((part, _file_rows(part, bad)) for part in paths)
+
+
+def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    with open_binary(path) as stream:
+        parquet = stream.read(4) == b"PAR1"
+    return enumerate(_parquet_rows(path), 1) if parquet else read_json_lines(path, bad.add)
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with _readable(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
+
+
+def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterator[_Rows]:
+    from datasets import disable_progress_bars, load_dataset
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    for config in [ALL] if wanted is None else [name for name in REGISTRY if name in wanted]:
+        try:
+            rows = load_dataset(source, config, split=split)
+        except Exception as error:
+            # datasets raises many types here, from ValueError for a split to client errors of the Hub.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise PromptCBLUEError(
+                f"{source}: no such file or folder, and its config '{config}', split '{split}', cannot be loaded as a "
+                f"dataset of the Hub: {reason}"
+            ) from error
+        yield f"{source}/{config}/{split}", enumerate(rows, 1)

@@ -21,8 +21,8 @@ from typing import Any, Literal, TypeAlias
 import gradio as gr
 from markupsafe import Markup
 
-from ..data.predictions import match, read_references
-from ..data.samples import Sample, open_binary
+from ..data.predictions import match
+from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, ScoredSample
 from ..parsing import PARSERS, Parser
@@ -243,7 +243,7 @@ def score(
         folder = Path(scratch)
         try:
             rows = predictions.save(folder / "predictions.jsonl")
-            samples = read_references(str(references.save(folder / "references.jsonl")), "test")
+            samples = iter_samples(str(references.save(folder / "references.jsonl")), "test")
             scored = list(_scored(rows, samples, parser, in_time))
         except PromptCBLUEError as error:
             if isinstance(error, RefusedError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..answers import Answer, Report
-from ..data.predictions import LISTED, match, read_references
+from ..data.predictions import match
 from ..data.raw_labels import (
     CRITERIA,
     DIALOGUE_ACTS,
@@ -34,7 +34,7 @@ from ..data.raw_labels import (
     TENDENCIES,
     TITLE_MATCH,
 )
-from ..data.samples import open_binary
+from ..data.samples import LISTED, iter_samples, open_binary
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
 from ..parsing import Parser, parse_answer
@@ -536,7 +536,7 @@ def write_cblue(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise PromptCBLUEError(f"{output}: is there already and not empty; name a new folder")
     rows: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
-    for sample, prediction in match(predictions, read_references(test, "test")):
+    for sample, prediction in match(predictions, iter_samples(test, "test")):
         if prediction is None:
             raise PromptCBLUEError(
                 f"{predictions}: no prediction for '{sample['sample_id']}' of {sample['task_dataset']}"

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.predictions import BadRows, Prediction, match
-from ..data.samples import Sample, read_json_lines, sample_from_row
-from ..data.structure import structured_answers
+from ..data.predictions import Prediction, match, structured_answers
+from ..data.samples import BadRows, Sample, read_json_lines, sample_from_row
 from ..data.writing import replace_bytes
 from ..errors import PromptCBLUEError, RowError
 from ..parsing import Parser

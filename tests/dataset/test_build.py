@@ -23,9 +23,8 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.render import PAPER, Candidates, Style, write
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric import TASKS, Evaluation
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import NONE_OF_THESE
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from promptcblue_dataset.folder import ALL
 from promptcblue_dataset.importer import Imported
+from promptcblue_metric.data.samples import ALL
 from promptcblue_metric.tasks import TASKS
 
 from ..conftest import ROOT, Run

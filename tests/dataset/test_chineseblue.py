@@ -21,10 +21,9 @@ from promptcblue_dataset.corpora.notes import FileNotes, ranges
 from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.raw_import import RawImported, import_raw
-from promptcblue_dataset.source import load_samples
 from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric import REGISTRY, SUITES, Evaluation, PromptCBLUEError
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import Sample, load_samples
 
 from .conftest import Load, Official, row
 

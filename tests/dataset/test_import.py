@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptcblue_dataset.checks import check_files
-from promptcblue_dataset.folder import parquet_files
 from promptcblue_dataset.importer import Imported, import_files
+from promptcblue_metric.data.samples import parquet_files
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import TASKS
 

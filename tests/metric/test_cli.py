@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from promptcblue_dataset.importer import import_files
+
 from ..conftest import Run, SampleRows
 
 Files = Callable[..., Path]
@@ -127,6 +129,25 @@ def test_a_bad_prediction_row_is_named_with_its_line(
     assert f"{predictions}:{len(rows) + 1}: " in done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("source", ["sample", "folder", "file"])
+def test_references_are_read_from_wherever_samples_are_without_datasets(
+    source: str, write: Files, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    if source != "sample":
+        imported = import_files("sample", tmp_path / "imported", cache=False).output
+        (path,) = (imported / "MedDG").glob("validation-*.parquet")
+        source = str(imported if source == "folder" else path)
+    rows = sample_rows("dev")
+    if source.endswith(".parquet"):
+        rows = [row for row in rows if row["task_dataset"] == "MedDG"]
+    predictions = write("predictions.jsonl", predicted(rows))
+    code = COMMAND.replace("main()", "\ntry: main()\nfinally: print('datasets' in sys.modules)")
+    done = run_python(code, "score", predictions, "--references", source, "--split", "dev", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"samples:{len(rows)}|" in done.stdout
+    assert done.stdout.endswith("False\n")
 
 
 def test_an_id_of_several_tasks_needs_its_task(write: Files, sample_rows: SampleRows, run_python: Run) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.evaluation import Evaluation
 
 from ..hub import Hub
@@ -22,7 +22,7 @@ REPO = "org/adapter"
 _TRAIN = """
 import json, sys
 from pathlib import Path
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_training.cli import main
 from promptcblue_training.tiny import build_backbone
 config, data = json.loads(sys.argv[1]), sys.argv[2]
@@ -210,7 +210,7 @@ rows = load_dataset("org/promptcblue", "CMeEE-V2", split="test").to_list()
 found["rows"] = rows
 everything = load_dataset("org/promptcblue", split="test").to_list()
 found["all"] = len(everything)
-from promptcblue_dataset.source import load_samples
+from promptcblue_metric.data.samples import load_samples
 found["samples"] = load_samples("org/promptcblue", "test", ["CMeEE-V2"])
 found["splits"] = {split: len(part) for split, part in load_dataset("org/promptcblue", "CMeEE-V2").items()}
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
-from promptcblue_dataset.official import SAMPLE
-from promptcblue_dataset.source import load_samples
 from promptcblue_metric.compare.published import DEMONSTRATIONS
-from promptcblue_metric.data.samples import Sample
+from promptcblue_metric.data.samples import SAMPLE, Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.data import mix
 

@@ -8,7 +8,7 @@ import pytest
 
 from promptcblue_dataset import load_samples, sample_path
 from promptcblue_dataset.importer import Imported, import_files
-from promptcblue_metric.errors import PromptCBLUEError, RowError, UnknownTaskError
+from promptcblue_metric.errors import PromptCBLUEError, UnknownTaskError
 from promptcblue_metric.tasks import TASKS
 
 from ..conftest import Run
@@ -81,11 +81,12 @@ def test_a_folder_without_files_says_what_was_expected(tmp_path: Path) -> None:
         load_samples(tmp_path, "train")
 
 
-def test_a_bad_row_is_named(official: Official) -> None:
-    folder = official(train=[row(), row(input=3)])
-    with pytest.raises(RowError) as caught:
+def test_every_bad_row_is_named(official: Official) -> None:
+    folder = official(train=[row(), row(input=3), row("MedDG", target=...)])
+    with pytest.raises(PromptCBLUEError) as caught:
         load_samples(folder, "train")
-    assert (caught.value.path, caught.value.line, caught.value.field) == (str(folder / "train.json"), 2, "input")
+    assert f"{folder / 'train.json'}:2: field 'input'" in str(caught.value)
+    assert f"{folder / 'train.json'}:3: field 'target'" in str(caught.value)
 
 
 def test_a_dataset_that_no_hub_has_is_one_clear_error(run_python: Run, tmp_path: Path) -> None:
