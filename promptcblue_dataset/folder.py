@@ -13,6 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
+from promptcblue_metric.data.writing import replacing_file, write_json
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
 if TYPE_CHECKING:
@@ -249,15 +250,15 @@ def _make_readable_for_older_versions(entry: Path) -> None:
     if not newer:
         return
     for path in entry.glob("*.arrow"):
-        temporary = path.with_suffix(".tmp")
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            schema = reader.schema.remove_metadata()
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                for batch in reader:
-                    writer.write_batch(batch.replace_schema_metadata(None))
-        temporary.replace(path)
+        with (
+            replacing_file(path) as temporary,
+            pa.memory_map(str(path)) as source,
+            pa.ipc.open_stream(source) as reader,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_stream(sink, reader.schema.remove_metadata()) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch.replace_schema_metadata(None))
     for feature in newer:
         feature["_type"] = "Sequence"
-    temporary = info.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(info)
+    write_json(info, content)

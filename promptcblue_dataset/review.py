@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from promptcblue_dataset.draws import Draws
 from promptcblue_metric.data.samples import Sample, canonical_split, folder_files, load_samples, resolve
+from promptcblue_metric.data.writing import replacing_file
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import REGISTRY
 
@@ -36,16 +36,9 @@ def write_rows(
     """
     if path.suffix.lower() not in (".xlsx", ".csv"):
         raise PromptCBLUEError(f"{path}: expected a name that ends in .xlsx or .csv")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer = _write_xlsx if path.suffix.lower() == ".xlsx" else _write_csv
+    writer = _write_xlsx if path.suffix.lower() == ".xlsx" else _write_csv
+    with replacing_file(path) as temporary:
         writer(temporary, columns, rows, choices)
-        temporary.replace(path)
-    except OSError as error:
-        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, columns: Mapping[str, float], rows: Iterable[Sequence[str]], _: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from promptcblue_dataset.neighbours import Neighbours, essence, pieces
 from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool, placeholders
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
+from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
@@ -234,13 +234,7 @@ def write_into_card(source: str | Path, found: Mapping[str, Any]) -> Path | None
     card = resolve(source) / CARD
     if not card.is_file() or not is_ours(card.parent):
         return None
-    temporary = card.with_name(f".{card.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(in_card(card.read_text(encoding="utf-8"), found), encoding="utf-8", newline="\n")
-        temporary.replace(card)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PromptCBLUEError(f"{card}: cannot be written: {error.strerror or error}") from error
+    replace_bytes(card, in_card(card.read_text(encoding="utf-8"), found).encode())
     return card
 
 

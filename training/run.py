@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.writing import replace_bytes, write_json
+from promptcblue_metric.data.writing import replace_bytes, replacing_file, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 
 #: Which run the checkpoints in a folder are of.
@@ -286,13 +286,9 @@ def take_weights(checkpoint: Path, folder: Path) -> None:
             f"{checkpoint} holds no whole weights: have them gathered when a checkpoint is saved "
             "(fsdp_state_dict_type: FULL_STATE_DICT, or zero3_save_16bit_model: true), or pass --checkpoint_choice last"
         )
-    try:
-        for path in filter(is_model_file, sorted(checkpoint.iterdir())):
-            temporary = folder / f".{path.name}.tmp"
+    for path in filter(is_model_file, sorted(checkpoint.iterdir())):
+        with replacing_file(folder / path.name) as temporary:
             shutil.copyfile(path, temporary)
-            temporary.replace(folder / path.name)
-    except OSError as error:
-        raise PromptCBLUEError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def curve_rows(log_history: Iterable[Mapping[str, Any]], chosen: int | None = None) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 from promptcblue_dataset.prompts.pool import NEAR, Pool, placeholder_flaws, placeholders, similarity
 from promptcblue_dataset.review import read_rows, write_rows
 from promptcblue_metric.data.samples import read_json_lines
-from promptcblue_metric.data.writing import write_json
-from promptcblue_metric.errors import PromptCBLUEError, RowError
+from promptcblue_metric.data.writing import replace_bytes, write_json
+from promptcblue_metric.errors import RowError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 ACCEPT, REJECT = "accept", "reject"
@@ -45,15 +44,7 @@ def write_requests(path: Path, pool: Pool, tasks: Sequence[str], model: str, tim
         if task in pool
         for number, template in enumerate(pool[task].templates, 1)
     ]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(request, ensure_ascii=False) + "\n" for request in requests)
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+    replace_bytes(path, "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in requests).encode())
     return len(requests)
 
 

@@ -1,10 +1,15 @@
-"""Writing files that a user would hate to lose, and reading what was written."""
+"""Writing what a user would hate to lose, whole or not at all; and reading what was written.
+
+The new thing is made under a hidden name beside its place, ``.{name}.{process}.tmp``, and renamed. What a killed run
+left under such a name is taken away by the next one.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +18,7 @@ from typing import Any
 from ..errors import PromptCBLUEError
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as readable UTF-8 JSON, whole or not at all.
 
     Raises:
@@ -28,36 +33,80 @@ def replace_bytes(path: Path, content: bytes) -> None:
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of ``path`` when the block ends well, and else vanishes.
+
+    Raises:
+        PromptCBLUEError: the file cannot be written.
+    """
+    with _scratch(path) as (target, temporary):
+        yield temporary
+        temporary.replace(target)
 
 
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
-    """An empty folder beside ``output`` that takes its place when the block ends well, and else vanishes."""
-    output = output.absolute()
+    """An empty folder that takes the place of ``output`` when the block ends well, and else vanishes.
+
+    Raises:
+        PromptCBLUEError: the folder cannot be written.
+    """
+    with _scratch(output) as (target, temporary):
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir(parents=True)
+        yield new
+        if os.path.lexists(target):
+            target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if os.path.lexists(old):
+                old.rename(target)
+            raise
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[tuple[Path, Path]]:
+    """The place of ``path``, links followed, and a path beside it where nothing is, nor will be after the block."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-            new, old = Path(scratch, "new"), Path(scratch, "old")
-            new.mkdir()
-            yield new
-            if os.path.lexists(output):
-                output.rename(old)
-            try:
-                new.rename(output)
-            except BaseException:
-                if os.path.lexists(old):
-                    old.rename(output)
-                raise
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            yield target, temporary
+        finally:
+            _remove(temporary)
     except OSError as error:
-        raise PromptCBLUEError(f"{output}: cannot be written: {error.strerror or error}") from error
+        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove_left_over(target: Path) -> None:
+    """Take away what a process that is no more has left of its work on ``target``."""
+    name = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
+    for path in target.parent.iterdir():
+        if (found := name.fullmatch(path.name)) and not _runs(int(found[1])):
+            _remove(path)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
