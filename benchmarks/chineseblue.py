@@ -4,7 +4,7 @@ The raw corpora are imported, a model is fine-tuned on the train file of each ta
 --model it is a character Llama of about a million parameters with random weights, which fits a CPU and a few minutes;
 with --model it is that backbone, on every corpus that has a train file. Baselines see the same files: the most frequent
 label, and a logistic regression over character n-grams (of a pair: what its texts share and what they do not), its
-strength chosen on the dev file. Intervals are 95% bootstrap intervals over the test samples.
+strength chosen on the dev file. Intervals are 95% intervals over the test samples.
 
     python benchmarks/chineseblue.py RAW [--tasks cMedQQ,cMedIC] [--json results.json]
     python benchmarks/chineseblue.py RAW --model Qwen/Qwen2.5-0.5B --method full --epochs 3

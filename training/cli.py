@@ -220,9 +220,7 @@ def evaluate(
         "official"
     ),
     parser: Annotated[Parser, typer.Option(help="strict: what the official scorer reads, or lenient.")] = "strict",
-    resamples: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
-    ] = 1000,
+    resamples: Annotated[int, typer.Option(min=0, metavar="N", help="0 leaves the 95% intervals out.")] = 1000,
     **options: Any,
 ) -> None:
     """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""

@@ -226,7 +226,7 @@ def score(
         for sample, prediction in match(predictions, load_samples(dataset, split, configs))
     ]
     result = evaluation.result(protocol)
-    between = intervals(counts_by_task(scored), protocol, resamples, 0) if resamples else None
+    between = intervals(counts_by_task(scored), protocol) if resamples else None
     print_scores(result, between)
     if json:
         absent = sum(sample.prediction is None for sample in scored)

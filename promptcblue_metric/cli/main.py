@@ -40,9 +40,7 @@ ProtocolOption = Annotated[
 ParserOption = Annotated[
     Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
 ]
-ResamplesOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
-]
+ResamplesOption = Annotated[int, typer.Option(min=0, metavar="N", help="0 leaves the 95% intervals out.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
 
 
@@ -112,7 +110,7 @@ def score(
     if resamples:
         from ..compare.significance import intervals
 
-        between = intervals(counts, protocol, resamples, seed)
+        between = intervals(counts, protocol)
     print_scores(result, between)
     if absent:
         typer.echo(f"{absent} samples had no prediction and were counted as wrong")
@@ -230,7 +228,7 @@ def compare(
     seed: SeedOption = 0,
     json: Annotated[Path | None, typer.Option(help="Write the comparison, all digits, to this file.")] = None,
 ) -> None:
-    """Say which differences between runs are established: paired bootstrap and approximate randomisation."""
+    """Say which differences between runs are established: paired intervals and approximate randomisation."""
     from ..compare.runs import common_samples, compare_runs, result_of, run_names, scored_run
     from ..compare.tables import print_comparisons, print_published
     from ..data.samples import load_samples

@@ -1,27 +1,43 @@
-"""How sure a score is: bootstrap intervals, and paired tests of the difference between two runs.
+"""How sure a score is: jackknife intervals, and paired tests of the difference between two runs.
 
-Everything here works on the samples' count vectors (`scoring`): a resample is a weight for each sample, so the
-counts of all resamples are one matrix product, and the scorers score them all at once.
+An interval is for the score that the system is expected to get on a test set of this size, drawn as this one was. Its
+width is the jackknife's (Quenouille 1956, Tukey 1958): the score is taken again without each sample in turn. For any
+score that does not depend on the order of the samples that spread is on average no smaller than the true one (Efron
+and Stein 1981, Annals of Statistics 9), also where a bootstrap's resamples lose rare labels or the garbled outputs
+that each count as a class officially. Ends are taken on the logit scale, so that they stay between 0 and 1, with
+Student's t on samples less one. Where leaving a sample out changes nothing (all right, or all wrong), the interval is
+Wilson's (1927) for a kind of sample that was never seen. `benchmarks/intervals.py` simulates what all this is worth.
+
+Everything here works on the samples' count vectors (`scoring`), so the scores of all parts of a test set, or of all
+random exchanges, come out of one formula at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scoring import Counts, Protocol, Totals, sum_counts
+from ..scoring import Counts, Protocol, Totals
 from ..tasks import REGISTRY, suite_of
+
+if TYPE_CHECKING:
+    from ..evaluation import ScoredSample
 
 Floats: TypeAlias = NDArray[np.float64]
 
 #: The counts of every sample, by task; the tasks are of one suite.
 CountsByTask: TypeAlias = Mapping[str, Sequence[Counts]]
 
-#: Cells of a weight matrix held at a time; more samples are resampled in more rounds.
+#: The 97.5% point of the normal distribution.
+_Z = 1.959963984540054
+#: Numbers held at a time; more samples are worked on in more rounds.
 _CELLS = 8_000_000
+#: A spread below this is rounding.
+_NOTHING = 1e-12
 
 
 class Interval(NamedTuple):
@@ -36,8 +52,7 @@ class Difference(NamedTuple):
 
     Attributes:
         first, second: the two scores.
-        low, high: 95% interval of the difference (paired bootstrap).
-        bootstrap_p: two-sided, the share of resamples on the other side of zero, doubled.
+        low, high: 95% interval of the difference (paired jackknife).
         randomization_p: two-sided, the share of random exchanges of the two runs' outputs that make as large a
             difference.
         adjusted_p: ``randomization_p`` after Holm's correction over the tasks; for the overall score, which is a
@@ -48,7 +63,6 @@ class Difference(NamedTuple):
     second: float
     low: float
     high: float
-    bootstrap_p: float
     randomization_p: float
     adjusted_p: float
 
@@ -56,6 +70,77 @@ class Difference(NamedTuple):
     def difference(self) -> float:
         """Second minus first."""
         return self.second - self.first
+
+
+class _Estimate(NamedTuple):
+    """A score, or a mean of scores, with what its interval is made of.
+
+    Attributes:
+        value: the score.
+        variance: by the jackknife; 0 where no sample makes a difference.
+        freedom: degrees of freedom of the variance.
+        unseen: the largest share of samples of a kind that a test set of this size can well lack.
+    """
+
+    value: float
+    variance: float
+    freedom: float
+    unseen: float
+
+    @property
+    def spread(self) -> float:
+        """Half of the width of the interval, in the unit of the score; 0 where no sample makes a difference."""
+        return _student(self.freedom) * math.sqrt(self.variance) if self.variance > _NOTHING else 0.0
+
+    def interval(self) -> Interval:
+        """Of a score in 0..1."""
+        if not self.spread or not 0 < self.value < 1:
+            return Interval(self.value * (1 - self.unseen), self.value * (1 - self.unseen) + self.unseen)
+        middle, half = math.log(self.value / (1 - self.value)), self.spread / (self.value * (1 - self.value))
+        return Interval(*((1 + math.tanh((middle + step) / 2)) / 2 for step in (-half, half)))
+
+    def interval_of_difference(self) -> Interval:
+        """Of a difference in -1..1."""
+        half = self.spread or self.unseen
+        return Interval(max(-1.0, self.value - half), min(1.0, self.value + half))
+
+
+def _jackknife(value: float, without_each: Floats) -> _Estimate:
+    """From a score, and the score without each sample in turn."""
+    samples = len(without_each)
+    variance = (samples - 1) / samples * float(((without_each - without_each.mean()) ** 2).sum())
+    return _Estimate(value, variance, max(1, samples - 1), _Z**2 / (samples + _Z**2))
+
+
+def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
+    """The plain mean of independent scores; degrees of freedom by Satterthwaite (1946)."""
+    number = len(estimates)
+    value = sum(estimate.value for estimate in estimates) / number
+    unseen = sum(estimate.unseen for estimate in estimates) / number
+    if all(estimate.variance <= _NOTHING for estimate in estimates):
+        return _Estimate(value, 0.0, 1, unseen)
+    # A score that no sample changes is not certain for that.
+    variances = [
+        estimate.variance if estimate.variance > _NOTHING else (estimate.unseen / _Z) ** 2 for estimate in estimates
+    ]
+    spread = sum(variances)
+    freedom = spread**2 / sum(v**2 / estimate.freedom for v, estimate in zip(variances, estimates, strict=True))
+    return _Estimate(value, spread / number**2, freedom, unseen)
+
+
+def _student(freedom: float) -> float:
+    """The 97.5% point of Student's t, by its expansion around the normal one (Abramowitz and Stegun 26.7.5)."""
+    if freedom < 3:
+        return {1: 12.706, 2: 4.303}[max(1, math.floor(freedom))]
+    z = _Z
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def _matrix(counts: Sequence[Counts], keys: Sequence[Hashable]) -> Floats:
@@ -72,29 +157,14 @@ def _keys(*runs: Sequence[Counts]) -> list[Hashable]:
     return list(dict.fromkeys(key for counts in runs for sample in counts for key in sample))
 
 
-def _bootstrap_weights(rng: np.random.Generator, samples: int, resamples: int) -> Iterator[Floats]:
-    """How often each sample is drawn in each resample, in blocks of resamples by samples."""
-    block = max(1, _CELLS // samples)
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = rng.integers(samples, size=(rows, samples)) + samples * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * samples).reshape(rows, samples).astype(float)
-
-
-def _exchanges(rng: np.random.Generator, samples: int, resamples: int) -> Iterator[Floats]:
-    """Which samples exchange their outputs, 0 or 1, in blocks of resamples by samples."""
-    block = max(1, _CELLS // samples)
-    for start in range(0, resamples, block):
-        yield rng.integers(2, size=(min(block, resamples - start), samples)).astype(float)
-
-
-def _units(counts: CountsByTask) -> CountsByTask:
-    """What is resampled of each task, as its scorer has it."""
-    return {task: REGISTRY[task].scorer.units(samples) for task, samples in counts.items()}
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of as many rows as are worked on at a time."""
+    block = max(1, _CELLS // max(1, columns))
+    return (slice(start, min(start + block, rows)) for start in range(0, rows, block))
 
 
 def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Protocol) -> Floats:
-    """The primary metric of every row of ``totals`` (resamples by keys)."""
+    """The primary metric of every row of ``totals`` (sums of counts by keys)."""
     by_key: Totals = {key: totals[:, number] for number, key in enumerate(keys)}
     scorer = REGISTRY[task].scorer
     score = np.asarray(scorer.score(by_key, protocol)[scorer.primary], dtype=float)
@@ -102,58 +172,59 @@ def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Prot
     return np.broadcast_to(score, (len(totals),))
 
 
-def _task_rng(seed: int, task: str, use: int) -> np.random.Generator:
+class _Runs:
+    """The counts of a task's samples in one run, or in two over the same samples."""
+
+    def __init__(self, task: str, protocol: Protocol, *runs: Sequence[Counts]) -> None:
+        self.task, self.protocol = task, protocol
+        units = [REGISTRY[task].scorer.units(run) for run in runs]
+        self.keys = _keys(*units)
+        self.counts = [_matrix(run, self.keys) for run in units]
+        self.sums = [run.sum(axis=0) for run in self.counts]
+        self.scores = [float(self._score(total[None])[0]) for total in self.sums]
+
+    def _score(self, totals: Floats) -> Floats:
+        return _primary(self.task, self.keys, totals, self.protocol)
+
+    def estimate(self) -> _Estimate:
+        """The score of one run, or the second's less the first's."""
+        without_each = [
+            np.concatenate([self._score(total - run[rows]) for rows in _blocks(*run.shape)])
+            for run, total in zip(self.counts, self.sums, strict=True)
+        ]
+        if len(self.counts) == 1:
+            return _jackknife(self.scores[0], without_each[0])
+        return _jackknife(self.scores[1] - self.scores[0], without_each[1] - without_each[0])
+
+    def exchanged(self, exchanges: int, seed: int) -> Floats:
+        """Differences of the two scores after random exchanges of the two runs' outputs."""
+        first, second = self.counts
+        rng, moved = _task_rng(seed, self.task), second - first
+        found = []
+        for rows in _blocks(exchanges, len(moved)):
+            moves = rng.integers(2, size=(rows.stop - rows.start, len(moved))).astype(float) @ moved
+            found.append(self._score(self.sums[1] - moves) - self._score(self.sums[0] + moves))
+        return np.concatenate(found)
+
+
+def _task_rng(seed: int, task: str) -> np.random.Generator:
     """A stream of its own for each task, whichever others are scored beside it."""
-    return np.random.default_rng([seed, use, list(suite_of([task]).tasks).index(task)])
+    return np.random.default_rng([seed, 2, list(suite_of([task]).tasks).index(task)])
 
 
-def resampled_scores(
-    counts: CountsByTask, protocol: Protocol = "official", resamples: int = 1000, seed: int = 0
-) -> dict[str, Floats]:
-    """Primary metric of every task on each of ``resamples`` bootstrap resamples of its samples, or their queries."""
-    scores = {}
-    for task, samples in _units(counts).items():
-        keys = _keys(samples)
-        matrix = _matrix(samples, keys)
-        weights = _bootstrap_weights(_task_rng(seed, task, 0), len(samples), resamples)
-        scores[task] = np.concatenate([_primary(task, keys, block @ matrix, protocol) for block in weights])
-    return scores
+def intervals(counts: CountsByTask, protocol: Protocol = "official") -> dict[str, Interval]:
+    """95% intervals by task name, by group, and for ``overall``, of the expected score on as many samples.
 
-
-def intervals(
-    counts: CountsByTask, protocol: Protocol = "official", resamples: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
-    """95% percentile intervals by task name, by group, and for ``overall``."""
-    resampled = resampled_scores(counts, protocol, resamples, seed)
-    observed = {
-        task: np.array([REGISTRY[task].scorer.score(sum_counts(samples), protocol)[REGISTRY[task].scorer.primary]])
-        for task, samples in counts.items()
-    }
-    for scores in (resampled, observed):
-        for group in suite_of(counts).groups:
-            members = [scores[task] for task in counts if REGISTRY[task].group == group]
-            if members:
-                scores[group] = np.mean(members, axis=0)
-        scores["overall"] = np.mean([scores[task] for task in counts], axis=0)
-    return {
-        name: Interval(*np.clip(_interval(_centred(values, observed[name][0])), 0, 1).tolist())
-        for name, values in resampled.items()
-    }
-
-
-def _centred(values: Floats, observed: float) -> Floats:
-    """Resampled values less their bias.
-
-    A resample loses some rare labels, and outputs outside the label set, each a class of its own officially. So a
-    macro average over a resample is off in one direction, at times by more than the whole interval.
+    Samples are taken as independent; of rankings, queries are.
     """
-    centred: Floats = values + (observed - values.mean())
-    return centred
-
-
-def _interval(values: Floats) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
+    estimates = {task: _Runs(task, protocol, samples).estimate() for task, samples in counts.items()}
+    groups = {
+        group: _mean(members)
+        for group in suite_of(counts).groups
+        if (members := [estimates[task] for task in counts if REGISTRY[task].group == group])
+    }
+    overall = {"overall": _mean(list(estimates.values()))}
+    return {name: estimate.interval() for name, estimate in {**estimates, **groups, **overall}.items()}
 
 
 def compare(
@@ -164,62 +235,36 @@ def compare(
     seed: int = 0,
     progress: Callable[[str], object] = lambda task: None,
 ) -> dict[str, Difference]:
-    """Paired bootstrap and approximate randomisation of second minus first, by task and for ``overall``.
+    """Second minus first with paired intervals, and approximate randomisation, by task and for ``overall``.
 
     Args:
         first: counts of every sample by task.
         second: the same samples in the same order.
+        resamples: random exchanges of the two runs' outputs.
+        seed: of the exchanges.
         progress: told each task as its turn comes.
     """
-    first, second = _units(first), _units(second)
-    observed: dict[str, tuple[float, float]] = {}
-    bootstrapped, exchanged = dict[str, Floats](), dict[str, Floats]()
+    scores: dict[str, tuple[float, ...]] = {}
+    estimates, exchanged = dict[str, _Estimate](), dict[str, Floats]()
     for task in first:
         progress(task)
-        keys = _keys(first[task], second[task])
-        ours, theirs = _matrix(first[task], keys), _matrix(second[task], keys)
-
-        def difference(low: Floats, high: Floats, task: str = task, keys: list[Hashable] = keys) -> Floats:
-            return _primary(task, keys, high, protocol) - _primary(task, keys, low, protocol)
-
-        sums = ours.sum(axis=0), theirs.sum(axis=0)
-        observed[task] = tuple(float(_primary(task, keys, total[None], protocol)[0]) for total in sums)  # type: ignore[assignment]
-        weights = _bootstrap_weights(_task_rng(seed, task, 1), len(ours), resamples)
-        bootstrapped[task] = np.concatenate([difference(block @ ours, block @ theirs) for block in weights])
-        moves = (block @ (theirs - ours) for block in _exchanges(_task_rng(seed, task, 2), len(ours), resamples))
-        exchanged[task] = np.concatenate([difference(sums[0] + move, sums[1] - move) for move in moves])
-
-    everything = list(zip(*observed.values(), strict=True))
-    observed["overall"] = tuple(float(np.mean(scores)) for scores in everything)  # type: ignore[assignment]
-    for scores in (bootstrapped, exchanged):
-        scores["overall"] = np.mean(list(scores.values()), axis=0)
-    for name, (before, after) in observed.items():
-        bootstrapped[name] = _centred(bootstrapped[name], after - before)
-
-    randomization = {
-        name: _at_least_as_large(exchanged[name], after - before) for name, (before, after) in observed.items()
-    }
-    adjusted = holm({task: randomization[task] for task in first})
+        runs = _Runs(task, protocol, first[task], second[task])
+        scores[task], estimates[task] = tuple(runs.scores), runs.estimate()
+        exchanged[task] = runs.exchanged(resamples, seed)
+    scores["overall"] = tuple(float(np.mean(column)) for column in zip(*scores.values(), strict=True))
+    estimates["overall"] = _mean(list(estimates.values()))
+    exchanged["overall"] = np.mean(list(exchanged.values()), axis=0)
+    p_values = {name: _at_least_as_large(exchanged[name], after - before) for name, (before, after) in scores.items()}
+    adjusted = {**p_values, **holm({task: p_values[task] for task in first})}
     return {
-        name: Difference(
-            *scores,
-            *_interval(bootstrapped[name]),
-            _across_zero(bootstrapped[name]),
-            randomization[name],
-            adjusted.get(name, randomization[name]),
-        )
-        for name, scores in observed.items()
+        name: Difference(before, after, *estimates[name].interval_of_difference(), p_values[name], adjusted[name])
+        for name, (before, after) in scores.items()
     }
-
-
-def _across_zero(differences: Floats) -> float:
-    smaller = min((differences <= 0).sum(), (differences >= 0).sum())
-    return min(1.0, float(2 * (smaller + 1) / (len(differences) + 1)))
 
 
 def _at_least_as_large(differences: Floats, observed: float) -> float:
     # The tolerance keeps exchanges that only add up in another order from counting as smaller.
-    as_large = (np.abs(differences) >= abs(observed) - 1e-12).sum()
+    as_large = (np.abs(differences) >= abs(observed) - _NOTHING).sum()
     return float((as_large + 1) / (len(differences) + 1))
 
 
@@ -233,8 +278,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def counts_by_task(scored: Sequence[Any]) -> dict[str, list[Counts]]:
-    """The counts of scored samples (`evaluation.ScoredSample`) by task, in the benchmark's order."""
+def counts_by_task(scored: Iterable[ScoredSample]) -> dict[str, list[Counts]]:
+    """The counts of scored samples by task, in the benchmark's order."""
     by_task: dict[str, list[Counts]] = {task: [] for task in REGISTRY}
     for sample in scored:
         by_task[sample.task.name].append(sample.counts)

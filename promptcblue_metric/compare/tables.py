@@ -21,7 +21,7 @@ def difference_table(comparison: Comparison) -> Table:
     table.add_column("task", no_wrap=True)
     for title in (comparison.baseline, comparison.run):
         table.add_column(title, justify="right", overflow="fold")
-    for title in ("difference", "95% interval", "p (bootstrap)", "p (random.)", "p (Holm)"):
+    for title in ("difference", "95% interval", "p (random.)", "p (Holm)"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("established", no_wrap=True)
     for name, d in comparison.differences.items():
@@ -34,7 +34,6 @@ def difference_table(comparison: Comparison) -> Table:
             number(d.second),
             f"{d.difference:+.4f}",
             f"{d.low:+.4f} … {d.high:+.4f}",
-            f"{d.bootstrap_p:.3f}",
             f"{d.randomization_p:.3f}",
             "" if overall else f"{d.adjusted_p:.3f}",
             _verdict(d.adjusted_p, d.difference),

@@ -71,7 +71,7 @@ def build_report(
     results = {name: evaluation.result(name) for name in PROTOCOLS}
     shown, counts = results[protocol], counts_by_task(scored)
     progress("intervals")
-    between = intervals(counts, protocol, resamples, seed) if resamples else {}
+    between = intervals(counts, protocol) if resamples else {}
     analyses = analyse(scored, protocol, progress)
     differences = protocol_differences(results["official"], results["paper"], counts)
     return {

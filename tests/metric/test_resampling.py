@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.cli.main import app
 from promptcblue_metric.compare.significance import compare, holm, intervals
-from promptcblue_metric.scoring import Counts, sum_counts
+from promptcblue_metric.scoring import Counts, Protocol, sum_counts
 
 from ..conftest import SampleRows
 
@@ -30,7 +30,7 @@ def label_counts(task: str, correct: Sequence[bool]) -> list[Counts]:
 def test_an_interval_of_a_share_is_the_binomial_one() -> None:
     # Recall of one gold label is a plain share, whose interval is known; F1 of it is a smooth function of the share.
     correct = [True] * 320 + [False] * 80
-    low, high = intervals({"KUAKE-IR": label_counts("KUAKE-IR", correct)}, resamples=4000)["overall"]
+    low, high = intervals({"KUAKE-IR": label_counts("KUAKE-IR", correct)})["overall"]
     share, spread = 0.8, 1.96 * (0.8 * 0.2 / 400) ** 0.5
     expected = [2 * s / (1 + s) for s in (share - spread, share + spread)]
     assert [low, high] == pytest.approx(expected, abs=0.004)
@@ -50,12 +50,56 @@ def test_intervals_hold_their_score_even_with_many_invalid_labels() -> None:
     assert 0.01 < high - low < 0.2
 
 
-def test_a_task_is_resampled_the_same_whatever_stands_beside_it() -> None:
+def test_a_task_has_the_same_interval_whatever_stands_beside_it() -> None:
     counts = label_counts("KUAKE-IR", [True, False] * 40)
     alone = intervals({"KUAKE-IR": counts})
     beside = intervals({"CHIP-STS": label_counts("CHIP-STS", [True] * 9), "KUAKE-IR": counts})
     assert alone["KUAKE-IR"] == beside["KUAKE-IR"]
     assert beside["natural language inference"] == beside["overall"]
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(12, 0.7575, 1.0), (0, 0.0, 0.2425), (1, 0.0, 1.0)])
+def test_all_right_and_all_wrong_are_no_certainty(right: int, low: float, high: float) -> None:
+    # Wilson's interval of 12 of 12 and of 0 of 12; a single sample says next to nothing.
+    counts = label_counts("KUAKE-IR", [True] * right if right else [False] * 12)
+    between = intervals({"KUAKE-IR": counts})["KUAKE-IR"]
+    if right == 1:
+        low, high = 1 - 3.8415 / 4.8415, 1.0
+    assert between == pytest.approx((low, high), abs=1e-3)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.lists(st.booleans(), min_size=1, max_size=60))
+def test_intervals_hold_their_estimate_and_stay_in_range(first: list[bool], second: list[bool]) -> None:
+    size = min(len(first), len(second))
+    runs = [{"KUAKE-IR": label_counts("KUAKE-IR", run[:size])} for run in (first, second)]
+    for run in runs:
+        score = TASKS["KUAKE-IR"].scorer.score(sum_counts(run["KUAKE-IR"]))["f1"]
+        for low, high in intervals(run).values():
+            assert 0 <= low <= score + 1e-12
+            assert score - 1e-12 <= high <= 1
+            assert high - low > 0.01
+    for found in compare(runs[0], runs[1], resamples=10).values():
+        assert -1 <= found.low <= found.difference <= found.high <= 1
+        assert found.high > found.low
+
+
+def test_intervals_cover_the_expected_score_as_often_as_they_say() -> None:
+    # 150 test sets of each kind; fewer than 134 or all of them held would be most unlikely at 95% (p < 0.002).
+    cases: list[tuple[float, Protocol]] = [(0.0, "official"), (0.05, "official"), (0.05, "paper")]
+    for garbled, protocol in cases:
+        rng = np.random.default_rng(7)
+        task = TASKS["KUAKE-QIC"]
+        scores, between = [], []
+        for _ in range(150):
+            gold, right, broken = rng.integers(11, size=200), rng.random(200) < 0.9, rng.random(200) < garbled
+            counts = [
+                task.scorer.count(f"乱{n}" if b else task.labels[g if r else (g + 1) % 11], task.labels[g])
+                for n, (g, r, b) in enumerate(zip(gold, right, broken, strict=True))
+            ]
+            scores.append(task.scorer.score(sum_counts(counts), protocol)["f1"])
+            between.append(intervals({"KUAKE-QIC": counts}, protocol)["KUAKE-QIC"])
+        held = sum(low <= np.mean(scores) <= high for low, high in between)
+        assert 134 <= held < 150
 
 
 def test_compare_finds_a_real_difference_and_no_other() -> None:
