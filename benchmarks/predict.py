@@ -26,6 +26,7 @@ from promptcblue_dataset import load_samples
 from promptcblue_metric.data.samples import Sample
 from promptcblue_training.backends import Backend, BackendSettings, Completion, Request, load_backend
 from promptcblue_training.backends.transformers import TransformersBackend
+from promptcblue_training.data import Splits
 from promptcblue_training.predict import answer_limits
 
 TOY = Path(__file__).parents[2] / "shared" / "data" / "promptcblue_toy"
@@ -108,7 +109,7 @@ def compare(settings: BackendSettings, samples: Sequence[Sample], dataset: Path 
     prompts = [sample["input"] for sample in samples]
     requests = [Request(index, prompt, LIMIT) for index, prompt in enumerate(prompts)]
     tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-    limits = answer_limits(str(dataset), "test", tasks, backend)
+    limits = answer_limits(Splits(str(dataset)), tasks, backend)
     own = [replace(each, max_new_tokens=limits[samples[each.index]["task_dataset"]]) for each in requests]
     device = backend.device.type
     slow, fast, faster = [], [], []

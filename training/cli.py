@@ -224,18 +224,19 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""
+    from .data import Splits
     from .predict import check_can_score, score
     from .processes import is_first
 
+    dataset, split = Splits(options["dataset"], options["config"]), options["split"]
     if is_first():
-        check_can_score(options["dataset"], options["split"], options["config"], report)
-    predict(**options)
+        check_can_score(dataset, split, report)
+    predict(**{**options, "dataset": dataset})
     if is_first():
         score(
             options["output"],
-            options["dataset"],
-            options["split"],
-            options["config"],
+            dataset,
+            split,
             report=report,
             json=json,
             protocol=protocol,

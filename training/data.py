@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from promptcblue_dataset.draws import Draws
-from promptcblue_metric.data.samples import Sample, iter_samples, splits_of
+from promptcblue_metric.data.samples import Sample, canonical_split, iter_samples, load_samples, splits_of
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .prompts import IGNORED, PromptEncoder
@@ -156,15 +156,33 @@ def mix(samples: Sequence[Sample], weights: Mapping[str, float], seed: int) -> l
     return mixed
 
 
-def load_split_if_any(source: str, split: str, tasks: Sequence[str] | None) -> list[Sample]:
-    """The samples of a split, or [] where the source has no such split or none of the tasks in it.
+class Splits:
+    """The splits of a dataset, each read when it is first asked for, and once.
 
     Args:
-        source: as for `load_samples`; a single file has no splits.
-        split: canonical name of the split.
+        source: as for `load_samples`; a single file is any split that is asked for, and has none of its own.
         tasks: names or aliases; every task by default.
-
-    Raises:
-        PromptCBLUEError: the split is there and cannot be read.
     """
-    return list(iter_samples(source, split, tasks)) if split in splits_of(source) else []
+
+    def __init__(self, source: str, tasks: Sequence[str] | None = None) -> None:
+        self.source, self.tasks = source, tasks
+        self._read: dict[str, list[Sample]] = {}
+
+    def samples(self, split: str) -> list[Sample]:
+        """The samples of a split that has to be there; raises as `load_samples` does."""
+        split = canonical_split(split)
+        if split not in self._read:
+            self._read[split] = load_samples(self.source, split, self.tasks)
+        return self._read[split]
+
+    def if_any(self, split: str) -> list[Sample]:
+        """The samples of a split, or [] where the source has no such split or none of the tasks in it.
+
+        Raises:
+            PromptCBLUEError: the split is there and cannot be read.
+        """
+        if split not in splits_of(self.source):
+            return []
+        if split not in self._read:
+            self._read[split] = list(iter_samples(self.source, split, self.tasks))
+        return self._read[split]

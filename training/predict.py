@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match
-from promptcblue_metric.data.samples import Sample, canonical_split, load_samples, resolve
+from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
@@ -22,7 +22,7 @@ from promptcblue_metric.version import VERSION
 
 from .backends import Backend, BackendSettings, Completion, Failure, Request, load_backend
 from .constrained import choices_of
-from .data import load_split_if_any
+from .data import Splits
 from .output import PredictionsFile, Tally, check_unique, sample_key
 from .processes import from_first, is_first
 from .run import samples_fingerprint
@@ -35,7 +35,7 @@ _SLACK = 1.25
 
 
 def predict(
-    dataset: str,
+    dataset: str | Splits,
     split: str,
     output: Path,
     backend: BackendSettings,
@@ -51,7 +51,7 @@ def predict(
     In a process that is not the first of several, help the first one.
 
     Args:
-        dataset: as for `load_samples`.
+        dataset: as for `load_samples`, or what was read of it already.
         configs: tasks to predict; every one by default.
         max_new_tokens: longest answer; by default each task's own (`answer_limits`).
         shots: demonstrations to show before each prompt; none by default.
@@ -63,71 +63,87 @@ def predict(
             samples failed, and were not to count as empty.
     """
     if not is_first():
-        requests: Sequence[Request] = from_first(None)
-        for _ in load_backend(backend).generate(requests) if requests else ():
-            raise AssertionError("only the first process hands out answers")
-        return
-    split = canonical_split(split)
-    samples = load_samples(dataset, split, configs)
-    check_unique(samples, f"{dataset} {split}")
-    demonstrations = Demonstrations(shots, dataset, split, samples) if shots else None
+        return _help(backend)
+    splits, split = Splits(dataset, configs) if isinstance(dataset, str) else dataset, canonical_split(split)
+    samples = splits.samples(split)
+    check_unique(samples, f"{splits.source} {split}")
+    shown = Demonstrations(shots, splits, split, samples) if shots else None
     engine = load_backend(backend)
     tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-    limits = dict.fromkeys(tasks, max_new_tokens) if max_new_tokens else answer_limits(dataset, split, tasks, engine)
+    limits = dict.fromkeys(tasks, max_new_tokens) if max_new_tokens else answer_limits(splits, tasks, engine)
     settings = {
         "samples": samples_fingerprint(samples),
         "split": split,
         **engine.identity(),
         "max_new_tokens": limits,
-        "demonstrations": {**demonstrations.identity(), "style": backend.shot_style} if demonstrations else None,
+        "demonstrations": {**shown.identity(), "style": backend.shot_style} if shown else None,
         "constrained": backend.constrained or None,
     }
-    notes = {"dataset": dataset, "promptcblue": VERSION, **engine.notes()}
+    notes = {"dataset": splits.source, "promptcblue": VERSION, **engine.notes()}
     with PredictionsFile(output, settings, notes, overwrite=overwrite) as file:
-        requests = [
-            Request(
-                index,
-                sample["input"],
-                limits[sample["task_dataset"]],
-                demonstrations.of(sample) if demonstrations else (),
-                choices_of(sample) if backend.constrained else None,
-            )
-            for index, sample in enumerate(samples)
-            if sample_key(sample) not in file.done
-        ]
-        if demonstrations and demonstrations.held_out:
-            print(f"{demonstrations.held_out} train samples are also held out, and were not used as demonstrations")
-        if len(requests) < len(samples) or file.retried:
-            again = f" ({file.retried} failed and are tried again)" if file.retried else ""
-            print(f"{output} holds {len(file.done)} of {len(samples)} predictions: going on from there{again}")
+        requests = _requests(samples, limits, shown, file, constrained=backend.constrained)
         tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
         _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
     for line in (*tally.lines(), *engine.summary()):
         print(line)
-    failed = tally.failed.total()
+    _conclude(output, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
+    print(f"next: {_next_command(splits, split, output)}")
+    return None
+
+
+def _help(backend: BackendSettings) -> None:
+    """Answer with the other processes, the first of which hands out all answers."""
+    requests: Sequence[Request] = from_first(None)
+    for _ in load_backend(backend).generate(requests) if requests else ():
+        raise AssertionError("only the first process hands out answers")
+
+
+def _requests(
+    samples: Sequence[Sample],
+    limits: Mapping[str, int],
+    shown: Demonstrations | None,
+    file: PredictionsFile,
+    *,
+    constrained: bool,
+) -> list[Request]:
+    """What is left to ask, said to the user where that is not all."""
+    requests = [
+        Request(
+            index,
+            sample["input"],
+            limits[sample["task_dataset"]],
+            shown.of(sample) if shown else (),
+            choices_of(sample) if constrained else None,
+        )
+        for index, sample in enumerate(samples)
+        if sample_key(sample) not in file.done
+    ]
+    if shown and shown.held_out:
+        print(f"{shown.held_out} train samples are also held out, and were not used as demonstrations")
+    if len(requests) < len(samples) or file.retried:
+        again = f" ({file.retried} failed and are tried again)" if file.retried else ""
+        print(f"{file.path} holds {len(file.done)} of {len(samples)} predictions: going on from there{again}")
+    return requests
+
+
+def _conclude(output: Path, count: int, failed: int, *, failed_as_empty: bool) -> None:
     if failed and not failed_as_empty:
         raise PromptCBLUEError(
-            f"{output}: {failed} of {len(samples)} samples have no prediction yet; the same command tries them again, "
+            f"{output}: {failed} of {count} samples have no prediction yet; the same command tries them again, "
             "and --failed-as-empty lets those that fail again count as empty answers"
         )
-    print(f"wrote {output}: {len(samples)} predictions" + (f", {failed} of them empty for failing" if failed else ""))
-    print(f"next: {_next_command(dataset, split, output, samples, configs)}")
+    print(f"wrote {output}: {count} predictions" + (f", {failed} of them empty for failing" if failed else ""))
 
 
-def answer_limits(dataset: str, split: str, tasks: Sequence[str], engine: Backend) -> dict[str, int]:
+def answer_limits(dataset: Splits, tasks: Sequence[str], engine: Backend) -> dict[str, int]:
     """The longest answer to allow for each task, in tokens.
 
     A quarter more than the longest target of the task in the train and validation splits, rounded up to a power of
-    two so that tasks share batches; `DEFAULT_NEW_TOKENS` for a task without targets there. The split that is
-    predicted is not looked at unless it is one of these.
+    two so that tasks share batches; `DEFAULT_NEW_TOKENS` for a task without targets there.
     """
     longest: Counter[str] = Counter()
     for known in ("train", "validation"):
-        targets = [
-            (sample["task_dataset"], sample["target"])
-            for sample in load_split_if_any(dataset, known, tasks)
-            if sample["target"]
-        ]
+        targets = [(sample["task_dataset"], sample["target"]) for sample in dataset.if_any(known) if sample["target"]]
         for (task, _), count in zip(targets, engine.count_tokens([target for _, target in targets]), strict=True):
             longest[task] = max(longest[task], count)
     return {
@@ -167,22 +183,20 @@ def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, An
     }
 
 
-def _next_command(
-    dataset: str, split: str, output: Path, samples: Sequence[Sample], configs: Sequence[str] | None
-) -> str:
-    local = resolve(dataset)
-    references = f"--references {shlex.quote(str(local) if local.exists() else dataset)} --split {split}"
+def _next_command(dataset: Splits, split: str, output: Path) -> str:
+    local = resolve(dataset.source)
+    references = f"--references {shlex.quote(str(local) if local.exists() else dataset.source)} --split {split}"
     command = ["promptcblue-metric", "score", shlex.quote(str(output)), references]
-    if not all(sample["target"] for sample in samples):
+    if not all(sample["target"] for sample in dataset.samples(split)):
         # Official test targets are not public: the structured form is what can be handed in.
         command[1:2] = ["parse"]
         command.append(f"--output {shlex.quote(str(output.with_name('results.json')))}")
-    elif configs:
-        command += [f"--config {name}" for name in configs]
+    else:
+        command += [f"--config {name}" for name in dataset.tasks or ()]
     return " ".join(command)
 
 
-def check_can_score(dataset: str, split: str, configs: Sequence[str] | None, report: Path | None) -> None:
+def check_can_score(dataset: Splits, split: str, report: Path | None) -> None:
     """Refuse, before anything is predicted, what could not be scored or reported afterwards.
 
     Raises:
@@ -191,19 +205,18 @@ def check_can_score(dataset: str, split: str, configs: Sequence[str] | None, rep
     if report:
         require_libraries()
         check_output(report)
-    samples = load_samples(dataset, split, configs)
+    samples = dataset.samples(split)
     if hidden := sum(not sample["target"] for sample in samples):
         raise PromptCBLUEError(
-            f"{hidden} of {len(samples)} samples of the {split} split of {dataset} have no target to score against "
-            "(official test targets are not public); evaluate another split, or predict this one and hand it in"
+            f"{hidden} of {len(samples)} samples of the {split} split of {dataset.source} have no target to score "
+            "against (official test targets are not public); evaluate another split, or predict this one and hand it in"
         )
 
 
 def score(
     predictions: Path,
-    dataset: str,
+    dataset: Splits,
     split: str,
-    configs: Sequence[str] | None,
     *,
     report: Path | None,
     json: Path | None,
@@ -215,7 +228,7 @@ def score(
 
     Args:
         predictions: a file that `predict` completed.
-        dataset: what it predicted, with ``split`` and ``configs``.
+        dataset: what it predicted, with ``split``.
         report: folder of the report.
         json: file of the scores.
         resamples: behind the intervals; 0 leaves them out.
@@ -223,7 +236,7 @@ def score(
     evaluation = Evaluation(parser=parser)
     scored = [
         evaluation.add(prediction.text if prediction else None, sample)
-        for sample, prediction in match(predictions, load_samples(dataset, split, configs))
+        for sample, prediction in match(predictions, dataset.samples(split))
     ]
     result = evaluation.result(protocol)
     between = intervals(counts_by_task(scored), protocol) if resamples else None
@@ -240,7 +253,7 @@ def score(
                 parser,
                 resamples=resamples,
                 predictions=str(predictions),
-                references=f"{dataset} ({split})",
+                references=f"{dataset.source} ({split})",
                 progress=progress,
             )
             write_report(values, report, progress)

@@ -18,6 +18,7 @@ from promptcblue_metric.evaluation import Evaluation
 
 from .backends import BackendSettings, Completion, Request
 from .backends.transformers import TransformersBackend
+from .data import Splits
 from .predict import answer_limits
 from .prompts import PromptEncoder
 
@@ -69,7 +70,7 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
         model = trainer.accelerator.unwrap_model(trainer.model)
         self.backend = TransformersBackend.around(model, encoder, BackendSettings(model="", beams=1))
         tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-        limits = answer_limits(recipe.dataset, recipe.validation_split, tasks, self.backend)
+        limits = answer_limits(Splits(recipe.dataset, tasks), tasks, self.backend)
         self.requests = [
             Request(index, sample["input"], limits[sample["task_dataset"]]) for index, sample in enumerate(samples)
         ]

@@ -27,7 +27,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .adapters.budget import count_trainable
 from .card import versions, write_card
-from .data import Rows, load_split_if_any, mix, to_measure, training_rows
+from .data import Rows, Splits, mix, to_measure, training_rows
 from .methods import METHODS, describe_trainable, fit_to_budget
 from .model import (
     FOUR_BIT,
@@ -225,7 +225,7 @@ def _tokenizer(name: str, recipe: Recipe, training: TrainingSettings) -> PreTrai
 
 def _validation_samples(recipe: Recipe) -> list[Sample]:
     split = canonical_split(recipe.validation_split)
-    return load_split_if_any(recipe.dataset, split, recipe.configs)
+    return Splits(recipe.dataset, recipe.configs).if_any(split)
 
 
 def _own_backbone(recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]) -> Path:

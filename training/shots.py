@@ -11,11 +11,11 @@ from typing import Any, Literal
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.neighbours import essence
 from promptcblue_dataset.prompts.render import Candidates
-from promptcblue_metric.data.samples import Sample, load_samples, resolve
+from promptcblue_metric.data.samples import Sample, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .backends import option
-from .data import load_split_if_any
+from .data import Splits
 from .prompts import Shot
 from .run import samples_fingerprint
 
@@ -43,7 +43,7 @@ class Demonstrations:
 
     Args:
         settings: which to show.
-        dataset: what is predicted, as for `load_samples`.
+        dataset: what is predicted.
         split: the split of it.
         samples: the samples to predict.
 
@@ -54,14 +54,18 @@ class Demonstrations:
         PromptCBLUEError: there is no train split, or it has too few samples of a task.
     """
 
-    def __init__(self, settings: ShotSettings, dataset: str, split: str, samples: Sequence[Sample]) -> None:
+    def __init__(self, settings: ShotSettings, dataset: Splits, split: str, samples: Sequence[Sample]) -> None:
         self.settings = settings
         tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
         self.counts = paper_counts(tasks) if settings.count is None else dict.fromkeys(tasks, settings.count)
-        source = settings.source or dataset
-        train = _train_split(source, tasks, named=settings.source is not None)
+        train = [sample for sample in _train_split(settings.source, dataset) if sample["task_dataset"] in tasks]
+        if not train:
+            raise PromptCBLUEError(
+                f"{settings.source or dataset.source} has no train split to take demonstrations of {', '.join(tasks)} "
+                "from; name a dataset that has one with --demonstrations-from"
+            )
         predicted = [] if split == "train" else samples
-        others = [sample for held in ("validation", "test") for sample in load_split_if_any(dataset, held, tasks)]
+        others = [sample for held in ("validation", "test") for sample in dataset.if_any(held)]
         held_out = {_core(sample) for sample in (*predicted, *others)}
         allowed = [sample for sample in train if _core(sample) not in held_out and sample["target"].strip()]
         self.held_out = sum(_core(sample) in held_out for sample in train)
@@ -103,17 +107,12 @@ class Demonstrations:
         return indexes
 
 
-def _train_split(source: str, tasks: Sequence[str], *, named: bool) -> list[Sample]:
-    if named and resolve(source).is_file():
-        # A file has no splits: whoever names it as the source of demonstrations says that it is one to learn from.
-        return [sample for sample in load_samples(source, "train") if sample["task_dataset"] in tasks]
-    train = load_split_if_any(source, "train", tasks)
-    if not train:
-        raise PromptCBLUEError(
-            f"{source} has no train split to take demonstrations of {', '.join(tasks)} from; name a dataset that has "
-            "one with --demonstrations-from"
-        )
-    return train
+def _train_split(source: str | None, dataset: Splits) -> Sequence[Sample]:
+    if source is None:
+        return dataset.if_any("train")
+    named = Splits(source)
+    # A file has no splits: whoever names it as the source of demonstrations says that it is one to learn from.
+    return named.samples("train") if resolve(source).is_file() else named.if_any("train")
 
 
 def _core(sample: Sample) -> tuple[str, str]:

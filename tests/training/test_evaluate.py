@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,18 @@ def test_what_could_not_be_scored_is_refused_before_anything_is_predicted(
     options = ["--model", trained, "--dataset", data, "--output", output]
     assert call(monkeypatch, cli.main, "evaluate", *options, "--report", theirs) == 1
     assert not output.exists()
+
+
+def test_each_split_is_read_once(trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = Path.open
+
+    def spy(self: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(self.name)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", spy)
+    options = ["--model", trained, "--dataset", data, "--output", tmp_path / "p.jsonl", "--split", "validation"]
+    assert call(monkeypatch, cli.main, "evaluate", *options, "--demonstrations", 1, "--config", "CHIP-STS") == 0
+    # A file is opened once to see what it is, and once to be read.
+    assert [opened.count(f"{split}.json") for split in ("train", "dev", "test")] == [2, 2, 2]

@@ -10,6 +10,7 @@ import pytest
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.backends import Backend, BackendSettings, Completion, Request, load_backend
+from promptcblue_training.data import Splits
 from promptcblue_training.output import PredictionsFile
 from promptcblue_training.predict import DEFAULT_NEW_TOKENS, answer_limits, predict
 
@@ -245,7 +246,7 @@ def test_an_adapter_predicts_with_its_backbone(
 
 def test_limits_come_from_the_known_targets(trained: Path, data: Path, tmp_path: Path) -> None:
     backend = load_backend(BackendSettings(model=str(trained)))
-    limits = answer_limits(str(data), "test", ["CHIP-STS", "IMCS-V2-MRG"], backend)
+    limits = answer_limits(Splits(str(data)), ["CHIP-STS", "IMCS-V2-MRG"], backend)
     longest = {
         task: max(
             len(sample["target"]) + 1 for split in ("train", "dev") for sample in load_samples(data, split, [task])
@@ -256,7 +257,7 @@ def test_limits_come_from_the_known_targets(trained: Path, data: Path, tmp_path:
         assert longest[task] <= limit <= 4 * longest[task]
         assert limit & (limit - 1) == 0
     alone = write_rows(tmp_path / "alone.json", read_rows(data / "test.json"))
-    assert answer_limits(str(alone), "test", ["CHIP-STS"], backend) == {"CHIP-STS": DEFAULT_NEW_TOKENS}
+    assert answer_limits(Splits(str(alone)), ["CHIP-STS"], backend) == {"CHIP-STS": DEFAULT_NEW_TOKENS}
 
 
 def test_a_prompt_beyond_the_context_is_cut_and_counted(

@@ -11,6 +11,7 @@ from promptcblue_dataset import load_samples
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
+from promptcblue_training.data import Splits
 from promptcblue_training.predict import predict
 from promptcblue_training.prompts import PromptEncoder, Shot, ShotStyle
 from promptcblue_training.shots import Demonstrations, ShotSettings
@@ -33,7 +34,7 @@ def test_split(data: Path) -> list[Sample]:
 
 
 def shown(dataset: str | Path, samples: list[Sample], split: str = "test", **settings: Any) -> Demonstrations:
-    return Demonstrations(ShotSettings(**settings), str(dataset), split, samples)
+    return Demonstrations(ShotSettings(**settings), Splits(str(dataset)), split, samples)
 
 
 def encoder(*, chat: bool) -> PromptEncoder:
