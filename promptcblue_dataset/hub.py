@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from promptcblue_dataset import statistics
 from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours
 from promptcblue_dataset.importer import Progress
-from promptcblue_dataset.sources import sources_of
 from promptcblue_metric.data.samples import SPLITS, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import Publication
+from promptcblue_metric.tasks import SUITES
 
 _OWNED = (CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
 #: Licences that let nobody pass the samples on: what the Hub calls the terms of others, and none at all.
@@ -21,7 +22,7 @@ _CLOSED = (OFFICIAL.license, "unknown", None)
 _LOAD = re.compile(r'load_dataset\("[^"/]+"')
 #: What the card says of a repository on the Hub as long as it is none.
 _LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
-_SOURCES = """\
+_CORPORA = """\
 ## Corpora
 
 What the tasks follow, whose terms hold for whatever text is taken from there:
@@ -150,11 +151,47 @@ prints
 """
 
 
-def _corpora(configs: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Source:
+    """A corpus, or a benchmark made of several, as `sources.yaml` has it.
+
+    Attributes:
+        name: as its makers write it.
+        tasks: configs that follow it.
+        what: the texts, and what was annotated.
+        url: where it is had.
+        terms: its licence, as far as its makers state one.
+        citation: BibTeX.
+    """
+
+    name: str
+    tasks: Sequence[str]
+    what: str
+    url: str
+    terms: str
+    citation: str
+
+
+def sources_of(tasks: Collection[str]) -> list[Source]:
+    """The sources that the tasks follow, benchmarks first."""
+    import yaml
+
+    path = Path(__file__).with_name("sources.yaml")
+    sources = [Source(**source) for source in yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)]
+    named = [
+        replace(source, tasks=tuple(SUITES[source.tasks].tasks if isinstance(source.tasks, str) else source.tasks))
+        for source in sources
+    ]
+    return [source for source in named if set(tasks).intersection(source.tasks)]
+
+
+def _corpora(configs: Collection[str]) -> str:
     sources = sources_of(configs)
     rows = [
         f"| [{source.name}]({source.url}) | {source.what} | {source.terms} | "
         f"{', '.join(task for task in source.tasks if task in configs)} |"
         for source in sources
     ]
-    return _SOURCES.format(rows="\n".join(rows), citations="\n\n".join(source.citation for source in sources))
+    if unknown := set(configs).difference(*(source.tasks for source in sources)):
+        rows.append(f"| no source on record | | | {', '.join(sorted(unknown))} |")
+    return _CORPORA.format(rows="\n".join(rows), citations="\n\n".join(source.citation for source in sources))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_dataset.sources import SOURCES, sources_of
+from promptcblue_dataset.hub import sources_of
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub import client as publishing
 from promptcblue_metric.hub.client import DEFAULT_TAG
@@ -286,10 +286,11 @@ def test_what_is_no_dataset_is_not_published(client: Client, hub: Hub, folder: P
 
 
 def test_every_config_has_a_source_and_a_citation() -> None:
-    assert {task for source in SOURCES for task in source.tasks} == set(REGISTRY)
-    keys = [re.match(r"@\w+\{(\w+),\n", source.citation) for source in SOURCES]
-    assert len({key[1] for key in keys if key}) == len(SOURCES)
-    assert all(source.citation.count("{") == source.citation.count("}") for source in SOURCES)
+    sources = sources_of(REGISTRY)
+    assert {task for source in sources for task in source.tasks} == set(REGISTRY)
+    keys = [re.match(r"@\w+\{(\w+),\n", source.citation) for source in sources]
+    assert len({key[1] for key in keys if key}) == len(sources)
+    assert all(source.citation.count("{") == source.citation.count("}") for source in sources)
     (only,) = [source.name for source in sources_of(["CHIP-CTC"]) if source.tasks == ("CHIP-CTC",)]
     assert only == "CHIP-CTC"
 
