@@ -32,7 +32,7 @@ from promptcblue_dataset.folder import OFFICIAL, ConfigInfo, Origin, write_card,
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool
-from promptcblue_dataset.prompts.render import RELEASED, Row, Style, build_row, labels_of
+from promptcblue_dataset.prompts.render import RELEASED, Rendered, Renderer, Style
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
@@ -167,7 +167,7 @@ def build(
     """
     raw, output = Path(raw).expanduser(), Path(output).expanduser()
     check_output(output, raw, overwrite)
-    load_pool(plan.templates)  # so that flaws are found before any work
+    load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     with raw_files(raw) as files, replacing(output) as temporary:
         jobs = [
             _Job(name, files, plan, temporary)
@@ -223,12 +223,12 @@ class _Job:
         reading = corpus.read(self.files, wanted, self.plan.seed, on_error)
         if reading is None:
             return {}
-        pool = load_pool(self.plan.templates)
+        pool = load_pool(self.plan.templates, wanted)
         splits = _assigned(reading, self.plan)
         tasks = [task for task in wanted if task in pool and any(splits.get(task, {}).values())]
         built = {}
         for task in tasks:
-            drawing = _Drawing(task, pool[task], splits[task], labels_of(task, reading.offers), self.plan, on_error)
+            drawing = _Drawing(task, pool[task], splits[task], reading.offers.get(task), self.plan, on_error)
             rows = {split: drawing.rows(split) for split in _DRAWN}
             written = {split: rows[split] for split in SPLITS if rows[split]}
             if written:
@@ -340,12 +340,15 @@ class _Drawing:
     task: str
     prompts: TaskPrompts
     samples: Mapping[str, Sequence[RawSamples]]
-    labels: Sequence[str]
+    labels: Sequence[str] | None
     plan: Plan
     on_error: Any
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     _taken: Neighbours = field(default_factory=Neighbours)
     _prompts: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._renderer = Renderer(self.prompts, self.plan.style, self.labels)
 
     def rows(self, split: str) -> list[Sample]:
         """The rows of a split, in the order in which they were drawn."""
@@ -388,10 +391,10 @@ class _Drawing:
                 self.counts[split][f"raw samples left out: {kind} to one of an earlier split"] += 1
 
     def _row(self, split: str, place: int, template: str, content: Content) -> Sample | None:
-        task, counts = TASKS[self.task], self.counts[split]
+        counts = self.counts[split]
         draws = Draws(self.plan.seed, self.task, split, place)
         sample_id = f"{_OFFICIAL_NAMES[split]}-{place}"
-        row = build_row(task, self.prompts, template, content, self.labels, draws, self.plan.style, sample_id)
+        row = self._renderer.sample(template, content, draws, sample_id)
         if row.sample["input"] in self._prompts:
             counts["rows left out: prompt drawn before"] += 1
             return None
@@ -412,7 +415,7 @@ class _Drawing:
         return row.sample
 
 
-def _sure(row: Row) -> bool:
+def _sure(row: Rendered) -> bool:
     """Whether a row needs no check: a target without separators is written so that it reads back as it was."""
     sample = row.sample
     texts = (sample["input"], sample["target"], *(sample["answer_choices"] or ()))

@@ -271,7 +271,7 @@ def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
     r"""Print one template a line: task, number and text between tabs, line ends as \n."""
     from promptcblue_dataset.prompts.pool import lines, load_pool
 
-    for line in lines(load_pool(templates, checked=False), _names(tasks)):
+    for line in lines(load_pool(templates, tasks and _names(tasks), checked=False)):
         print(line)
 
 
@@ -291,12 +291,13 @@ def templates_render(
     from promptcblue_dataset.prompts.pool import load_pool
     from promptcblue_dataset.prompts.render import Style, preview
 
-    name, pool = get_task(task).name, load_pool(templates)
+    name = get_task(task).name
+    pool = load_pool(templates, [name])
     count = len(pool[name].templates) if name in pool else 0
     if number > count:
         raise PromptCBLUEError(f"{name} has {count} templates; there is no number {number}")
     style = Style(dialect.value, explain_labels, format_spec, step_by_step)
-    print(preview(REGISTRY[name], pool[name], pool[name].templates[number - 1], style))
+    print(preview(pool[name], pool[name].templates[number - 1], style))
 
 
 @templates_app.command(
@@ -313,7 +314,7 @@ def templates_requests(
     from promptcblue_dataset.prompts.pool import load_pool
     from promptcblue_dataset.prompts.rephrase import write_requests
 
-    count = write_requests(output, load_pool(templates), _names(tasks), model, times)
+    count = write_requests(output, load_pool(templates, tasks and _names(tasks)), model, times)
     print(f"wrote {count} requests for {times} rephrasings each to {output}")
 
 

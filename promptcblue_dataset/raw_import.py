@@ -15,7 +15,7 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import ConfigInfo, Origin, write_card, write_config
 from promptcblue_dataset.importer import Progress, check_output, fill_cache
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
-from promptcblue_dataset.prompts.render import Style, build_row
+from promptcblue_dataset.prompts.render import Renderer, Style
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
@@ -95,7 +95,7 @@ def import_raw(
     """
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_output(output, source, overwrite)
-    pool = load_pool()
+    pool = load_pool(tasks=CHINESEBLUE)
     splits: list[RawSplit] = []
     infos: dict[str, ConfigInfo] = {}
     with raw_files(source) as files, replacing(output) as temporary:
@@ -154,8 +154,7 @@ def _row(task: str, split: str, raw: RawSample, prompts: TaskPrompts, notes: Fil
     name = SPLITS[split][0]
     draws = Draws(_SEED, task, split, raw.group)
     template = draws.one(prompts.templates)
-    labels = REGISTRY[task].labels
-    row = build_row(REGISTRY[task], prompts, template, raw.content, labels, draws, Style(), f"{name}-{raw.place}")
+    row = Renderer(prompts, Style()).sample(template, raw.content, draws, f"{name}-{raw.place}")
     sample = row.sample
     if row.separators:
         notes.add("kept", "a separator in a mention, which reads as two", _number(raw), sample["target"])

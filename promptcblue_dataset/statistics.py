@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
-from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool, placeholders
+from promptcblue_dataset.prompts.pool import own_prompts, placeholders
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
 from promptcblue_metric.data.writing import replace_bytes
@@ -70,16 +70,15 @@ def statistics(source: str | Path, on_progress: Progress = lambda doing, item, t
             by_task.setdefault(sample["task_dataset"], {}).setdefault(split, []).append(sample)
     if not by_task:
         raise PromptCBLUEError(f"{source}: no samples")
-    pool = load_pool()
     found = {}
     suite_of(by_task)
     for task in (task for task in REGISTRY if task in by_task):
-        found[task] = _of_task(task, by_task[task], pool[task])
+        found[task] = _of_task(task, by_task[task])
         on_progress("counting", task, len(by_task))
     return found
 
 
-def _of_task(task: str, splits: Mapping[str, Sequence[Sample]], prompts: TaskPrompts) -> dict[str, Any]:
+def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     samples = [sample for of_split in splits.values() for sample in of_split]
     answered = [sample for sample in samples if sample["target"]]
     offered = [len(sample["answer_choices"]) for sample in samples if sample["answer_choices"]]
@@ -93,7 +92,7 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]], prompts: TaskPro
             **dict(zip(("prompt_length", "target_length"), TABLE_8.get(task, ()), strict=False)),
         },
         "labels": dict(_labels(task, answered).most_common()),
-        "templates": dict(sorted(_templates(samples, prompts).items())),
+        "templates": dict(sorted(_templates(task, samples).items())),
         "choices": {"least": min(offered), "mean": _mean(offered), "most": max(offered)} if offered else None,
         "repeated_prompts": repeated,
         "leaks": _leaks(splits),
@@ -122,9 +121,10 @@ def _labels(task: str, samples: Sequence[Sample]) -> Counter[str]:
     return found
 
 
-def _templates(samples: Sequence[Sample], prompts: TaskPrompts) -> Counter[str]:
+def _templates(task: str, samples: Sequence[Sample]) -> Counter[str]:
     """How many prompts each template of the project's pool made, by its number; ``other`` for those of other pools."""
-    patterns = [_pattern(template) for template in prompts.templates]
+    prompts = own_prompts(task)
+    patterns = [_pattern(template) for template in prompts.templates] if prompts else []
     found: Counter[str] = Counter()
     for sample in samples:
         fits = (str(number) for number, pattern in enumerate(patterns, 1) if pattern(sample["input"]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
@@ -16,54 +16,40 @@ from promptcblue_metric.tasks import REGISTRY, get_task
 #: Templates whose similarity is above this are near-duplicates.
 NEAR = 0.9
 
+#: The folders with a file ``{task}.yaml`` for each task; add one that has the files of further tasks.
+TEMPLATE_FOLDERS: list[Path] = [Path(__file__).parent / "templates"]
+
 _PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_0-9]*)\]")
-_OWN = Path(__file__).parent / "templates"
-
-_TEXT, _PAIR = frozenset({"INPUT_TEXT"}), frozenset({"INPUT_TEXT_1", "INPUT_TEXT_2"})
-_LABELS, _MENTIONS = frozenset({"LIST_LABELS"}), frozenset({"LIST_MENTIONS"})
-
-
-class Placeholders(NamedTuple):
-    """What a task's templates must hold, and what else they may."""
-
-    required: frozenset[str]
-    optional: frozenset[str] = frozenset()
-
-
-#: The placeholders of each task, with the names of the official pool.
-PLACEHOLDERS: Mapping[str, Placeholders] = {
-    **dict.fromkeys(("CMeEE-V2", "CMeIE", "CHIP-CDN", "IMCS-V2-NER"), Placeholders(_TEXT | _LABELS)),
-    **dict.fromkeys(("CHIP-CTC", "KUAKE-QIC", "IMCS-V2-DAC", "IMCS-V2-SR"), Placeholders(_TEXT | _LABELS)),
-    **dict.fromkeys(("KUAKE-IR", "KUAKE-QTR", "KUAKE-QQR"), Placeholders(_PAIR | _LABELS)),
-    "CHIP-STS": Placeholders(_PAIR, _LABELS),
-    "CHIP-MDCFNPC": Placeholders(_TEXT | _LABELS, _MENTIONS),
-    **dict.fromkeys(("CHIP-CDEE", "IMCS-V2-MRG", "MedDG"), Placeholders(_TEXT)),
-    **dict.fromkeys(("cEHRNER", "cMedQANER", "cMedIC", "cMedTC", "CMDD"), Placeholders(_TEXT | _LABELS)),
-    **dict.fromkeys(("cMedQNLI", "cMedQA", "cMedIR"), Placeholders(_PAIR | _LABELS)),
-    "cMedQQ": Placeholders(_PAIR, _LABELS),
-}
 
 
 @dataclass(frozen=True)
 class TaskPrompts:
-    """The prompts of a task.
+    """The prompts of a task, as its YAML file has them.
 
     Attributes:
+        task: config name.
         templates: texts with placeholders.
+        placeholders: what each template must hold, with the names of the official pool.
+        optional: what else it may hold.
+        offers: how a prompt offers its choices: a ``kind`` that `render` knows, and that kind's settings.
         topic: words of which a template that states the task holds at least one.
         labels: what each label, field or section means.
         format: how the answer has to be written, by dialect.
         steps: an instruction to work step by step.
+        paper_spelling: labels that the paper's dialect spells in another way.
     """
 
+    task: str
     templates: tuple[str, ...]
+    placeholders: frozenset[str]
+    optional: frozenset[str]
+    offers: Mapping[str, object]
     topic: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     format: Mapping[str, str] = field(default_factory=dict)
     steps: str = ""
+    paper_spelling: Mapping[str, str] = field(default_factory=dict)
 
-
-Pool = Mapping[str, TaskPrompts]
 
 FlawKind = Literal[
     "missing placeholder", "unknown placeholder", "repeated placeholder", "duplicate", "near-duplicate", "no task"
@@ -100,52 +86,73 @@ def placeholders(template: str) -> list[str]:
     return _PLACEHOLDER.findall(template)
 
 
-def load_pool(path: str | Path | None = None, *, checked: bool = True) -> Pool:
+def load_pool(
+    path: str | Path | None = None, tasks: Iterable[str] | None = None, *, checked: bool = True
+) -> dict[str, TaskPrompts]:
     r"""The project's own pool, or one in the official form.
 
     Args:
         path: a JSON file ``{task: [template]}`` whose templates replace ours (a line end may be written as the two
             characters ``\n``); a task without templates in it has none.
+        tasks: config names; by default every task that has templates.
         checked: refuse templates whose placeholders are wrong.
 
     Raises:
-        PromptCBLUEError: the file cannot be read, or placeholders are wrong (all flaws are named).
+        PromptCBLUEError: a file cannot be read, one of the ``tasks`` has no templates of ours, or placeholders are
+            wrong (all flaws are named).
     """
-    own = {task: _own_prompts(task) for task in REGISTRY}
-    if path is None:
-        pool: Pool = own
-    else:
+    wanted = [task for task in REGISTRY if task in (REGISTRY if tasks is None else set(tasks))]
+    pool = {task: prompts for task in wanted if (prompts := own_prompts(task))}
+    if tasks is not None and (without := [task for task in wanted if task not in pool]):
+        folders = ", ".join(map(str, TEMPLATE_FOLDERS))
+        raise PromptCBLUEError(f"no prompt templates of {', '.join(without)}: no such .yaml file in {folders}")
+    if path is not None:
         found = _read_official(Path(path))
-        pool = {
-            task: TaskPrompts(found[task], prompts.topic, prompts.labels, prompts.format, prompts.steps)
-            for task, prompts in own.items()
-            if task in found
-        }
-    flaws = [str(flaw) for task, prompts in pool.items() for flaw in placeholder_flaws(task, prompts.templates)]
+        pool = {task: replace(prompts, templates=found[task]) for task, prompts in pool.items() if task in found}
+    flaws = [str(flaw) for prompts in pool.values() for flaw in placeholder_flaws(prompts)]
     if flaws and checked:
         raise PromptCBLUEError("\n".join([f"{path or 'the template pool'}: templates cannot be filled", *flaws]))
     return pool
 
 
-@lru_cache
-def _own_prompts(task: str) -> TaskPrompts:
+def own_prompts(task: str) -> TaskPrompts | None:
+    """What the file of a task in `TEMPLATE_FOLDERS` holds; None without one.
+
+    Raises:
+        PromptCBLUEError: the file lacks what it must have.
+    """
+    paths = (path for folder in TEMPLATE_FOLDERS if (path := folder / f"{task}.yaml").is_file())
+    return next(map(_read_prompts, paths), None)
+
+
+@lru_cache(maxsize=256)
+def _read_prompts(path: Path) -> TaskPrompts:
     import yaml
 
-    content = yaml.load((_OWN / f"{task}.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    form, labels = content["format"], content.get("labels", {})
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    if missing := {"templates", "placeholders", "offers"}.difference(content):
+        raise PromptCBLUEError(f"{path}: lacks {', '.join(sorted(missing))}")
+    form, labels = content.get("format", ""), content.get("labels", {})
+    if isinstance(labels, str):  # the name of the task whose labels these are too
+        same = own_prompts(labels)
+        labels = same.labels if same else {}
     return TaskPrompts(
+        task=path.stem,
         templates=tuple(content["templates"]),
-        topic=tuple(content["topic"]),
-        # A name is that of the task whose labels these are too.
-        labels=_own_prompts(labels).labels if isinstance(labels, str) else labels,
+        placeholders=frozenset(content["placeholders"]),
+        optional=frozenset(content.get("optional", ())),
+        offers=content["offers"],
+        topic=tuple(content.get("topic", ())),
+        labels=labels,
         format=form if isinstance(form, dict) else {"released": form, "paper": form},
-        steps=content["steps"],
+        steps=content.get("steps", ""),
+        paper_spelling=content.get("paper_spelling", {}),
     )
 
 
 def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PromptCBLUEError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -160,28 +167,28 @@ def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
     return pool
 
 
-def check_pool(pool: Pool) -> list[Flaw]:
+def check_pool(pool: Mapping[str, TaskPrompts]) -> list[Flaw]:
     """Everything that is wrong with the templates of a pool, in its order."""
     flaws: list[Flaw] = []
-    for task, prompts in pool.items():
-        flaws += placeholder_flaws(task, prompts.templates)
-        flaws += _repetitions(task, prompts.templates)
-        flaws += _taskless(task, prompts)
-    return sorted(flaws, key=lambda flaw: (list(pool).index(flaw.task), flaw.number))
+    for prompts in pool.values():
+        of_task = [*placeholder_flaws(prompts), *_repetitions(prompts), *_taskless(prompts)]
+        flaws += sorted(of_task, key=lambda flaw: flaw.number)
+    return flaws
 
 
-def placeholder_flaws(task: str, templates: Sequence[str]) -> Iterator[Flaw]:
-    """The flaws that keep templates from being filled."""
-    required, optional = PLACEHOLDERS[task]
-    for number, template in enumerate(templates, 1):
+def placeholder_flaws(prompts: TaskPrompts, templates: Sequence[str] | None = None) -> Iterator[Flaw]:
+    """The flaws that keep templates (by default the task's own) from being filled."""
+    required, allowed = prompts.placeholders, prompts.placeholders | prompts.optional
+    for number, template in enumerate(prompts.templates if templates is None else templates, 1):
         found = placeholders(template)
-        for kind, names in (
-            ("missing placeholder", required - set(found)),
-            ("unknown placeholder", set(found) - required - optional),
-            ("repeated placeholder", {name for name in found if found.count(name) > 1}),
-        ):
+        kinds: dict[FlawKind, set[str]] = {
+            "missing placeholder": set(required.difference(found)),
+            "unknown placeholder": set(found) - allowed,
+            "repeated placeholder": {name for name in found if found.count(name) > 1},
+        }
+        for kind, names in kinds.items():
             for name in sorted(names):
-                yield Flaw(task, number, kind, f"[{name}]")  # type: ignore[arg-type]
+                yield Flaw(prompts.task, number, kind, f"[{name}]")
 
 
 def similarity(first: str, second: str) -> float:
@@ -196,27 +203,26 @@ def wording(template: str) -> str:
     return "".join(character for character in template if character.isalnum() or character == "_")
 
 
-def _repetitions(task: str, templates: Sequence[str]) -> Iterator[Flaw]:
-    for number, template in enumerate(templates, 1):
-        for earlier, other in enumerate(templates[: number - 1], 1):
+def _repetitions(prompts: TaskPrompts) -> Iterator[Flaw]:
+    for number, template in enumerate(prompts.templates, 1):
+        for earlier, other in enumerate(prompts.templates[: number - 1], 1):
             alike = similarity(template, other)
             if alike == 1:
-                yield Flaw(task, number, "duplicate", f"of template {earlier}")
+                yield Flaw(prompts.task, number, "duplicate", f"of template {earlier}")
                 break
             if alike > NEAR:
-                yield Flaw(task, number, "near-duplicate", f"of template {earlier} (similarity {alike:.2f})")
+                yield Flaw(prompts.task, number, "near-duplicate", f"of template {earlier} (similarity {alike:.2f})")
                 break
 
 
-def _taskless(task: str, prompts: TaskPrompts) -> Iterator[Flaw]:
+def _taskless(prompts: TaskPrompts) -> Iterator[Flaw]:
     for number, template in enumerate(prompts.templates, 1):
-        if not any(word in template for word in prompts.topic):
-            yield Flaw(task, number, "no task", f"expected one of {'，'.join(prompts.topic)}")
+        if prompts.topic and not any(word in template for word in prompts.topic):
+            yield Flaw(prompts.task, number, "no task", f"expected one of {'，'.join(prompts.topic)}")
 
 
-def lines(pool: Pool, tasks: Iterable[str] | None = None) -> Iterator[str]:
+def lines(pool: Mapping[str, TaskPrompts]) -> Iterator[str]:
     r"""A line a template: task, number and the template with its line ends written as ``\n``, between tabs."""
     for task, prompts in pool.items():
-        if tasks is None or task in tasks:
-            for number, template in enumerate(prompts.templates, 1):
-                yield f"{task}\t{number}\t" + template.replace("\n", "\\n")
+        for number, template in enumerate(prompts.templates, 1):
+            yield f"{task}\t{number}\t" + template.replace("\n", "\\n")

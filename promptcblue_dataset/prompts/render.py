@@ -1,4 +1,4 @@
-"""From a raw sample and a template to a row of the benchmark (paper, section 3.2 and Appendix A.1)."""
+"""From a raw sample and a template to a sample of the benchmark (paper, section 3.2 and Appendix A.1)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill
 from promptcblue_metric.answers import Answer, AnswerFormat, EntityLines, EventLines, TripleLines
 from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.errors import SeparatorError
-from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, SUITES, Task
+from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
+from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, Task
 
 RELEASED, PAPER = "released", "paper"
 DIALECTS = (RELEASED, PAPER)
-
-#: Labels that the paper spells in another way.
-_PAPER_LABELS = {"语义无直接关联": "语义毫无关联"}
 
 _NONE = "无"
 
@@ -39,13 +36,8 @@ class Written(NamedTuple):
     separators: bool
 
 
-def labels_in(dialect: str, labels: Sequence[str]) -> list[str]:
-    """Labels or answer choices as a dialect spells them."""
-    return [_PAPER_LABELS.get(label, label) for label in labels] if dialect == PAPER else list(labels)
-
-
 def write(task: Task, answer: Answer, choices: Sequence[str], dialect: str) -> Written:
-    """Write an answer whose labels are those of the ``choices`` (of which the paper spells some in another way)."""
+    """Write an answer whose labels are spelt as the ``choices`` are."""
     paper = _PAPER.get(type(task.format))
     if dialect == PAPER and paper:
         return paper(task.format, answer, choices)
@@ -180,13 +172,6 @@ class Offering(Protocol):
         """Choose from the ``labels`` of the task or the corpus."""
 
 
-class Row(NamedTuple):
-    """A built row, and whether a part of its answer holds a separator."""
-
-    sample: Sample
-    separators: bool
-
-
 def nothing(content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
     """No choices: the answer is free."""
     return Offer(None, content.answer)
@@ -200,7 +185,7 @@ class AllLabels:
         spellings: other ways to write all of them. A template that writes one of them out gets that one.
     """
 
-    spellings: tuple[tuple[str, ...], ...] = ()
+    spellings: Sequence[Sequence[str]] = ()
 
     def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
         written = [spelling for spelling in (labels, *self.spellings) if "，".join(spelling) in template]
@@ -278,66 +263,78 @@ class SomeCandidates:
         return Offer(chosen, content.answer if keep else [])
 
 
-#: How each task offers its labels.
-OFFERINGS: Mapping[str, Offering] = {
-    "CMeEE-V2": SomeTypes("type", low=2),
-    "CMeIE": SomeTypes("predicate", low=2, high=5, at_least_one=True),
-    "CHIP-CDEE": nothing,
-    "CHIP-CDN": SomeCandidates(),
-    "IMCS-V2-NER": SomeTypes("type"),
-    "CHIP-CTC": SomeLabels(),
-    "KUAKE-QIC": SomeLabels(low=6),
-    "IMCS-V2-DAC": SomeLabels(),
-    "CHIP-STS": AllLabels((("相同", "不同"),)),
-    "KUAKE-IR": AllLabels(),
-    "KUAKE-QTR": AllLabels(),
-    "KUAKE-QQR": AllLabels(),
-    "IMCS-V2-SR": AllLabels(),
-    "CHIP-MDCFNPC": AllLabels(),
-    "IMCS-V2-MRG": nothing,
-    "MedDG": nothing,
-    # ChineseBLUE was published with all labels open to choose from.
-    **dict.fromkeys(SUITES["chineseblue"].tasks, AllLabels()),
-    "cMedQQ": AllLabels((("相同", "不同"),)),
+#: The ways to choose what a prompt offers, by the ``kind`` of a task's YAML file.
+_OFFERINGS: Mapping[str, Callable[..., Offering]] = {
+    "nothing": lambda: nothing,
+    "all labels": AllLabels,
+    "some types": SomeTypes,
+    "some labels": SomeLabels,
+    "candidates": SomeCandidates,
 }
 
 
-def build_row(
-    task: Task,
-    prompts: TaskPrompts,
-    template: str,
-    content: Content,
-    labels: Sequence[str],
-    draws: Draws,
-    style: Style,
-    sample_id: str,
-) -> Row:
-    """Fill a template with a raw sample.
+class Rendered(NamedTuple):
+    """A built sample, and whether a part of its answer holds a separator."""
+
+    sample: Sample
+    separators: bool
+
+
+class Renderer:
+    """Makes samples of a task from raw ones.
 
     Args:
-        labels: what a prompt of the task can offer.
-        draws: the row's own random choices.
+        labels: what a prompt of the task can offer; by default the labels of the task.
+
+    Raises:
+        PromptCBLUEError: the task's file has settings that its way to offer choices does not know.
     """
-    choices, answer = OFFERINGS[task.name](content, labels, template, draws)
-    offered = None if choices is None else labels_in(style.dialect, choices)
-    spelt = labels_in(style.dialect, [answer])[0] if isinstance(answer, str) and choices is not None else answer
-    target = write(task, spelt, offered or (), style.dialect)
-    values = {**content.fields, "LIST_LABELS": "，".join(offered or ())}
-    sample: Sample = {
-        "input": _with_extras(fill(template, values), _extras(prompts, offered, style)),
-        "target": target.text,
-        "answer_choices": offered,
-        "sample_id": sample_id,
-        "task_type": task.task_type,
-        "task_dataset": task.name,
-    }
-    return Row(sample, target.separators)
+
+    def __init__(self, prompts: TaskPrompts, style: Style, labels: Sequence[str] | None = None) -> None:
+        self._task, self._prompts, self._style = REGISTRY[prompts.task], prompts, style
+        self._labels = self._task.labels if labels is None else labels
+        settings = dict(prompts.offers)
+        try:
+            self._offer = _OFFERINGS[str(settings.pop("kind", None))](**settings)
+        except (KeyError, TypeError) as error:
+            raise PromptCBLUEError(
+                f"{prompts.task}: offers {dict(prompts.offers)}: expected a kind of {', '.join(_OFFERINGS)} and "
+                f"its settings: {error}"
+            ) from error
+
+    def sample(self, template: str, content: Content, draws: Draws, sample_id: str) -> Rendered:
+        """Fill a template with a raw sample.
+
+        Args:
+            draws: the sample's own random choices.
+        """
+        task, dialect = self._task, self._style.dialect
+        choices, answer = self._offer(content, self._labels, template, draws)
+        offered = None if choices is None else _spelt(self._prompts, dialect, choices)
+        if isinstance(answer, str) and choices is not None:
+            (answer,) = _spelt(self._prompts, dialect, [answer])
+        target = write(task, answer, offered or (), dialect)
+        values = {**content.fields, "LIST_LABELS": "，".join(offered or ())}
+        sample: Sample = {
+            "input": _with_extras(fill(template, values), _extras(self._prompts, offered, self._style)),
+            "target": target.text,
+            "answer_choices": offered,
+            "sample_id": sample_id,
+            "task_type": task.task_type,
+            "task_dataset": task.name,
+        }
+        return Rendered(sample, target.separators)
 
 
-def preview(task: Task, prompts: TaskPrompts, template: str, style: Style) -> str:
+def preview(prompts: TaskPrompts, template: str, style: Style) -> str:
     """A template with its placeholders as they stand and the additional contents, for all labels of the task."""
-    choices = labels_in(style.dialect, [label for label in task.labels if label != NONE_OF_THESE]) or None
-    return _with_extras(template, _extras(prompts, choices, style))
+    labels = [label for label in REGISTRY[prompts.task].labels if label != NONE_OF_THESE]
+    return _with_extras(template, _extras(prompts, _spelt(prompts, style.dialect, labels) or None, style))
+
+
+def _spelt(prompts: TaskPrompts, dialect: str, labels: Sequence[str]) -> list[str]:
+    """Labels or answer choices as a dialect spells them."""
+    return [prompts.paper_spelling.get(label, label) for label in labels] if dialect == PAPER else list(labels)
 
 
 def _extras(prompts: TaskPrompts, choices: Sequence[str] | None, style: Style) -> list[str]:
@@ -361,8 +358,3 @@ def _with_extras(prompt: str, extras: Sequence[str]) -> str:
         return prompt
     body, _, last = prompt.rpartition("\n")
     return "\n".join([body, *extras, last] if body and _CUE.fullmatch(last) else [prompt, *extras])
-
-
-def labels_of(task: str, offers: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """What prompts of a task can offer: what its corpus brings, or else the task's own labels."""
-    return offers.get(task, REGISTRY[task].labels)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptcblue_dataset.prompts.pool import NEAR, Pool, placeholder_flaws, placeholders, similarity
+from promptcblue_dataset.prompts.pool import NEAR, TaskPrompts, load_pool, placeholder_flaws, placeholders, similarity
 from promptcblue_dataset.review import read_rows, write_rows
 from promptcblue_metric.data.samples import read_json_lines
 from promptcblue_metric.data.writing import replace_bytes, write_json
@@ -27,33 +27,29 @@ _REQUEST = """\
 {template}"""
 
 
-def write_requests(path: Path, pool: Pool, tasks: Sequence[str], model: str, times: int) -> int:
-    """Write a chat request for each template of the tasks, in the OpenAI batch form; how many there are.
+def write_requests(path: Path, pool: Mapping[str, TaskPrompts], model: str, times: int) -> int:
+    """Write a chat request for each template, in the OpenAI batch form; how many there are.
 
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
-    requests = [
-        {
-            "custom_id": f"{task}/{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {"model": model, "messages": [{"role": "user", "content": _request(template, times)}]},
-        }
-        for task in tasks
-        if task in pool
-        for number, template in enumerate(pool[task].templates, 1)
-    ]
-    replace_bytes(path, "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in requests).encode())
-    return len(requests)
+    lines = []
+    for task, prompts in pool.items():
+        for number, template in enumerate(prompts.templates, 1):
+            names = "、".join(f"[{name}]" for name in placeholders(template))
+            text = _REQUEST.format(times=times, names=names, mark=_MARK, template=template)
+            request = {
+                "custom_id": f"{task}/{number}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": {"model": model, "messages": [{"role": "user", "content": text}]},
+            }
+            lines.append(json.dumps(request, ensure_ascii=False) + "\n")
+    replace_bytes(path, "".join(lines).encode())
+    return len(lines)
 
 
-def _request(template: str, times: int) -> str:
-    names = "、".join(f"[{name}]" for name in placeholders(template))
-    return _REQUEST.format(times=times, names=names, mark=_MARK, template=template)
-
-
-def read_answers(path: Path, pool: Pool, review: Path) -> Counter[str]:
+def read_answers(path: Path, pool: Mapping[str, TaskPrompts], review: Path) -> Counter[str]:
     """Read a batch's output and write what may be used to a file for review; how many were kept and left out, and why.
 
     Raises:
@@ -69,7 +65,7 @@ def read_answers(path: Path, pool: Pool, review: Path) -> Counter[str]:
         if not texts:
             counts["left out: request failed or came back empty"] += 1
         for text in texts:
-            reason = _objection(text, original, task, known[task])
+            reason = _objection(text, original, pool[task], known[task])
             counts[f"left out: {reason}" if reason else "to be reviewed"] += 1
             if not reason:
                 known[task].append(text)
@@ -78,7 +74,7 @@ def read_answers(path: Path, pool: Pool, review: Path) -> Counter[str]:
     return counts
 
 
-def _request_of(answer: dict[str, Any], pool: Pool, path: Path, line: int) -> tuple[str, int]:
+def _request_of(answer: Mapping[str, Any], pool: Mapping[str, TaskPrompts], path: Path, line: int) -> tuple[str, int]:
     task, _, number = str(answer.get("custom_id")).rpartition("/")
     if task not in pool or not number.isdecimal() or not 0 < int(number) <= len(pool[task].templates):
         raise RowError(
@@ -87,7 +83,7 @@ def _request_of(answer: dict[str, Any], pool: Pool, path: Path, line: int) -> tu
     return task, int(number)
 
 
-def _rephrasings(answer: dict[str, Any]) -> Iterator[str]:
+def _rephrasings(answer: Mapping[str, Any]) -> Iterator[str]:
     try:
         text = answer["response"]["body"]["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
@@ -98,16 +94,16 @@ def _rephrasings(answer: dict[str, Any]) -> Iterator[str]:
                 yield part.strip()
 
 
-def _objection(text: str, original: str, task: str, known: Sequence[str]) -> str | None:
+def _objection(text: str, original: str, prompts: TaskPrompts, known: Sequence[str]) -> str | None:
     """Why a rephrasing cannot be used, or None."""
-    if sorted(placeholders(text)) != sorted(placeholders(original)) or any(placeholder_flaws(task, [text])):
+    if sorted(placeholders(text)) != sorted(placeholders(original)) or any(placeholder_flaws(prompts, [text])):
         return "placeholders differ from the original's"
     if any(similarity(text, other) > NEAR for other in known):
         return "near-duplicate of another template"
     return None
 
 
-def accept(review: Path, pool: Pool, output: Path) -> Counter[str]:
+def accept(review: Path, pool: Mapping[str, TaskPrompts], output: Path) -> Counter[str]:
     """Write a pool in the official form: the templates of ``pool`` and the rephrasings that were accepted.
 
     Returns:
@@ -125,7 +121,8 @@ def accept(review: Path, pool: Pool, output: Path) -> Counter[str]:
         counts[{ACCEPT: "accepted", REJECT: "rejected"}.get(verdict, "not reviewed")] += 1
         if verdict == ACCEPT:
             task = get_task(row["task"]).name
-            if flaws := list(placeholder_flaws(task, [row["rephrasing"]])):
+            prompts = pool[task] if task in pool else load_pool(tasks=[task])[task]
+            if flaws := list(placeholder_flaws(prompts, [row["rephrasing"]])):
                 raise RowError(str(review), number, "rephrasing", f"{flaws[0].kind} {flaws[0].detail}")
             extended.setdefault(task, []).append(row["rephrasing"])
     write_json(output, {task: extended[task] for task in REGISTRY if task in extended})
