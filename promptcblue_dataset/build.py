@@ -29,10 +29,11 @@ from promptcblue_dataset.corpora.archives import RawFiles, raw_files
 from promptcblue_dataset.corpora.reading import Content, RawError, RawSamples, Reading, stop
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import OFFICIAL, ConfigInfo, Origin, write_card, write_config
-from promptcblue_dataset.importer import Progress, check_output, fill_cache
+from promptcblue_dataset.importer import check_output, fill_cache
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool
 from promptcblue_dataset.prompts.render import RELEASED, Rendered, Renderer, Style
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError

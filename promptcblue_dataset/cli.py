@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptcblue_metric.cli.common import make_app, make_console, run
+from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
 from promptcblue_metric.data.samples import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from promptcblue_dataset.build import Built
-    from promptcblue_dataset.importer import Imported, Progress
+    from promptcblue_dataset.importer import Imported
 
 
 class OnError(str, Enum):
@@ -39,48 +37,12 @@ class OnError(str, Enum):
     skip = "skip"
 
 
-def number_table(*columns: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, title in enumerate(columns):
-        table.add_column(title, no_wrap=True, justify="right" if place else "left")
-    return table
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Bars on stderr, one for each thing that is done; none when stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        shown = {}
-
-        def on_progress(doing: str, item: str, total: int | None) -> None:
-            if doing not in shown:
-                shown[doing] = bars.add_task(doing, total=total)
-            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
-
-        yield on_progress
-
-
 def _imported_table(imported: Imported) -> Table:
     """Samples of each config by split, and how many flaws their targets have."""
-    from rich import box
-    from rich.table import Table
-
     from promptcblue_metric.data.samples import ALL
 
     counts, warnings = imported.counts(), imported.checked.warnings
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("config", no_wrap=True)
-    for title in (*SPLITS, "warnings"):
-        shown.add_column(title, justify="right", no_wrap=True)
+    shown = make_table("config", *SPLITS, "warnings")
     for config, splits in counts.items():
         flaws = sum(count for (task, _), count in warnings.items() if task == config)
         cells = [_number(splits.get(split, 0)) for split in SPLITS]
@@ -196,7 +158,7 @@ def build_(
         drop_separators=drop_separators,
         skip_bad=on_error is OnError.skip,
     )
-    with progress() as on_progress:
+    with progress_bars() as on_progress:
         built = build(
             raw,
             output,
@@ -207,14 +169,11 @@ def build_(
             cache=cache,
             on_progress=on_progress,
         )
-    console = make_console()
-    console.print(_built_table(built))
-    for line in _built_notes(built):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(_built_table(built), _built_notes(built))
 
 
 def _built_table(built: Built) -> Table:
-    table = number_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
+    table = make_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
     for task, done in built.tasks.items():
         splits = done.counts.values()
         rows = [f"{counts['rows']:,}" for counts in splits]
@@ -362,15 +321,12 @@ def stats_(
     """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
     from promptcblue_dataset import statistics
 
-    with progress() as on_progress:
+    with progress_bars() as on_progress:
         found = statistics.statistics(source, on_progress)
-    console = make_console()
-    table = number_table(*statistics.titles(found))
+    table = make_table(*statistics.titles(found))
     for row in statistics.rows(found):
         table.add_row(*row)
-    console.print(table)
-    for line in statistics.notes(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(table, statistics.notes(found))
     if json_path:
         from promptcblue_metric.data.writing import write_json
 
@@ -404,7 +360,7 @@ def review_tally(
     """Print the rate of mislabelled samples by task with Wilson intervals."""
     from promptcblue_dataset.review import tally
 
-    table = number_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
+    table = make_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
     for row in tally(sheet, confidence):
         low, high = row.interval
         table.add_row(
@@ -413,7 +369,7 @@ def review_tally(
             f"{row.rate:.1%}" if row.examined else "–",
             f"{low:.1%} – {high:.1%}" if row.examined else "–",
         )
-    make_console().print(table)
+    show(table)
 
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
@@ -464,7 +420,7 @@ def import_(
         return
     from promptcblue_dataset.importer import import_files
 
-    with progress() as on_progress:
+    with progress_bars() as on_progress:
         imported = import_files(
             source,
             output,
@@ -479,24 +435,18 @@ def import_(
 def _import_raw(source: str, output: Path, *, skip_bad: bool, overwrite: bool, cache: bool) -> None:
     from promptcblue_dataset.raw_import import import_raw, summary, table_rows
 
-    with progress() as on_progress:
+    with progress_bars() as on_progress:
         imported = import_raw(
             source, output, skip_bad=skip_bad, overwrite=overwrite, cache=cache, on_progress=on_progress
         )
-    console = make_console()
-    shown = number_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept")
+    shown = make_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept")
     for row in table_rows(imported):
         shown.add_row(*row)
-    console.print(shown)
-    for line in summary(imported):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(shown, summary(imported))
 
 
 def _print_summary(imported: Imported) -> None:
-    console = make_console()
-    console.print(_imported_table(imported))
-    for line in _imported_notes(imported):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(_imported_table(imported), _imported_notes(imported))
 
 
 @app.command(epilog="Example: promptcblue-dataset publish promptcblue --repo ORG/promptcblue --dry-run look")
@@ -518,7 +468,7 @@ def publish(
     from promptcblue_dataset.hub import next_command, publication
 
     check_names(repo, tag)
-    with progress() as on_progress:
+    with progress_bars() as on_progress:
         dataset = publication(folder, repo, have_rights=have_rights, on_progress=on_progress)
     publish_or_write(dataset, repo, private=private, tag=tag, dry_run=dry_run, then=next_command(folder, repo))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptcblue_dataset import statistics
 from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours
-from promptcblue_dataset.importer import Progress
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import Publication

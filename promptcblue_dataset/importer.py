@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.folder import EMBEDDED, OFFICIAL, is_ours, write_folder
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SAMPLE, SPLITS, resolve, sample_path, split_files
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import suite_of
-
-#: Called with what is being done, the item that was finished, and how many items there are (None: not known).
-Progress = Callable[[str, str, "int | None"], object]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE, RawCorpus, RawS
 from promptcblue_dataset.corpora.notes import FileNotes
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import ConfigInfo, Origin, write_card, write_config
-from promptcblue_dataset.importer import Progress, check_output, fill_cache
+from promptcblue_dataset.importer import check_output, fill_cache
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
 from promptcblue_dataset.prompts.render import Renderer, Style
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError

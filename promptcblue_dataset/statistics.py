@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptcblue_dataset.folder import CARD, is_ours
-from promptcblue_dataset.importer import Progress
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
 from promptcblue_dataset.prompts.pool import own_prompts, placeholders
 from promptcblue_metric.answers import EntityLines, Label, StatusLines, TripleLines
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
 from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import typer
 
-from promptcblue_metric.cli.common import make_app, run
+from promptcblue_metric.cli.common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -21,8 +21,6 @@ from promptcblue_metric.hub.client import (
     TagOption,
     publish_or_write,
 )
-from promptcblue_metric.parsing import Parser
-from promptcblue_metric.scoring import Protocol
 
 from .backends import BackendSettings
 from .shots import ShotSettings
@@ -215,12 +213,10 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Folder for a report as well: index.html, report.md and report.json.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
-    protocol: Annotated[Protocol, typer.Option(help="official: equal to the official scorer, or the paper's.")] = (
-        "official"
-    ),
-    parser: Annotated[Parser, typer.Option(help="strict: what the official scorer reads, or lenient.")] = "strict",
-    resamples: Annotated[int, typer.Option(min=0, metavar="N", help="0 leaves the 95% intervals out.")] = 1000,
+    json: JsonOption = None,
+    protocol: ProtocolOption = "official",
+    parser: ParserOption = "strict",
+    resamples: ResamplesOption = 1000,
     **options: Any,
 ) -> None:
     """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-
-from promptcblue_metric.cli.common import make_console
+from promptcblue_metric.cli.common import make_table, show
 
 from .recipe import RECIPES, defaults, find_recipe, read_recipe, shipped
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: GPUs in the last column of the table of recipes.
 GPUS = 8
@@ -191,13 +191,9 @@ def print_recipes(names: Sequence[str] = ()) -> None:
     Raises:
         PromptCBLUEError: a recipe is not to be found or cannot be read.
     """
-    console = make_console()
-    console.print(recipe_table(names))
-    console.print(FORMULA, markup=False, highlight=False)
     configs = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
-    console.print(
-        f"for accelerate launch --config_file, in {RECIPES / 'accelerate'}: {', '.join(configs)}", markup=False
-    )
+    accelerate = f"for accelerate launch --config_file, in {RECIPES / 'accelerate'}: {', '.join(configs)}"
+    show(recipe_table(names), (FORMULA, accelerate))
 
 
 def recipe_table(names: Sequence[str] = ()) -> Table:
@@ -206,11 +202,8 @@ def recipe_table(names: Sequence[str] = ()) -> Table:
     Raises:
         PromptCBLUEError: a recipe is not to be found or cannot be read.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("recipe", "method", "backbone"):
-        table.add_column(title, no_wrap=True)
-    for title in ("parameters", "trained", "share", "GB on 1 GPU", f"GB on each of {GPUS}"):
-        table.add_column(title, justify="right", no_wrap=True)
+    numbers = ("parameters", "trained", "share", "GB on 1 GPU", f"GB on each of {GPUS}")
+    table = make_table("recipe", "method", "backbone", *numbers, texts=3)
     common = defaults()
     for path in [find_recipe(name) for name in names] or shipped().values():
         settings = {**common, **read_recipe(path)}
@@ -218,15 +211,15 @@ def recipe_table(names: Sequence[str] = ()) -> Table:
         model = str(settings.get("model") or "built from the recipe")
         method = f"{settings['method']}, 4 bits" if settings.get("dtype") == "4bit" else settings["method"]
         backbone = BACKBONES.get(model)
-        numbers = [""] * 5
+        figures = [""] * 5
         if backbone is not None:
             trained, needs = trained_parameters(settings, backbone), estimate(settings, backbone)
-            numbers = [
+            figures = [
                 f"{backbone.parameters / 1e9:.2f} B",
                 f"{trained / 1e6:.1f} M",
                 f"{trained / backbone.parameters:.2%}",
                 f"{needs.on() / 1e9:.0f}",
                 f"{needs.on(GPUS) / 1e9:.0f}",
             ]
-        table.add_row(path.stem, method, model, *numbers)
+        table.add_row(path.stem, method, model, *figures)
     return table

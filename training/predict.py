@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptcblue_metric.cli.common import status_line
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
@@ -15,7 +16,7 @@ from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
 from promptcblue_metric.parsing import Parser
-from promptcblue_metric.report.report import build_report, check_output, require_libraries, show_progress, write_report
+from promptcblue_metric.report.report import build_report, check_output, require_libraries, write_report
 from promptcblue_metric.report.tables import print_scores
 from promptcblue_metric.scoring import Protocol
 from promptcblue_metric.version import VERSION
@@ -246,7 +247,7 @@ def score(
         write_json(json, {**result, "missing_predictions": absent, "intervals": between})
         print(f"wrote {json}")
     if report:
-        with show_progress() as progress:
+        with status_line() as progress:
             values = build_report(
                 scored,
                 protocol,

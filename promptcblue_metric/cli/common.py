@@ -1,17 +1,23 @@
-"""What the three commands share: how errors reach the user, and how a command starts."""
+"""What the three commands share: how one starts and ends, the options several have, and what they show."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from ..errors import PromptCBLUEError
+from ..parsing import Parser
+from ..scoring import Protocol
+from ..version import VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 #: The extra that brings each library which only some commands need.
 EXTRAS = {
@@ -22,29 +28,53 @@ EXTRAS = {
     "vllm": "vllm",
 }
 
+ProtocolOption = Annotated[
+    Protocol, typer.Option(help="official: equal to the official scorer. paper: the paper's definitions at their word.")
+]
+ParserOption = Annotated[
+    Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
+]
+ResamplesOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
+]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures, all digits, to this file.")]
+
+#: Called with what is being done, with which item, and how many items there are (None where that is not known).
+Progress: TypeAlias = Callable[[str, str, int | None], object]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"promptcblue {VERSION}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 def make_app(help_text: str) -> typer.Typer:
     """A command line of ours, without sub-commands yet."""
-    return typer.Typer(
+    app = typer.Typer(
         help=help_text,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-
-
-def make_console() -> Console:
-    """A console that fits its terminal, and is wide enough for any table where there is none."""
-    from rich.console import Console
-
-    console = Console()
-    # A pipe or a file has no width to fit into.
-    return console if console.is_terminal else Console(width=200, file=console.file)
+    app.callback()(_options)
+    return app
 
 
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # what the user's terminal cannot show must not end the work
     try:
         app()
     except PromptCBLUEError as error:
@@ -63,3 +93,59 @@ def run(app: Callable[[], object]) -> None:
         # The reader of our output went away, as `| head` does.
         sys.stderr.close()
         sys.exit(0)
+
+
+def make_console() -> Console:
+    """A console that fits its terminal, and is wide enough for any table where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    # A pipe or a file has no width to fit into.
+    return console if console.is_terminal else Console(width=200, file=console.file)
+
+
+def make_table(*columns: str, texts: int = 1) -> Table:
+    """A table of ours, of which the first ``texts`` columns are text and the others numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, title in enumerate(columns):
+        table.add_column(title, no_wrap=True, justify="left" if place < texts else "right")
+    return table
+
+
+def show(table: Table, lines: Iterable[str] = ()) -> None:
+    """Print a table, and lines as they are."""
+    console = make_console()
+    console.print(table)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on stderr, one for each thing that is done; none where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        shown = {}
+
+        def on_progress(doing: str, item: str, total: int | None) -> None:
+            if doing not in shown:
+                shown[doing] = bars.add_task(doing, total=total)
+            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
+
+        yield on_progress
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], object]]:
+    """A line on stderr that says what is being done, where that is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update

@@ -11,9 +11,8 @@ import typer
 
 from ..errors import PromptCBLUEError
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
-from ..parsing import Parser
-from ..scoring import Counts, Protocol
-from .common import make_app, run
+from ..scoring import Counts
+from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run, status_line
 
 if TYPE_CHECKING:
     from ..data.samples import Sample
@@ -29,18 +28,13 @@ PredictionsFile = Annotated[
     ),
 ]
 SplitOption = Annotated[str, typer.Option(help="Split of the references, where they are a dataset.")]
-
-
 ReferencesOption = Annotated[
-    str, typer.Option("--references", help="A JSON Lines file, a folder (official files or a dataset), or a Hub id.")
+    str,
+    typer.Option(
+        "--references",
+        help="A file (JSON Lines or Parquet), a folder (official files or a dataset), the word sample, or a Hub id.",
+    ),
 ]
-ProtocolOption = Annotated[
-    Protocol, typer.Option(help="official: equal to the official scorer. paper: the paper's definitions at their word.")
-]
-ParserOption = Annotated[
-    Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
-]
-ResamplesOption = Annotated[int, typer.Option(min=0, metavar="N", help="0 leaves the 95% intervals out.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
 
 
@@ -91,7 +85,7 @@ def score(
     missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 0,
     seed: SeedOption = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the scores, all digits, to this file.")] = None,
+    json: JsonOption = None,
 ) -> None:
     """Score predictions against references and print the table of tasks, groups and the overall score."""
     from ..data.writing import write_json
@@ -226,7 +220,7 @@ def compare(
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of each test.")] = 1000,
     seed: SeedOption = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the comparison, all digits, to this file.")] = None,
+    json: JsonOption = None,
 ) -> None:
     """Say which differences between runs are established: paired intervals and approximate randomisation."""
     from ..compare.runs import common_samples, compare_runs, result_of, run_names, scored_run
@@ -269,12 +263,12 @@ def report(
 ) -> None:
     """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
     from ..evaluation import Evaluation
-    from ..report.report import build_report, check_output, require_libraries, show_progress, write_report
+    from ..report.report import build_report, check_output, require_libraries, write_report
 
     require_libraries()
     check_output(output)
     evaluation = Evaluation(parser=parser)
-    with show_progress() as progress:
+    with status_line() as progress:
         progress("scores")
         scored = list(_scored_samples(evaluation, predictions, references, split, missing, config))
         values = build_report(

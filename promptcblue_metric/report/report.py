@@ -7,8 +7,7 @@ texts in them are excerpts with visible characters only (`report_text`), so none
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,16 +100,6 @@ def build_report(
             for difference in differences
         ],
     }
-
-
-@contextmanager
-def show_progress() -> Iterator[Callable[[str], object]]:
-    """A line on stderr that says what is being done, where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("") as status:
-        yield lambda step: status.update(step)
 
 
 def _interval(between: Mapping[str, Interval], name: str) -> list[float] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset.importer import import_files
+from promptcblue_metric.version import VERSION
 
 from ..conftest import Run, SampleRows
 
@@ -209,3 +210,18 @@ main()
 @pytest.mark.parametrize("command", ["score", "compare", "report", "parse", "install"])
 def test_help_shows_an_example(command: str, run_python: Run) -> None:
     assert f"promptcblue-metric {command}" in run_python(COMMAND, command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["promptcblue_metric.cli.main", "promptcblue_dataset.cli", "promptcblue_training.cli"]
+)
+def test_every_command_says_its_version(module: str, run_python: Run) -> None:
+    done = run_python(f"import sys; from {module} import main; sys.argv[1:] = ['--version']; main()")
+    assert done.stdout == f"promptcblue {VERSION}\n", done.stderr
+
+
+def test_a_terminal_without_chinese_is_no_error(run_python: Run) -> None:
+    code = "import sys; from promptcblue_dataset.cli import main; sys.argv[1:] = ['templates', 'list']; main()"
+    done = run_python(code, PYTHONIOENCODING="ascii", LANG="C")
+    assert done.returncode == 0, done.stderr
+    assert "\\u" in done.stdout
