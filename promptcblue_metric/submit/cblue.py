@@ -1,9 +1,9 @@
 """CBLUE's own submission, made of answers to prompts, and the check of its format.
 
-It holds a file a task, in the form of the raw corpora. The formats are those that CBLUE's own checkers state: the
-records of the raw test file, under its name, with the fields and labels that they want. A prompt does not name the raw
-record that it is made of, so a record is found by its texts, which stand in the prompt. Tasks where that is not enough
-say why (`CBLUETask.why_not`); their files can only be checked.
+It holds a file a task, in the form of the raw corpora: the records of the raw test file, under its name, with the
+fields and labels that CBLUE's own checkers want (github.com/CBLUEbenchmark/CBLUE, format_checker). The id of a prompt
+leads to its raw record (`raw_labels.sample_id_of`); prompts with other ids are traced by the texts in them, where the
+texts of a task are enough for that.
 """
 
 from __future__ import annotations
@@ -13,76 +13,60 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import permutations
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..answers import Answer, Report
 from ..data.predictions import match
-from ..data.raw_labels import (
-    CRITERIA,
-    DIALOGUE_ACTS,
-    ENTITY_TAGS,
-    ENTITY_TYPES,
-    FINDING_ATTRIBUTES,
-    INTENTS,
-    QUERY_RELATION,
-    RELATIONS,
-    SAME_MEANING,
-    SYMPTOM_STATUSES,
-    TENDENCIES,
-    TITLE_MATCH,
-)
-from ..data.samples import LISTED, iter_samples, open_binary
+from ..data.raw_labels import RAW_LABELS, RECORD_IDS, record_of
+from ..data.samples import LISTED, Sample, iter_samples, open_binary
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
 from ..parsing import Parser, parse_answer
-from ..tasks import NONE_OF_THESE, TASKS
+from ..tasks import NONE_OF_THESE, REGISTRY
 
 #: What to do with an output whose label cannot be read.
 Unreadable = Literal["stop", "first-label"]
-
-#: What is wrong with the value of a raw field.
+#: A JSON object of a file.
+Object: TypeAlias = dict[str, Any]
+#: What is wrong with the value of a raw field, or None.
 Check: TypeAlias = Callable[[Any], "str | None"]
-#: The answers in the text of a file, each by a name of its record.
-Layout: TypeAlias = Callable[[str], Iterator[tuple[str, Any]]]
+
+_BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS = "\ufeff", "不标注", "相关", 10
+_NO_TASK = "it is no task of CBLUE's submission"
+
+# --- What CBLUE's checkers want of an answer ---
+
+_TYPES: Mapping[type, str] = {str: "string", int: "number", float: "number", list: "list", dict: "object"}
 
 
-class Mapped(NamedTuple):
-    """A raw answer, and how many parts of the structured one it leaves out, by the reason."""
-
-    value: Any
-    left_out: Mapping[str, int]
+def _expected(wanted: str, value: object) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return f"expected {wanted}, found {f'the {kind} ' if (kind := _TYPES.get(type(value))) else ''}{shown:.60}"
 
 
-def _one_of(allowed: Collection[str]) -> Check:
-    def check(value: Any) -> str | None:
-        if isinstance(value, str) and value in allowed:
-            return None
-        listed = [*sorted(allowed)[:12], *(["…"] if len(allowed) > 12 else [])]
-        return f"expected one of {', '.join(listed)}, found {value!r:.60}"
-
-    return check
+def _of_type(wanted: type, name: str) -> Check:
+    return lambda value: None if type(value) is wanted else _expected(name, value)
 
 
-def _text(value: Any) -> str | None:
-    return None if isinstance(value, str) else f"expected a string, found {value!r:.60}"
+_text, _list, _number = _of_type(str, "a string"), _of_type(list, "a list"), _of_type(int, "a whole number")
 
 
-def _list(value: Any) -> str | None:
-    return None if isinstance(value, list) else f"expected a list, found {value!r:.60}"
-
-
-def _number(value: Any) -> str | None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return None if whole else f"expected a whole number, found {value!r:.60}"
+def _one_of(allowed: Iterable[str]) -> Check:
+    names = sorted(set(allowed))
+    listed = ", ".join([*(f'"{name}"' for name in names[:12]), *(["…"] if len(names) > 12 else [])])
+    return lambda value: (
+        None if isinstance(value, str) and value in names else _expected(f"one of the strings {listed}", value)
+    )
 
 
 def _fields(checks: Mapping[str, Check]) -> Check:
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
-            return f"expected an object, found {value!r:.60}"
+            return _expected("an object", value)
         for name, of_field in checks.items():
             if name not in value:
                 return f"field '{name}' is missing"
@@ -94,14 +78,21 @@ def _fields(checks: Mapping[str, Check]) -> Check:
 
 
 def _each(of_item: Check) -> Check:
+    """Every item of a list, or every value of an object."""
+
     def check(value: Any) -> str | None:
-        if problem := _list(value):
-            return problem
-        return next(
-            (f"item {place}: {problem}" for place, item in enumerate(value, 1) if (problem := of_item(item))), None
-        )
+        items = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        return next((f"item {name}: {problem}" for name, item in items if (problem := of_item(item))), None)
 
     return check
+
+
+def _both(first: Check, then: Check) -> Check:
+    return lambda value: first(value) or then(value)
+
+
+def _list_of(fields: Mapping[str, Check]) -> Check:
+    return _both(_list, _each(_fields(fields)))
 
 
 def _ten_documents(value: Any) -> str | None:
@@ -109,20 +100,256 @@ def _ten_documents(value: Any) -> str | None:
     return None if found == 10 else f"expected 10 document ids joined by ',', found {found}"
 
 
+def _raw(task: str) -> Mapping[str, str]:
+    return RAW_LABELS[task].raw
+
+
+_TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _raw("IMCS-V2-NER").values())})
+
+
 def _tags(value: Any) -> str | None:
-    if problem := _text(value):
-        return problem
-    unknown = next((tag for tag in value.split() if tag not in ENTITY_TAGS), None)
+    unknown = next((tag for tag in value.split() if tag not in _TAGS), None)
     return f"unknown tag {unknown!r}" if unknown else None
 
 
-def _entities(answer: Answer, text: str) -> Mapped:
+# --- The forms of the raw files ---
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """What a file has one answer for (CHIP-MDCFNPC: one for each finding of a dialogue).
+
+    Attributes:
+        name: by which the id of a prompt names it.
+        texts: which stand in a prompt made of it.
+        answers: by the names that CBLUE's checker gives them.
+        value: what the file holds.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    answers: Mapping[str, object]
+    value: Any = None
+
+
+class Form(Protocol):
+    """How the records of a task stand in a file."""
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        """The records; raises ValueError, KeyError, TypeError or AttributeError where they have not this form."""
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        """A file of records with their answers, as JSON Lines or as one JSON value where the form knows both."""
+
+
+def _is_lines(text: str) -> bool:
+    return not text.lstrip().startswith("[")
+
+
+def _objects(text: str) -> list[Object]:
+    """The objects of a JSON list or of JSON Lines."""
+    found = [json.loads(line) for line in io.StringIO(text) if line.strip()] if _is_lines(text) else json.loads(text)
+    if not all(isinstance(record, dict) for record in found):
+        raise ValueError("expected a list of objects, or an object a line")
+    return list(found)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _dumped(records: Sequence[Object], lines: bool) -> str:
+    if lines:
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return _json(records)
+
+
+@dataclass(frozen=True)
+class Records:
+    """A list of objects with an answer each; ``id`` is the field with their id, if they have one."""
+
+    answer: str
+    texts: tuple[str, ...]
+    id: str | None = None
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        for place, record in enumerate(_objects(text)):
+            found = [record.get(name) for name in self.texts]
+            texts = tuple(
+                text for value in found for text in (value[-1:] if isinstance(value, list) else [value or ""])
+            )
+            name = str(record[self.id] if self.id else place)
+            key = name if self.id else str(record[self.texts[0]])
+            yield RawRecord(name, texts, {key: record.get(self.answer)}, record)
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        return _dumped([{**record.value, self.answer: answer} for record, answer in answered], lines)
+
+
+class Findings:
+    """Dialogues of CHIP-MDCFNPC; the answer is a status for each finding in them, in their order."""
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        for dialogue in _objects(text):
+            name = str(dialogue[RECORD_IDS["CHIP-MDCFNPC"]])
+            answers = {
+                "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
+                for turn in dialogue["dialog_info"]
+                for finding in turn["ner"]
+            }
+            texts = tuple(str(turn.get("text", "")) for turn in dialogue["dialog_info"][:1])
+            yield RawRecord(name, texts, answers, dialogue)
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        filled = []
+        for record, statuses in answered:
+            left = iter(statuses)
+            turns = [
+                {**turn, "ner": [{**finding, "attr": next(left)} for finding in turn["ner"]]}
+                for turn in record.value["dialog_info"]
+            ]
+            filled.append({**record.value, "dialog_info": turns})
+        return _dumped(filled, lines)
+
+
+def _dialogues(text: str) -> Mapping[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("expected an object of dialogues by their ids")
+    return found
+
+
+#: Of several statuses of a symptom in a dialogue, IMCS-V2's own code takes the last of these.
+_SUREST_LAST = "201"
+_WHOLE = "global"
+
+
+class Sentences:
+    """IMCS-V2: dialogues by id, and in each its sentences by id, or a list of them, bare or with a dialogue around it.
+
+    Where answers are objects, a dialogue has one more, ``global``, which sums up those of its sentences.
+    """
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        for dialogue, value in _dialogues(text).items():
+            turns = value.get("dialogue", value) if isinstance(value, dict) else value
+            if isinstance(turns, dict):
+                found = [(name, "", answer) for name, answer in turns.items()]
+            else:
+                found = [(turn["sentence_id"], turn["sentence"], None) for turn in turns]
+            whole = {f"{dialogue}_{name}": answer for name, _, answer in found if name == _WHOLE}
+            for sentence, said, answer in found:
+                if sentence != _WHOLE:
+                    name = f"{dialogue}_{sentence}"
+                    yield RawRecord(name, (said,), {name: answer, **whole}, (dialogue, str(sentence)))
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        written: dict[str, dict[str, Any]] = {}
+        for record, answer in answered:
+            dialogue, sentence = record.value
+            written.setdefault(dialogue, {})[sentence] = answer
+            if isinstance(answer, dict):
+                whole = [*written[dialogue].pop(_WHOLE, {}).items(), *answer.items()]
+                written[dialogue][_WHOLE] = dict(sorted(whole, key=lambda item: _SUREST_LAST.index(item[1])))
+        return _json(written)
+
+
+class Reports:
+    """IMCS-V2: a report for each dialogue, by its id."""
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        for dialogue, value in _dialogues(text).items():
+            turns = value.get("dialogue", ()) if isinstance(value, dict) else value
+            yield RawRecord(dialogue, tuple(turn["sentence"] for turn in turns[-1:]), {dialogue: value})
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        return _json({record.name: answer for record, answer in answered})
+
+
+class Table:
+    """KUAKE-IR: a line for each query, with its id and, after a tab, its text or what was found for it."""
+
+    def read(self, text: str) -> Iterator[RawRecord]:
+        for line in io.StringIO(text):
+            name, _, value = line.strip().partition("\t")
+            yield RawRecord(name, (value,), {name: value})
+
+    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+        return "".join(f"{record.name}\t{answer}\n" for record, answer in answered)
+
+
+# --- From answers to prompts to a raw answer ---
+
+
+class Answered(NamedTuple):
+    """A prompt made of a raw record, which part of it (`raw_labels.sample_id_of`), and the answer."""
+
+    sample: Sample
+    part: str | None
+    answer: Answer
+
+
+class Mapped(NamedTuple):
+    """A raw answer, and what is left out of it: how often, by the reason."""
+
+    value: Any
+    left_out: Mapping[str, int] = {}
+
+
+class NoLabelError(ValueError):
+    """An output is no label that CBLUE takes."""
+
+
+Mapper: TypeAlias = Callable[[Sequence[Answered], RawRecord], Mapped]
+
+
+def _one(answered: Sequence[Answered]) -> Answer:
+    """The answer that all prompts agree on; ``非上述类型`` says nothing where another offered other labels."""
+    answers = [prompt.answer for prompt in answered]
+    others = [answer for answer in answers if answer != NONE_OF_THESE] or answers
+    for prompt in answered:
+        if prompt.answer not in (others[0], NONE_OF_THESE):
+            first = next(other for other in answered if other.answer == others[0])
+            ids = f"samples '{first.sample['sample_id']}' and '{prompt.sample['sample_id']}'"
+            raise ValueError(f"{ids} answer one record differently")
+    return others[0]
+
+
+def _all(answered: Sequence[Answered]) -> list[Answer]:
+    """The items of all answers, each once, in their order."""
+    found: list[Answer] = []
+    for prompt in answered:
+        found += (item for item in prompt.answer if item not in found)
+    return found
+
+
+def _label(task: str) -> Mapper:
+    raw = _raw(task)
+    others = set(raw) - {NONE_OF_THESE}
+
+    def mapped(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+        answer = _one(answered)
+        if answer in raw and (answer != NONE_OF_THESE or others <= _offered(answered)):
+            return Mapped(raw[answer])
+        what = f"'{NONE_OF_THESE}' has no raw label here; offer every label"
+        if answer != NONE_OF_THESE:
+            what = f"{answer!r:.40} is no label; read it with --parser lenient"
+        raise NoLabelError(f"sample '{answered[0].sample['sample_id']}': {what}, or pass --unreadable first-label")
+
+    return mapped
+
+
+def _places(mention: str, text: str) -> list[int]:
+    return [found.start() for found in re.finditer(f"(?={re.escape(mention)})", text)] if mention else []
+
+
+def _entities(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     """Every place of each mention: an answer does not say which one is meant. ``end_idx`` is inclusive."""
-    found: dict[tuple[int, int, str], dict[str, Any]] = {}
+    found: dict[tuple[int, int, str], Object] = {}
     left_out: Counter[str] = Counter()
-    for item in answer:
-        mention, kind = item["entity"], ENTITY_TYPES.get(item["type"])
-        starts = [place.start() for place in re.finditer(f"(?={re.escape(mention)})", text)] if mention else []
+    for item in _all(answered):
+        mention, kind = item["entity"], _raw("CMeEE-V2").get(item["type"])
+        starts = _places(mention, record.texts[0])
         left_out["type that CBLUE does not have"] += kind is None
         left_out["mention that is not in the text"] += kind is not None and not starts
         for start in starts if kind else ():
@@ -131,84 +358,97 @@ def _entities(answer: Answer, text: str) -> Mapped:
     return Mapped([found[key] for key in sorted(found)], left_out)
 
 
-def _triples(answer: Answer, text: str) -> Mapped:
-    kept = [item for item in answer if item["predicate"] in RELATIONS]
+def _tagged(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    """A tag for each character, longer mentions first: tags do not nest."""
+    text, left_out = record.texts[0], Counter[str]()
+    if not text:
+        raise ValueError(f"record '{record.name}': the raw files do not say the sentence; add IMCS-V2_test.json")
+    tags = ["O"] * len(text)
+    for item in sorted(_all(answered), key=lambda item: -len(item["entity"])):
+        mention, kind = item["entity"], _raw("IMCS-V2-NER").get(item["type"])
+        free = [at for at in _places(mention, text) if set(tags[at : at + len(mention)]) == {"O"}]
+        left_out["type that CBLUE does not have"] += kind is None
+        left_out["mention that is not in the text, or within another"] += kind is not None and not free
+        for start in free if kind else ():
+            if set(tags[start : start + len(mention)]) == {"O"}:
+                tags[start : start + len(mention)] = [f"B-{kind}", *[f"I-{kind}"] * (len(mention) - 1)]
+    return Mapped(" ".join(tags), left_out)
+
+
+def _triples(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    items = _all(answered)
+    kept = [item for item in items if item["predicate"] in _raw("CMeIE")]
     found = [
         {"predicate": item["predicate"], "subject": item["subject"], "object": {"@value": item["object"]}}
         for item in kept
     ]
-    return Mapped(found, {"relation that CBLUE does not have": len(answer) - len(kept)})
+    return Mapped(found, {"relation that CBLUE does not have": len(items) - len(kept)})
 
 
-def _events(answer: Answer, text: str) -> Mapped:
-    kept = [item for item in answer if item["发生状态"] in TENDENCIES and any(item.values())]
-    found = [
-        {
-            "core_name": item["主体词"],
-            "tendency": item["发生状态"],
-            "character": item["描述词"],
-            "anatomy_list": item["解剖部位"],
-        }
-        for item in kept
-    ]
-    empty = sum(not any(item.values()) for item in answer)
-    unknown = len(answer) - len(kept) - empty
-    return Mapped(found, {"event of an unknown status": unknown, "event without any content": empty})
+_EVENT_FIELDS = {"core_name": "主体词", "tendency": "发生状态", "character": "描述词", "anatomy_list": "解剖部位"}
 
 
-def _terms(answer: Answer, text: str) -> Mapped:
-    return Mapped("##".join(dict.fromkeys(item["entity"] for item in answer)), {})
+def _events(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    items = _all(answered)
+    full = [item for item in items if any(item.values())]
+    kept = [item for item in full if item["发生状态"] in _raw("CHIP-CDEE")]
+    return Mapped(
+        [{raw: item[ours] for raw, ours in _EVENT_FIELDS.items()} for item in kept],
+        {"event of an unknown status": len(full) - len(kept), "event without any content": len(items) - len(full)},
+    )
 
 
-def _sections(answer: Answer, text: str) -> Mapped:
-    return Mapped({section: answer.get(section, "") for section in Report().sections}, {})
+def _terms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    return Mapped("##".join(dict.fromkeys(item["entity"] for item in _all(answered))))
 
 
-def _records(text: str) -> list[dict[str, Any]]:
-    """The objects of a JSON list or of JSON Lines."""
-    if text.lstrip().startswith("["):
-        found = json.loads(text)
-    else:
-        found = [json.loads(line) for line in io.StringIO(text) if line.strip()]
-    if not all(isinstance(record, dict) for record in found):
-        raise ValueError("expected a list of objects, or an object a line")
-    return list(found)
+def _symptoms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    found = [(item["entity"], _raw("IMCS-V2-SR")[item["attr"]]) for item in _all(answered) if item["entity"]]
+    return Mapped(dict(sorted(found, key=lambda item: _SUREST_LAST.index(item[1]))))
 
 
-def _by(key: str, answer: str) -> Layout:
-    """Records with a key and an answer."""
-    return lambda text: ((str(record[key]), record.get(answer)) for record in _records(text))
+def _statuses(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    """The status of each finding by the first prompt that names it and that reaches its sentence.
 
-
-def _dialogues(text: str) -> Iterator[tuple[str, Any]]:
-    for dialogue, sentences in json.loads(text).items():
-        for sentence, value in sentences.items():
-            yield f"{dialogue}_{sentence}", value
-
-
-def _findings(text: str) -> Iterator[tuple[str, Any]]:
-    for dialogue in _records(text):
-        for sentence in dialogue["dialog_info"]:
-            for finding in sentence["ner"]:
-                start, end = finding["range"]
-                yield f"{dialogue['dialog_id']}_{sentence['sentence_id']}_{start}_{end}", finding.get("attr")
-
-
-def _table(text: str) -> Iterator[tuple[str, Any]]:
-    for line in io.StringIO(text):
-        name, _, documents = line.strip().partition("\t")
-        yield name, documents
-
-
-@dataclass(frozen=True)
-class Labels:
-    """A task answered with one label.
-
-    Attributes:
-        raw: the raw label of each of ours.
+    A prompt without a part, or with one that is no sentence's, reaches to the end of the dialogue.
     """
+    raw, turns = _raw("CHIP-MDCFNPC"), record.value["dialog_info"]
+    order = {str(turn["sentence_id"]): place for place, turn in enumerate(turns)}
+    said = [
+        (order.get(str(prompt.part), len(turns)), {item["entity"]: raw[item["attr"]] for item in prompt.answer})
+        for prompt in answered
+    ]
+    said.sort(key=itemgetter(0))
+    statuses, unnamed = list[str](), 0
+    for place, turn in enumerate(turns):
+        for finding in turn["ner"]:
+            names = {finding.get("mention"), finding.get("name")}
+            given = [status for end, by in said if end >= place for name, status in by.items() if name in names]
+            statuses.append(given[0] if given else _NOT_ANNOTATED)
+            unnamed += not given
+    return Mapped(statuses, {f"finding that no answer names, written as {_NOT_ANNOTATED}": unnamed})
 
-    raw: Mapping[str, str]
+
+def _report(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    answer = _one(answered)
+    return Mapped({section: answer.get(section, "") for section in Report().sections})
+
+
+def _reply(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    return Mapped(_one(answered))
+
+
+def _documents(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    """Ten documents: those found relevant, and then the others, each in the order of the prompts."""
+    found = dict.fromkeys(prompt.part for prompt in answered if prompt.answer == _RELEVANT)
+    ranked = list(dict.fromkeys([*found, *(prompt.part for prompt in answered)]))[:_DOCUMENTS]
+    if len(ranked) < _DOCUMENTS or None in ranked:
+        raise ValueError(f"query '{record.name}': expected prompts for {_DOCUMENTS} documents, found {len(ranked)}")
+    unread = sum(prompt.answer not in REGISTRY["KUAKE-IR"].labels for prompt in answered)
+    return Mapped(",".join(map(str, ranked)), {"output without a label, taken as not relevant": unread})
+
+
+# --- The tasks ---
 
 
 @dataclass(frozen=True)
@@ -217,158 +457,84 @@ class CBLUETask:
 
     Attributes:
         name: our config name.
-        file: pattern of the names of its test file, which its submission has too.
-        layout: the answers of a file.
+        form: of its files.
         check: what an answer has to be.
-        texts: fields of a raw record that stand in a prompt made of it; empty where none is made.
-        answer: the field that holds the answer.
-        mapping: how a structured answer becomes a raw one.
+        mapper: how the answers to the prompts of a record become its raw answer.
+        file: pattern of the names of its test file, which its submission has too; it ends in ``_test.json`` by default.
+        beside: pattern of the file with the texts of the records, where its test file does not hold them.
+        by_text: whether the texts of a record tell it from all others, so that prompts are traced without an id.
         types: what the prompts of a task can ask for, where each asks for some of it.
-        why_not: why structured answers do not become raw ones.
-        tagged: pattern of the file of dialogues whose sentences need a tag a character.
     """
 
     name: str
-    file: str
-    layout: Layout
+    form: Form
     check: Check
-    texts: tuple[str, ...] = ()
-    answer: str = ""
-    mapping: Labels | Callable[[Answer, str], Mapped] | None = None
+    mapper: Mapper
+    file: str = ""
+    beside: str = ""
+    by_text: bool = False
     types: Collection[str] = ()
-    why_not: str = ""
-    tagged: str = ""
+
+    @property
+    def pattern(self) -> str:
+        """Of the names of the test file."""
+        return self.file or rf"{self.name}_test\.jsonl?"
 
 
-def _classified(name: str, labels: Mapping[str, str], *texts: str) -> CBLUETask:
-    return CBLUETask(
-        name,
-        rf"{name}_test\.json",
-        _by("id", "label"),
-        _one_of(sorted(set(labels.values()))),
-        texts,
-        "label",
-        Labels(labels),
-    )
+def _listed(
+    name: str, answer: str, texts: Sequence[str], check: Check, mapper: Mapper, file: str = "", asks_types: bool = False
+) -> CBLUETask:
+    """A task whose file is a list of records that their texts tell apart."""
+    form = Records(answer, tuple(texts), RECORD_IDS.get(name))
+    return CBLUETask(name, form, check, mapper, file, by_text=True, types=_raw(name) if asks_types else ())
 
 
-_ENTITY = _fields({"start_idx": _number, "end_idx": _number, "type": _one_of(sorted(ENTITY_TYPES.values()))})
-_TRIPLE = _fields({"subject": _text, "predicate": _one_of(RELATIONS), "object": _fields({"@value": _text})})
-_EVENT = _fields({"core_name": _text, "tendency": _one_of(TENDENCIES), "character": _list, "anatomy_list": _list})
-_STATUSES = _one_of(SYMPTOM_STATUSES)
-_PLACE = "its file wants an answer for each sentence of a dialogue, and a prompt does not say which one it is made of"
+def _classified(name: str, *texts: str) -> CBLUETask:
+    return _listed(name, "label", texts, _one_of(_raw(name).values()), _label(name))
 
 
-def _symptoms(value: Any) -> str | None:
-    if not isinstance(value, dict):
-        return f"expected an object of symptom and status, found {value!r:.60}"
-    return next((f"'{name}': {problem}" for name, status in value.items() if (problem := _STATUSES(status))), None)
+def _imcs(name: str, form: Form, check: Check, mapper: Mapper, types: Collection[str] = ()) -> CBLUETask:
+    return CBLUETask(name, form, check, mapper, beside=r"IMCS-V2_test\.json", types=types)
 
 
-#: Every task of CBLUE that PromptCBLUE is made of.
-CHECKED: Mapping[str, CBLUETask] = {
+_ENTITY = {"start_idx": _number, "end_idx": _number, "type": _one_of(_raw("CMeEE-V2").values())}
+_TRIPLE = {"subject": _text, "predicate": _one_of(_raw("CMeIE")), "object": _fields({"@value": _text})}
+_EVENT = {"core_name": _text, "tendency": _one_of(_raw("CHIP-CDEE")), "character": _list, "anatomy_list": _list}
+
+#: Every task that CBLUE takes and that PromptCBLUE is made of, by its name.
+CBLUE_TASKS: Mapping[str, CBLUETask] = {
     task.name: task
     for task in (
-        CBLUETask(
-            "CMeEE-V2",
-            r"CMeEE(-V2)?_test\.json",
-            _by("text", "entities"),
-            _each(_ENTITY),
-            ("text",),
-            "entities",
-            _entities,
-            types=ENTITY_TYPES,
-        ),
-        CBLUETask(
-            "CMeIE",
-            r"CMeIE(-V2)?_test\.jsonl?",
-            _by("text", "spo_list"),
-            _each(_TRIPLE),
-            ("text",),
-            "spo_list",
-            _triples,
-            types=RELATIONS,
-        ),
-        CBLUETask("CHIP-CDEE", r"CHIP-CDEE_test\.json", _by("id", "event"), _each(_EVENT), ("text",), "event", _events),
-        CBLUETask(
-            "CHIP-CDN",
-            r"CHIP-CDN_test\.json",
-            _by("text", "normalized_result"),
-            _text,
-            ("text",),
-            "normalized_result",
-            _terms,
-        ),
-        _classified("CHIP-CTC", CRITERIA, "text"),
-        _classified("CHIP-STS", SAME_MEANING, "text1", "text2"),
-        _classified("KUAKE-QIC", INTENTS, "query"),
-        _classified("KUAKE-QTR", TITLE_MATCH, "query", "title"),
-        _classified("KUAKE-QQR", QUERY_RELATION, "query1", "query2"),
+        _listed("CMeEE-V2", "entities", ["text"], _list_of(_ENTITY), _entities, r"CMeEE(-V2)?_test\.jsonl?", True),
+        _listed("CMeIE", "spo_list", ["text"], _list_of(_TRIPLE), _triples, r"CMeIE(-V2)?_test\.jsonl?", True),
+        _listed("CHIP-CDEE", "event", ["text"], _list_of(_EVENT), _events),
+        _listed("CHIP-CDN", "normalized_result", ["text"], _text, _terms),
+        _classified("CHIP-CTC", "text"),
+        _classified("CHIP-STS", "text1", "text2"),
+        _classified("KUAKE-QIC", "query"),
+        _classified("KUAKE-QTR", "query", "title"),
+        _classified("KUAKE-QQR", "query1", "query2"),
         CBLUETask(
             "KUAKE-IR",
-            r"KUAKE-IR_test\.tsv",
-            _table,
+            Table(),
             _ten_documents,
-            why_not="its file wants the ten best documents of each query, and an answer judges one pair",
+            _documents,
+            r"KUAKE-IR_test\.tsv",
+            beside=r"KUAKE-IR_test[._]query\.(txt|tsv)",
         ),
-        CBLUETask(
-            "IMCS-V2-NER",
-            r"IMCS-V2-NER_test\.json",
-            _dialogues,
-            _tags,
-            why_not=_PLACE,
-            tagged=r"IMCS-V2_test\.json",
+        _imcs("IMCS-V2-NER", Sentences(), _both(_text, _tags), _tagged, _raw("IMCS-V2-NER")),
+        _imcs("IMCS-V2-DAC", Sentences(), _one_of(_raw("IMCS-V2-DAC").values()), _label("IMCS-V2-DAC")),
+        _imcs(
+            "IMCS-V2-SR",
+            Sentences(),
+            _both(_of_type(dict, "an object of symptoms and statuses"), _each(_one_of(_raw("IMCS-V2-SR").values()))),
+            _symptoms,
         ),
-        CBLUETask("IMCS-V2-DAC", r"IMCS-V2-DAC_test\.json", _dialogues, _one_of(DIALOGUE_ACTS), why_not=_PLACE),
-        CBLUETask("IMCS-V2-SR", r"IMCS-V2-SR_test\.json", _dialogues, _symptoms, why_not=_PLACE),
-        CBLUETask(
-            "IMCS-V2-MRG",
-            r"IMCS-V2-MRG_test\.json",
-            lambda text: iter(json.loads(text).items()),
-            _fields(dict.fromkeys(Report().sections, _text)),
-            why_not="its file names dialogues by an id that prompts do not hold",
-        ),
-        CBLUETask(
-            "CHIP-MDCFNPC",
-            r"CHIP-MDCFNPC_test\.jsonl",
-            _findings,
-            _one_of(FINDING_ATTRIBUTES),
-            why_not="its file wants a status for each place of a finding, and an answer names a finding once",
-        ),
-        CBLUETask(
-            "MedDG",
-            r"MedDG_test\.json",
-            _by("id", "output"),
-            _text,
-            why_not="it is not stated which fields of its raw test file stand in a prompt",
-        ),
+        _imcs("IMCS-V2-MRG", Reports(), _fields(dict.fromkeys(Report().sections, _text)), _report),
+        CBLUETask("CHIP-MDCFNPC", Findings(), _one_of(_raw("CHIP-MDCFNPC").values()), _statuses),
+        CBLUETask("MedDG", Records("output", ("history",), RECORD_IDS["MedDG"]), _text, _reply),
     )
 }
-#: The tasks whose structured answers map back.
-MAPPED: Mapping[str, CBLUETask] = {name: task for name, task in CHECKED.items() if task.mapping}
-
-
-def _read(path: Path) -> str:
-    with open_binary(path) as stream:
-        try:
-            return stream.read().decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise PromptCBLUEError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-
-
-def _values(task: CBLUETask, path: Path) -> dict[str, Any]:
-    """The answers of a file by record.
-
-    Raises:
-        PromptCBLUEError: it has not the layout of the task.
-    """
-    try:
-        return dict(task.layout(_read(path)))
-    except PromptCBLUEError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
 
 
 def find_task(path: Path) -> CBLUETask:
@@ -377,10 +543,70 @@ def find_task(path: Path) -> CBLUETask:
     Raises:
         PromptCBLUEError: no task is.
     """
-    for task in CHECKED.values():
-        if re.fullmatch(task.file, path.name):
+    for task in CBLUE_TASKS.values():
+        if re.fullmatch(task.pattern, path.name):
             return task
     raise PromptCBLUEError(f"{path}: expected the name of one of CBLUE's test files, such as CMeEE-V2_test.json")
+
+
+# --- Reading ---
+
+
+def _read(path: Path) -> str:
+    with open_binary(path) as stream:
+        try:
+            text = stream.read().decode()
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise PromptCBLUEError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    if text.startswith("version https://git-lfs"):
+        raise PromptCBLUEError(f"{path}: stands for a file that is not here; `git lfs pull` fetches it")
+    return text
+
+
+def _records(task: CBLUETask, path: Path, text: str) -> list[RawRecord]:
+    """The records of a file.
+
+    Raises:
+        PromptCBLUEError: it has not the layout of the task.
+    """
+    try:
+        return list(task.form.read(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
+
+
+def _raw_file(pattern: str, raw: Path) -> Path | None:
+    """The one file of a name that fits; copies count once."""
+    if not raw.is_dir():
+        raise PromptCBLUEError(f"{raw}: no such folder; expected CBLUE's test files")
+    found = sorted(path for path in raw.rglob("*") if re.fullmatch(pattern, path.name) and path.is_file())
+    different = list({path.read_bytes(): path for path in reversed(found)}.values()) if len(found) > 1 else found
+    if len(different) > 1:
+        raise PromptCBLUEError(
+            f"{raw}: several test files of one task ({', '.join(map(str, different))}); keep one, or name its folder"
+        )
+    return different[0] if different else None
+
+
+class _Source(NamedTuple):
+    """The raw test file of a task."""
+
+    name: str
+    records: list[RawRecord]
+    lines: bool
+
+
+def _source(task: CBLUETask, raw: Path) -> _Source | None:
+    """The test file of a task, or what its records can be read from in its place; their texts are filled in."""
+    path, beside = _raw_file(task.pattern, raw), task.beside and _raw_file(task.beside, raw)
+    known = _records(task, beside, _read(beside).removeprefix(_BOM)) if beside else []
+    if path is None:
+        return _Source(f"{task.name}_test.{'tsv' if task.file else 'json'}", known, lines=False) if beside else None
+    text = _read(path).removeprefix(_BOM)
+    texts = {record.name: record.texts for record in known}
+    records = [replace(record, texts=texts.get(record.name, record.texts)) for record in _records(task, path, text)]
+    return _Source(path.name, records, _is_lines(text))
 
 
 def check_file(path: Path, raw: Path) -> int:
@@ -397,44 +623,67 @@ def check_file(path: Path, raw: Path) -> int:
         PromptCBLUEError: lists what is wrong.
     """
     task = find_task(path)
-    source = _raw_file(task.file, raw)
+    source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")
-    values, expected = _values(task, path), _values(task, source)
-    problems = [f"record '{name:.40}': {problem}" for name, value in values.items() if (problem := task.check(value))]
-    missing = [name for name in expected if name not in values]
-    if missing:
-        problems.append(
-            f"{len(missing)} of {len(expected)} records of {source.name} are missing, first '{missing[0]:.40}'"
-        )
-    if task.tagged:
-        problems += _wrong_lengths(values, task.tagged, raw)
+    text = _read(path)
+    records = _records(task, path, text.removeprefix(_BOM))
+    answers = {name: answer for record in records for name, answer in record.answers.items()}
+    problems = [
+        f"record '{name:.40}': {problem}" for name, answer in answers.items() if (problem := task.check(answer))
+    ]
+    if text.startswith(_BOM):
+        problems.append("starts with a byte order mark, at which CBLUE's checkers stop; write it without")
+    if _is_lines(text) != source.lines and isinstance(task.form, (Records, Findings)):
+        kinds = ("a JSON list", "JSON Lines")
+        problems.append(f"expected {kinds[source.lines]}, as the raw file is, found {kinds[not source.lines]}")
+    expected = [name for record in source.records for name in record.answers]
+    if missing := [name for name in expected if name not in answers]:
+        problems.append(f"{len(missing)} of {len(expected)} answers are missing, first that of '{missing[0]:.40}'")
+    if task.mapper is _tagged:
+        problems += _wrong_lengths(answers, source.records, raw)
+    _stop_if_any(f"{path}: ", problems)
+    return len(records)
+
+
+def _wrong_lengths(answers: Mapping[str, object], records: Iterable[RawRecord], raw: Path) -> Iterator[str]:
+    """Sentences that have not one tag a character."""
+    for record in records:
+        tags, (sentence,) = answers.get(record.name), record.texts
+        if not sentence:
+            raise PromptCBLUEError(f"{raw}: holds no IMCS-V2_test.json, whose sentences need one tag a character")
+        if isinstance(tags, str) and len(tags.split()) != len(sentence):
+            yield f"record '{record.name}': expected {len(sentence)} tags, one a character, found {len(tags.split())}"
+
+
+def _stop_if_any(head: str, problems: Sequence[str]) -> None:
     if problems:
         more = [f"… and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        raise PromptCBLUEError("\n".join([f"{path}: {len(problems)} problem(s)", *problems[:LISTED], *more]))
-    return len(values)
+        raise PromptCBLUEError("\n".join([f"{head}{len(problems)} problem(s)", *problems[:LISTED], *more]))
 
 
-def _wrong_lengths(values: Mapping[str, Any], dialogues: str, raw: Path) -> Iterator[str]:
-    """Sentences that have not one tag a character."""
-    path = _raw_file(dialogues, raw)
-    if path is None:
-        raise PromptCBLUEError(f"{raw}: holds no IMCS-V2_test.json, whose sentences need one tag a character")
-    for dialogue, content in json.loads(_read(path)).items():
-        for turn in content["dialogue"]:
-            name, length = f"{dialogue}_{turn['sentence_id']}", len(turn["sentence"])
-            tags = values.get(name)
-            if isinstance(tags, str) and len(tags.split()) != length:
-                yield f"record '{name}': expected {length} tags, one a character, found {len(tags.split())}"
+# --- Which record a prompt is made of ---
 
 
-def _raw_file(pattern: str, raw: Path) -> Path | None:
-    if not raw.is_dir():
-        raise PromptCBLUEError(f"{raw}: no such folder; expected CBLUE's test files")
-    found = sorted(path for path in raw.rglob("*") if re.fullmatch(pattern, path.name) and path.is_file())
-    if len(found) > 1:
-        raise PromptCBLUEError(f"{raw}: several test files of one task ({', '.join(map(str, found))}); keep one")
-    return found[0] if found else None
+def _squeezed(text: str) -> str:
+    """A text without white space and quotes, which the building of prompts may change."""
+    return "".join(text.replace('"', "").split())
+
+
+def _by_id(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]] | None:
+    """The record of each prompt by its id, or None where ids lead elsewhere: other files have ids of this form, too."""
+    places = {record.name: place for place, record in enumerate(records)}
+    named = [record_of(sample["sample_id"]) for sample in samples]
+    found = [places.get(name[0]) if name else None for name in named]
+    here = [place for place in found if place is not None]
+    if len(here) < len(samples):
+        return None
+    stand = (
+        all(_squeezed(text) in _squeezed(sample["input"]) for text in records[place].texts)
+        for sample, place in zip(samples, here, strict=True)
+    )
+    # Not of all: a builder may mend a text.
+    return [[place] for place in here] if sum(stand) * 2 > len(samples) else None
 
 
 class _Finder:
@@ -442,13 +691,10 @@ class _Finder:
 
     _START = 4
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], fields: Sequence[str], path: Path) -> None:
+    def __init__(self, records: Sequence[RawRecord]) -> None:
         self._texts: dict[tuple[str, ...], list[int]] = {}
         for place, record in enumerate(records):
-            texts = [record.get(name) for name in fields]
-            if not all(isinstance(text, str) and text.strip() for text in texts):
-                raise PromptCBLUEError(f"{path}: record {place + 1}: expected text in {' and '.join(fields)}")
-            self._texts.setdefault(tuple(map(_squeezed, map(str, texts))), []).append(place)
+            self._texts.setdefault(tuple(map(_squeezed, record.texts)), []).append(place)
         self._by_start: dict[str, list[tuple[str, ...]]] = {}
         for key in self._texts:
             self._by_start.setdefault(key[0][: self._START], []).append(key)
@@ -461,11 +707,6 @@ class _Finder:
         lengths = {key: sum(map(len, key)) for key in found}
         longest = [key for key, length in lengths.items() if length == max(lengths.values())]
         return self._texts[longest[0]] if len(longest) == 1 else ()
-
-
-def _squeezed(text: str) -> str:
-    """A text without white space, which the building of prompts may change."""
-    return "".join(text.split())
 
 
 def _stand_in(prompt: str, texts: Sequence[str]) -> bool:
@@ -483,13 +724,16 @@ def _stand_in(prompt: str, texts: Sequence[str]) -> bool:
     return any(map(in_order, permutations(texts)))
 
 
-@dataclass
-class _Record:
-    """What is known of the answer to a raw record."""
+def _by_text(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]]:
+    """The records of each prompt by the texts in it; as many prompts as records of equal texts have one each."""
+    finder = _Finder(records)
+    found = [list(finder.find(sample["input"], sample["answer_choices"] or ())) for sample in samples]
+    prompts = Counter(map(tuple, found))
+    left = {places: iter(places) for places, n in prompts.items() if n == len(places)}
+    return [[next(left[key])] if (key := tuple(places)) in left else places for places in found]
 
-    answer: Answer = None
-    of: str = ""
-    offered: set[str] = field(default_factory=set)
+
+# --- Writing ---
 
 
 @dataclass(frozen=True)
@@ -499,12 +743,14 @@ class Written:
     Attributes:
         file: the name of the file that was written, or None.
         records: how many records it has.
-        notes: what its reader should know, counted.
+        notes: what its reader should know, counted; why nothing was written.
+        failed: whether it is the answers or the prompts that stood in the way.
     """
 
     file: str | None
-    records: int
-    notes: Sequence[str]
+    records: int = 0
+    notes: Sequence[str] = ()
+    failed: bool = False
 
 
 def write_cblue(
@@ -529,126 +775,122 @@ def write_cblue(
         what became of each task, also of those that cannot be written.
 
     Raises:
-        PromptCBLUEError: lists what is wrong; nothing is written.
+        PromptCBLUEError: lists what is wrong; no task can be written, so nothing is.
     """
     if raw.resolve() in output.resolve().parents:
         raise PromptCBLUEError(f"{output}: stands in the folder of the raw files, whose names it has; name another")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise PromptCBLUEError(f"{output}: is there already and not empty; name a new folder")
-    rows: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
+    outputs: dict[str, list[tuple[Sample, str | None]]] = {}
     for sample, prediction in match(predictions, iter_samples(test, "test")):
-        if prediction is None:
-            raise PromptCBLUEError(
-                f"{predictions}: no prediction for '{sample['sample_id']}' of {sample['task_dataset']}"
-            )
-        rows.setdefault(sample["task_dataset"], []).append((sample, prediction.text))
-    sources = {name: _raw_file(MAPPED[name].file, raw) for name in rows if name in MAPPED}
-    if not any(sources.values()):
-        raise PromptCBLUEError(f"{raw}: holds no test file of a task that can be written ({', '.join(MAPPED)})")
+        outputs.setdefault(sample["task_dataset"], []).append((sample, prediction.text if prediction else None))
     written: dict[str, Written] = {}
-    for name in rows:
-        if name not in MAPPED:
-            reason = CHECKED[name].why_not if name in CHECKED else "it is no task of CBLUE"
-            written[name] = Written(None, 0, [f"not written: {reason}"])
     with replacing(output) as folder:
-        for name, source in sources.items():
-            if source is None:
-                written[name] = Written(None, 0, [f"not written: {raw} holds no test file of it"])
-                continue
-            content, written[name] = _task_file(MAPPED[name], rows[name], source, parser, unreadable)
-            (folder / source.name).write_text(content, encoding="utf-8")
-            check_file(folder / source.name, raw)
+        for name, pairs in outputs.items():
+            try:
+                written[name] = _write_task(name, pairs, raw, folder, parser, unreadable)
+            except PromptCBLUEError as error:
+                written[name] = Written(None, notes=[f"not written: {error}"], failed=True)
+        if not any(task.file for task in written.values()):
+            reasons = [f"{name}: {'; '.join(task.notes)}" for name, task in written.items()]
+            raise PromptCBLUEError("\n".join(["no task can be written", *reasons]))
     return written
 
 
-def _task_file(
-    task: CBLUETask,
-    rows: Iterable[tuple[Mapping[str, Any], str]],
-    source: Path,
+def _write_task(
+    name: str,
+    outputs: Sequence[tuple[Sample, str | None]],
+    raw: Path,
+    folder: Path,
     parser: Parser,
     unreadable: Unreadable,
-) -> tuple[str, Written]:
-    """The text of a task's file."""
+) -> Written:
+    """Write the file of a task, and check it.
+
+    Raises:
+        PromptCBLUEError: lists what in the answers or the prompts stands in the way.
+    """
+    task = CBLUE_TASKS.get(name)
+    source = _source(task, raw) if task else None
+    if task is None or source is None:
+        return Written(None, notes=[f"not written: {f'{raw} holds no test file of it' if task else _NO_TASK}"])
+    answered = _answered(task, outputs, source, parser)
+    filled, problems, left_out = list[tuple[RawRecord, Any]](), list[str](), Counter[str]()
+    for place, record in enumerate(source.records):
+        try:
+            mapped = _mapped(task, answered[place], record, unreadable)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        left_out.update(mapped.left_out)
+        filled.append((record, mapped.value))
+    _stop_if_any("", problems)
     try:
-        records = _records(_read(source))
-    except ValueError as error:
-        raise PromptCBLUEError(f"{source}: has not the layout of {task.name} in CBLUE: {error}") from error
-    finder, known = _Finder(records, task.texts, source), [_Record() for _ in records]
+        content = task.form.write(filled, source.lines).encode()
+    except UnicodeEncodeError as error:
+        raise PromptCBLUEError("an answer holds half of a surrogate pair; decode the outputs again") from error
+    (folder / source.name).write_bytes(content)
+    check_file(folder / source.name, raw)
+    notes = [f"left out {n} × {reason}" for reason, n in sorted(left_out.items()) if n]
+    partly = sum(not set(task.types) <= _offered(prompts) for prompts in answered)
+    if partly:
+        notes.append(f"the prompts of {partly} records ask for some of the types only; the others stay empty there")
+    return Written(source.name, len(filled), notes)
+
+
+def _answered(
+    task: CBLUETask, outputs: Sequence[tuple[Sample, str | None]], source: _Source, parser: Parser
+) -> list[list[Answered]]:
+    """The answers to each record.
+
+    Raises:
+        PromptCBLUEError: lists the prompts without an output or a record, and the records without a prompt.
+    """
+    records, samples = source.records, [sample for sample, _ in outputs]
+    if doubled := [name for name, n in Counter(record.name for record in records).items() if n > 1]:
+        raise PromptCBLUEError(f"{source.name} holds several records of the id '{doubled[0]}'")
+    traced = _by_id(samples, records) or (_by_text(samples, records) if task.by_text else None)
+    if traced is None:
+        raise PromptCBLUEError(
+            "the ids of its prompts lead to no raw records; make them with `promptcblue-dataset build --from-test`"
+        )
+    answered: list[list[Answered]] = [[] for _ in records]
     problems: list[str] = []
-    left_out: Counter[str] = Counter()
-    for sample, text in rows:
-        places = finder.find(sample["input"], sample["answer_choices"] or ())
+    for (sample, text), places in zip(outputs, traced, strict=True):
+        if text is None:
+            problems.append(f"sample '{sample['sample_id']}': has no prediction")
+            continue
         if not places:
             problems.append(
                 f"sample '{sample['sample_id']}': its prompt holds the text of no single record of {source.name}"
             )
-            continue
-        choices, prompt = sample["answer_choices"] or (), sample["input"]
-        answer = parse_answer(TASKS[task.name].format, text, choices, parser, prompt).answer
+        choices = sample["answer_choices"] or ()
+        answer = parse_answer(REGISTRY[task.name].format, text, choices, parser, sample["input"]).answer
         for place in places:
-            if not _add(known[place], answer, sample):
-                problems.append(
-                    f"samples '{known[place].of}' and '{sample['sample_id']}' answer one record differently"
-                )
-    filled: list[dict[str, Any]] = []
-    for place, (record, of_record) in enumerate(zip(records, known, strict=True), 1):
-        if not of_record.of:
-            problems.append(f"record {place}, '{record[task.texts[0]]:.30}', has no prompt")
-            continue
-        try:
-            mapped = _mapped(task, of_record, record[task.texts[0]], unreadable)
-        except ValueError as error:
-            problems.append(f"sample '{of_record.of}': {error}")
-            continue
-        left_out.update(mapped.left_out)
-        filled.append({**record, task.answer: mapped.value})
-    if problems:
-        more = [f"… and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        raise PromptCBLUEError("\n".join([f"{task.name}: {len(problems)} problem(s)", *problems[:LISTED], *more]))
-    notes = [f"left out {n} × {reason}" for reason, n in sorted(left_out.items()) if n]
-    partly = sum(not set(task.types) <= of_record.offered for of_record in known)
-    if partly:
-        notes.append(f"the prompts of {partly} records ask for some of the types only; the others stay empty there")
-    return _written(filled, source), Written(source.name, len(filled), notes)
+            answered[place].append(Answered(sample, (record_of(sample["sample_id"]) or (None, None))[1], answer))
+    problems += (
+        f"record {place}, '{record.texts[0] or record.name:.30}', has no prompt"
+        for place, (record, prompts) in enumerate(zip(records, answered, strict=True), 1)
+        if not prompts
+    )
+    _stop_if_any("", problems)
+    return answered
 
 
-def _add(record: _Record, answer: Answer, sample: Mapping[str, Any]) -> bool:
-    """Add an answer to what is known of a record; whether it fits."""
-    record.offered.update(sample["answer_choices"] or ())
-    if not record.of or record.answer == NONE_OF_THESE:
-        record.answer, record.of = answer, sample["sample_id"]
-        return True
-    if isinstance(answer, list):
-        record.answer = [*record.answer, *(item for item in answer if item not in record.answer)]
-        return True
-    return answer in (record.answer, NONE_OF_THESE)
-
-
-def _mapped(task: CBLUETask, record: _Record, text: str, unreadable: Unreadable) -> Mapped:
+def _mapped(task: CBLUETask, answered: Sequence[Answered], record: RawRecord, unreadable: Unreadable) -> Mapped:
     """The raw answer.
 
     Raises:
         ValueError: there is none.
     """
-    if callable(task.mapping):
-        return task.mapping(record.answer, text)
-    assert task.mapping
-    labels = task.mapping.raw
-    others = set(labels) - {NONE_OF_THESE}
-    if record.answer in labels and (record.answer != NONE_OF_THESE or others <= record.offered):
-        return Mapped(labels[record.answer], {})
-    if unreadable == "first-label":
-        return Mapped(next(iter(labels.values())), {"output without a raw label, written as the first label": 1})
-    if record.answer == NONE_OF_THESE:
-        raise ValueError(
-            f"'{NONE_OF_THESE}' has no raw label here; offer every label, or pass --unreadable first-label"
-        )
-    raise ValueError(
-        f"{record.answer!r:.40} is no label; read it with --parser lenient, or pass --unreadable first-label"
-    )
+    try:
+        return task.mapper(answered, record)
+    except NoLabelError:
+        if unreadable == "stop":
+            raise
+        first = next(iter(_raw(task.name).values()))
+        return Mapped(first, {"output without a raw label, written as the first label": 1})
 
 
-def _written(records: Sequence[Mapping[str, Any]], source: Path) -> str:
-    if source.suffix == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
+def _offered(answered: Iterable[Answered]) -> set[str]:
+    return {choice for prompt in answered for choice in prompt.sample["answer_choices"] or ()}
