@@ -174,7 +174,9 @@ class Unreadable(str, Enum):
 )
 def cblue(
     predictions: PredictionsFile,
-    test: Annotated[Path, typer.Option(help="The prompts, made of CBLUE's test files, as JSON Lines.")],
+    test: Annotated[
+        Path, typer.Option(help="The prompts, made of CBLUE's test files: JSON Lines, or a dataset folder.")
+    ],
     raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
     output: Annotated[Path, typer.Option(help="New folder for the files to hand in.")],
     parser: ParserOption = "strict",
@@ -185,10 +187,13 @@ def cblue(
     """Write CBLUE's own submission: raw records with entities and their offsets, triples, events, terms and labels."""
     from ..submit.cblue import write_cblue
 
-    for name, written in write_cblue(predictions, str(test), raw, output, parser, unreadable.value).items():
+    tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable.value)
+    for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
         typer.echo("; ".join([f"{name}: {what}", *written.notes]))
     typer.echo(f"checked as CBLUE's own checkers do; next: zip the files in {output} and hand them in to CBLUE")
+    if failed := [name for name, written in tasks.items() if written.failed]:
+        raise PromptCBLUEError(f"not written, for the reasons above: {', '.join(failed)}; the other tasks are")
 
 
 @app.command(epilog="Example: promptcblue-metric cblue-check cblue/CMeEE-V2_test.json --raw CBLUEDatasets")

@@ -606,3 +606,13 @@ def test_the_commands_write_and_check(case: Case, run_python: Run) -> None:
     done = run_python(COMMAND, "cblue-check", path, "--raw", case.raw)
     assert done.returncode == 1
     assert "record 's2'" in done.stderr
+
+
+def test_the_command_names_the_task_that_it_did_not_write(case: Case, run_python: Run) -> None:
+    case.outputs[case.of("KUAKE-QTR")] = "不知道"
+    predictions, prompts = case.files()
+    done = run_python(COMMAND, "cblue", predictions, "--test", prompts, "--raw", case.raw, "--output", case.output)
+    assert done.returncode == 1
+    assert "not written, for the reasons above: KUAKE-QTR" in done.stderr
+    assert "sample 'KUAKE-QTR-0': '不知道' is no label" in done.stdout
+    assert (case.output / "CHIP-CTC_test.json").exists()
