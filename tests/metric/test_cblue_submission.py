@@ -336,7 +336,7 @@ def write_by_id(
 
 
 def test_records_are_answered_by_id_whatever_their_texts(tmp_path: Path) -> None:
-    records = [
+    records: Sequence[Row] = [
         {"id": "s1", "query": "甲药", "title": ""},
         {"id": "s2", "query": "甲药", "title": "乙药"},
         {"id": "s#3", "query": "甲药", "title": "乙药"},
