@@ -30,8 +30,7 @@ from sklearn.metrics import classification_report
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.data.samples import Sample, load_samples
-from promptcblue_metric.rouge import basic_tokens
-from promptcblue_metric.scoring import PROTOCOLS, Protocol
+from promptcblue_metric.scoring import PROTOCOLS, Protocol, basic_tokens
 
 #: Runs the command and then prints the peak memory of its own process, in KiB.
 COMMAND = """

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
-from .answers import Answer, Parsed
+from .answers import Answer, AnswerFormat, Parsed
 from .errors import PromptCBLUEError
-from .parsing import PARSERS, Parser, parse_answer
+from .lenient import parse_lenient
 from .scoring import PROTOCOLS, Counts, Protocol, add_counts
 from .tasks import REGISTRY, Task, get_task, suite_of
 from .version import VERSION
+
+#: ``strict``: what the official post-processor reads. ``lenient``: what a reader of the output would understand.
+Parser = Literal["strict", "lenient"]
+PARSERS: tuple[Parser, ...] = ("strict", "lenient")
+
+
+def parse_answer(
+    answer_format: AnswerFormat, text: str, choices: Sequence[str], parser: Parser, prompt: str = ""
+) -> Parsed:
+    """Read an output with the parser called ``parser``; never raises. The lenient one looks into the ``prompt`` too."""
+    if parser == "lenient":
+        return parse_lenient(answer_format, text, choices, prompt)
+    return answer_format.parse(text, choices)
 
 
 class ScoredSample(NamedTuple):

@@ -10,10 +10,8 @@ from .lenient import parse_lenient
 from .lenient_choices import Statuses
 from .lenient_lists import Entities
 from .lenient_reader import Reader
-from .parsing import Parser
 from .promptcblue_metric import PromptCBLUE
 from .ranking import GradedRanking
-from .rouge import rouge_scores
 from .scoring import Protocol
 from .tasks import TASKS
 from .unwrap import words

@@ -11,14 +11,12 @@ import evaluate
 
 from .answers import Answer
 from .errors import PromptCBLUEError
-from .evaluation import Evaluation
+from .evaluation import Evaluation, Parser
 from .lenient import parse_lenient
 from .lenient_choices import Statuses
 from .lenient_lists import Entities
 from .lenient_reader import Reader
-from .parsing import Parser
 from .ranking import GradedRanking
-from .rouge import rouge_scores
 from .scoring import Protocol
 from .tasks import TASKS
 from .unwrap import words

@@ -14,8 +14,7 @@ from promptcblue_metric.data.predictions import match
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.evaluation import Evaluation
-from promptcblue_metric.parsing import Parser
+from promptcblue_metric.evaluation import Evaluation, Parser
 from promptcblue_metric.report.report import build_report, check_output, require_libraries, write_report
 from promptcblue_metric.report.tables import print_scores
 from promptcblue_metric.scoring import Protocol

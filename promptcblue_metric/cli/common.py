@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ..errors import PromptCBLUEError
-from ..parsing import Parser
+from ..evaluation import Parser
 from ..scoring import Protocol
 from ..version import VERSION
 

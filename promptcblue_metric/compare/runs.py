@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from ..data.predictions import match
 from ..data.samples import Sample
 from ..errors import PromptCBLUEError
-from ..evaluation import Evaluation, Result, ScoredSample
-from ..parsing import Parser
+from ..evaluation import Evaluation, Parser, Result, ScoredSample
 from ..scoring import Protocol
 from ..tasks import suite_of
 from .published import Published

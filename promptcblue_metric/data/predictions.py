@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
-from ..parsing import Parser, parse_answer
+from ..evaluation import Parser, parse_answer
 from ..tasks import get_task
 from .samples import BadRows, Sample, parse_json_line, read_json_lines, seekable_lines
 

@@ -24,8 +24,7 @@ from markupsafe import Markup
 from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
-from ..evaluation import Evaluation, ScoredSample
-from ..parsing import PARSERS, Parser
+from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
 from ..report.report import build_report
 from ..report.text import CHINESE, short
 from ..scoring import PROTOCOLS, Protocol

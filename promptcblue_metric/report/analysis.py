@@ -29,8 +29,7 @@ from ..answers import (
 )
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
-from ..rouge import rouge_scores
-from ..scoring import Counts, LabelF1, Protocol, Scorer, item_key, sum_counts
+from ..scoring import Counts, LabelF1, Protocol, Scorer, item_key, rouge_scores, sum_counts
 from ..tasks import REGISTRY, Task
 
 #: Two protocols differ where their scores are further apart than this.

@@ -16,8 +16,7 @@ from ..answers import TermList
 from ..compare.significance import Interval, counts_by_task, intervals
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
-from ..evaluation import Evaluation, ScoredSample
-from ..parsing import Parser
+from ..evaluation import Evaluation, Parser, ScoredSample
 from ..scoring import PROTOCOLS, Protocol
 from ..version import VERSION
 from .analysis import Example, Outcome, TaskAnalysis, analyse, protocol_differences

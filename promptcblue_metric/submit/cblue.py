@@ -25,7 +25,7 @@ from ..data.raw_labels import RAW_LABELS, RECORD_IDS, record_of
 from ..data.samples import LISTED, Sample, iter_samples, open_binary
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
-from ..parsing import Parser, parse_answer
+from ..evaluation import Parser, parse_answer
 from ..tasks import NONE_OF_THESE, REGISTRY
 
 #: What to do with an output whose label cannot be read.

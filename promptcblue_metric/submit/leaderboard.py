@@ -27,7 +27,7 @@ from ..data.predictions import Prediction, match, structured_answers
 from ..data.samples import BadRows, Sample, read_json_lines, sample_from_row
 from ..data.writing import replace_bytes
 from ..errors import PromptCBLUEError, RowError
-from ..parsing import Parser
+from ..evaluation import Parser
 from ..tasks import TASKS, Task, get_task
 from ..version import VERSION
 

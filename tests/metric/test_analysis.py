@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from promptcblue_metric.compare.significance import counts_by_task
-from promptcblue_metric.evaluation import Evaluation, ScoredSample
-from promptcblue_metric.parsing import PARSERS
+from promptcblue_metric.evaluation import PARSERS, Evaluation, ScoredSample
 from promptcblue_metric.report.analysis import (
     EXAMPLES_OF_A_TASK,
     TaskAnalysis,

@@ -12,7 +12,7 @@ from rouge_chinese import Rouge
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from promptcblue_metric.rouge import basic_tokens, rouge_scores
+from promptcblue_metric.scoring import basic_tokens, rouge_scores
 
 from ..conftest import Run
 
@@ -47,7 +47,7 @@ def test_scores_equal_the_official_ones(shared: Path) -> None:
 def test_two_texts_of_100_000_characters_stay_cheap(run_python: Run) -> None:
     code = """
 import random, resource, time
-from promptcblue_metric.rouge import rouge_scores
+from promptcblue_metric.scoring import rouge_scores
 random.seed(0)
 texts = ["".join(random.choices("高血压患者头痛发热，。", k=100_000)) for _ in range(2)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

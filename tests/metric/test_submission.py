@@ -16,7 +16,7 @@ import pytest
 from promptcblue_metric import PromptCBLUEError
 from promptcblue_metric.data.predictions import structured_answers
 from promptcblue_metric.data.writing import write_json
-from promptcblue_metric.parsing import PARSERS, Parser
+from promptcblue_metric.evaluation import PARSERS, Parser
 from promptcblue_metric.submit.leaderboard import MAX_OUTPUT_BYTES, write_submission
 
 from ..conftest import Run, SampleRows
