@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
 
 from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
-from promptcblue_metric.data.writing import replacing_file, write_json
 from promptcblue_metric.tasks import REGISTRY, suite_of
-
-if TYPE_CHECKING:
-    from promptcblue_dataset.promptcblue_dataset import PromptCBLUE
-
-
-#: What the names of our entries in the datasets cache start with.
-FINGERPRINT_PREFIX = "promptcblue-"
 
 CARD = "README.md"
 #: Stands in each card we write, so that the folder is known as one that may be replaced.
@@ -33,8 +21,17 @@ _FEATURE_KINDS = {"answer_choices": "sequence"}
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-#: Path in the folder and sizes of each Parquet file of a config, by split.
-ConfigInfo = Mapping[str, Mapping[str, Any]]
+class FileInfo(TypedDict):
+    """A Parquet file: its path in the folder, and its sizes in memory, in samples and on disk."""
+
+    path: str
+    num_bytes: int
+    num_examples: int
+    file_bytes: int
+
+
+#: The file of each split of a config.
+ConfigInfo = Mapping[str, FileInfo]
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def write_card(folder: Path, infos: Mapping[str, ConfigInfo], origin: Origin) ->
     (folder / CARD).write_text(_card(infos, origin), encoding="utf-8", newline="\n")
 
 
-def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) -> dict[str, Any]:
+def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) -> FileInfo:
     """Write one Parquet file; its path in the folder and its sizes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -126,11 +123,11 @@ def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) 
     return {"path": name, "num_bytes": table.nbytes, "num_examples": len(rows), "file_bytes": path.stat().st_size}
 
 
-def _card(infos: Mapping[str, Mapping[str, Mapping[str, Any]]], origin: Origin) -> str:
+def _card(infos: Mapping[str, ConfigInfo], origin: Origin) -> str:
     from huggingface_hub import DatasetCardData
 
     suite = suite_of(infos)
-    files: dict[str, dict[str, list[Mapping[str, Any]]]] = {
+    files: dict[str, dict[str, list[FileInfo]]] = {
         ALL: {split: [splits[split] for splits in infos.values() if split in splits] for split in SPLITS}
     }
     files |= {config: {split: [info] for split, info in splits.items()} for config, splits in infos.items()}
@@ -158,107 +155,29 @@ def _card(infos: Mapping[str, Mapping[str, Mapping[str, Any]]], origin: Origin) 
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
-def _config(config: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _config(config: str, splits: Mapping[str, Sequence[FileInfo]]) -> dict[str, object]:
     default = {"default": True} if config == ALL else {}
     files = [{"split": split, "path": [part["path"] for part in parts]} for split, parts in splits.items()]
     return {"config_name": config, **default, "data_files": files}
 
 
-def _dataset_info(config: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    sizes = [
-        {"name": split, **{key: sum(part[key] for part in parts) for key in ("num_bytes", "num_examples")}}
-        for split, parts in splits.items()
-    ]
+def _dataset_info(config: str, splits: Mapping[str, Sequence[FileInfo]]) -> dict[str, object]:
+    bytes_ = {split: sum(part["num_bytes"] for part in parts) for split, parts in splits.items()}
     return {
         "config_name": config,
         "features": [{"name": name, _FEATURE_KINDS.get(name, "dtype"): "string"} for name in _FIELDS],
-        "splits": sizes,
+        "splits": [
+            {"name": split, "num_bytes": bytes_[split], "num_examples": sum(part["num_examples"] for part in parts)}
+            for split, parts in splits.items()
+        ],
         "download_size": sum(part["file_bytes"] for parts in splits.values() for part in parts),
-        "dataset_size": sum(split["num_bytes"] for split in sizes),
+        "dataset_size": sum(bytes_.values()),
     }
 
 
-def _table(infos: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _table(infos: Mapping[str, ConfigInfo]) -> str:
     lines = [f"| config | group | metric | {' | '.join(SPLITS)} |", "|---|---|---|" + "---:|" * len(SPLITS)]
     for config, splits in infos.items():
         counts = [f"{splits[split]['num_examples']:,}" if split in splits else "–" for split in SPLITS]
         lines.append(f"| {config} | {REGISTRY[config].group} | {REGISTRY[config].metric} | {' | '.join(counts)} |")
     return "\n".join(lines)
-
-
-_AHEAD = 10 * 365 * 24 * 3600  # seconds
-
-
-def prime(folder: Path, configs: Iterable[str], on_config: Callable[[str], object] = lambda config: None) -> None:
-    """Make the rows of an imported folder what ``load_dataset`` gives in any folder, under the name of their suite.
-
-    Args:
-        folder: a folder in the Hub layout.
-        configs: the tasks it has; ``all`` is added.
-        on_config: called with each config when it is ready, to show progress.
-    """
-    import datasets
-
-    from promptcblue_dataset.chineseblue_dataset import ChineseBLUE
-    from promptcblue_dataset.promptcblue_dataset import PromptCBLUE, fingerprint
-
-    names = [*configs, ALL]  # `all` comes last, since the newest is what no config name gives
-    suite = suite_of(names[:-1]).name
-    builder = {"promptcblue": PromptCBLUE, "chineseblue": ChineseBLUE}[suite]
-    # First, so that an import which is cut short leaves configs missing rather than stale.
-    _remove_outdated(
-        Path(datasets.config.HF_DATASETS_CACHE) / suite, names, {fingerprint(folder, name) for name in (names[0], ALL)}
-    )
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # three a config; the caller shows one for all
-    try:
-        for name in names:
-            _prepare(builder(config_name=name, dataset_name=suite, source=folder))
-            on_config(name)
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
-
-
-def _remove_outdated(root: Path, configs: Collection[str], fingerprints: Collection[str]) -> None:
-    """Take out what earlier imports put in, and whatever there is of configs that are no more."""
-    for entry in root.glob("*/*/*"):
-        current = entry.name in fingerprints or not entry.name.startswith(FINGERPRINT_PREFIX)
-        if entry.is_dir() and not (current and entry.parts[-3] in configs):
-            shutil.rmtree(entry)
-
-
-def _prepare(builder: PromptCBLUE) -> None:
-    entry = Path(builder.cache_dir)
-    if not (entry / "dataset_info.json").exists():
-        builder.download_and_prepare()
-    _make_readable_for_older_versions(entry)
-    newest = time.time() + _AHEAD
-    os.utime(entry, (newest, newest))
-
-
-def _make_readable_for_older_versions(entry: Path) -> None:
-    """Rewrite an entry without the type name ``List``, which datasets before 4 does not know.
-
-    Several environments can share the cache; newer versions read the older form.
-    """
-    import pyarrow as pa
-
-    info = entry / "dataset_info.json"
-    content = json.loads(info.read_text(encoding="utf-8"))
-    newer = [feature for feature in content["features"].values() if feature["_type"] == "List"]
-    if not newer:
-        return
-    for path in entry.glob("*.arrow"):
-        with (
-            replacing_file(path) as temporary,
-            pa.memory_map(str(path)) as source,
-            pa.ipc.open_stream(source) as reader,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_stream(sink, reader.schema.remove_metadata()) as writer,
-        ):
-            for batch in reader:
-                writer.write_batch(batch.replace_schema_metadata(None))
-    for feature in newer:
-        feature["_type"] = "Sequence"
-    write_json(info, content)

@@ -138,7 +138,7 @@ def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:
     """
     from datasets.exceptions import DatasetsError
 
-    from promptcblue_dataset.folder import prime
+    from promptcblue_dataset.promptcblue_dataset import prime
 
     try:
         prime(output, configs, lambda config: on_progress("caching", config, len(configs) + 1))

@@ -1,27 +1,45 @@
-"""The dataset builder: 16 configs, one a task, and ``all``, straight from the official files.
+"""The dataset builder of every suite: a config a task, and ``all``, straight from the official files.
 
 It gives the rows of the Parquet files that ``promptcblue-dataset import`` writes, without writing them. The same file
 is a loading script for ``datasets<4``::
 
     load_dataset("promptcblue_dataset/promptcblue_dataset.py", "CMeEE-V2", data_dir=FOLDER, trust_remote_code=True)
+
+And the cache, which makes ``load_dataset("promptcblue", ...)`` work in any folder, on-line or off, each suite under its
+own name. ``load_dataset`` takes a bare name that is no folder from the newest cache entry of that name. `prime` puts
+samples there, takes earlier ones out, and makes its entries the newest. It dates them ahead, since loading a folder
+called ``promptcblue`` makes entries of the same name, whose samples may be others.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from promptcblue_dataset.folder import FINGERPRINT_PREFIX
 from promptcblue_metric.data.samples import ALL, SAMPLE, Sample, folder_files, iter_samples, resolve
+from promptcblue_metric.data.writing import replacing_file, write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import REGISTRY, TASKS, get_task
+from promptcblue_metric.tasks import REGISTRY, SUITES, Suite, get_task, suite_of
 from promptcblue_metric.version import VERSION
 
-_TASK_ORDER = {name: position for position, name in enumerate(REGISTRY)}
+#: What the names of our entries in the datasets cache start with.
+_PREFIX = "promptcblue-"
+_AHEAD = 10 * 365 * 24 * 3600  # seconds
+
+
+def _configs(suite: Suite) -> list[datasets.BuilderConfig]:
+    return [
+        datasets.BuilderConfig(name=ALL, description=f"all {len(suite.tasks)} tasks of {suite.title}"),
+        *(datasets.BuilderConfig(name=task.name, description=task.group) for task in suite.tasks.values()),
+    ]
 
 
 class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -38,10 +56,7 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """
 
     VERSION = datasets.Version("0.0.0")
-    BUILDER_CONFIGS = [  # noqa: RUF012 (the name and the type are the library's)
-        datasets.BuilderConfig(name=ALL, description="all 16 tasks"),
-        *(datasets.BuilderConfig(name=task.name, description=task.group) for task in TASKS.values()),
-    ]
+    BUILDER_CONFIGS = _configs(SUITES["promptcblue"])
     DEFAULT_CONFIG_NAME = ALL
 
     def __init__(
@@ -69,7 +84,7 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         text = datasets.Value("string")
         return datasets.DatasetInfo(
-            description=f"PromptCBLUE, {self.config.description}",
+            description=self.config.description,
             features=datasets.Features(
                 {
                     "input": text,
@@ -96,9 +111,15 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _generate_examples(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sample]]:
         # By task, as the Parquet files of `all` are listed.
-        for number, sample in enumerate(sorted(samples, key=lambda sample: _TASK_ORDER[sample["task_dataset"]])):
+        places = {name: place for place, name in enumerate(REGISTRY)}
+        for number, sample in enumerate(sorted(samples, key=lambda sample: places[sample["task_dataset"]])):
             sample.pop("template", None)  # no field of the benchmark
             yield number, sample
+
+
+def builder_of(suite: Suite) -> type[PromptCBLUE]:
+    """The builder whose configs are a suite's tasks."""
+    return type(suite.title, (PromptCBLUE,), {"BUILDER_CONFIGS": _configs(suite), "__module__": __name__})
 
 
 def fingerprint(folder: Path, config: str) -> str:
@@ -117,4 +138,73 @@ def fingerprint(folder: Path, config: str) -> str:
             with path.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
-    return FINGERPRINT_PREFIX + digest.hexdigest()[:32]
+    return _PREFIX + digest.hexdigest()[:32]
+
+
+def prime(folder: Path, configs: Iterable[str], on_config: Callable[[str], object] = lambda config: None) -> None:
+    """Make the rows of an imported folder what ``load_dataset`` gives in any folder, under the name of their suite.
+
+    Args:
+        folder: a folder in the Hub layout.
+        configs: the tasks it has; ``all`` is added.
+        on_config: called with each config when it is ready, to show progress.
+    """
+    names = [*configs, ALL]  # `all` comes last, since the newest is what no config name gives
+    suite = suite_of(names[:-1])
+    builder = builder_of(suite)
+    # First, so that an import which is cut short leaves configs missing rather than stale.
+    current = {fingerprint(folder, name) for name in (names[0], ALL)}
+    _remove_outdated(Path(datasets.config.HF_DATASETS_CACHE) / suite.name, names, current)
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # three a config; the caller shows one for all
+    try:
+        for name in names:
+            _prepare(builder(config_name=name, dataset_name=suite.name, source=folder))
+            on_config(name)
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _remove_outdated(root: Path, configs: Collection[str], fingerprints: Collection[str]) -> None:
+    """Take out what earlier imports put in, and whatever there is of configs that are no more."""
+    for entry in root.glob("*/*/*"):
+        current = entry.name in fingerprints or not entry.name.startswith(_PREFIX)
+        if entry.is_dir() and not (current and entry.parts[-3] in configs):
+            shutil.rmtree(entry)
+
+
+def _prepare(builder: PromptCBLUE) -> None:
+    entry = Path(builder.cache_dir)
+    if not (entry / "dataset_info.json").exists():
+        builder.download_and_prepare()
+    _make_readable_for_older_versions(entry)
+    newest = time.time() + _AHEAD
+    os.utime(entry, (newest, newest))
+
+
+def _make_readable_for_older_versions(entry: Path) -> None:
+    """Rewrite an entry without the type name ``List``, which datasets before 4 does not know.
+
+    Several environments can share the cache; newer versions read the older form.
+    """
+    import pyarrow as pa
+
+    info = entry / "dataset_info.json"
+    content = json.loads(info.read_text(encoding="utf-8"))
+    newer = [feature for feature in content["features"].values() if feature["_type"] == "List"]
+    if not newer:
+        return
+    for path in entry.glob("*.arrow"):
+        with (
+            replacing_file(path) as temporary,
+            pa.memory_map(str(path)) as source,
+            pa.ipc.open_stream(source) as reader,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_stream(sink, reader.schema.remove_metadata()) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch.replace_schema_metadata(None))
+    for feature in newer:
+        feature["_type"] = "Sequence"
+    write_json(info, content)
