@@ -326,7 +326,14 @@ def stats_(
     table = make_table(*statistics.titles(found))
     for row in statistics.rows(found):
         table.add_row(*row)
-    show(table, statistics.notes(found))
+    show(table)
+    if beside := list(statistics.released_rows(found)):
+        table = make_table(*statistics.RELEASED_TITLES, texts=2)
+        for row in beside:
+            table.add_row(*row)
+        show(table)
+    for line in statistics.notes(found):
+        print(line)
     if json_path:
         from promptcblue_metric.data.writing import write_json
 

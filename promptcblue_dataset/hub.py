@@ -6,10 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from promptcblue_dataset import statistics
 from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours
+from promptcblue_dataset.statistics import TaskStatistics, in_card, statistics
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
@@ -66,7 +65,7 @@ def publication(
     card = (folder / CARD).read_text(encoding="utf-8")
     if not have_rights:
         _check_rights(folder, card, configs)
-    found = statistics.statistics(folder, on_progress)
+    found = statistics(folder, on_progress)
     text = _card(card, repo, configs, found)
     parquet = {
         path.relative_to(folder).as_posix(): path
@@ -115,9 +114,14 @@ def _targets(path: Path) -> int:
     return int(pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0)
 
 
-def _card(card: str, repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]], found: Mapping[str, Any]) -> str:
+def _card(
+    card: str,
+    repo: str,
+    configs: Mapping[str, Mapping[str, Sequence[Path]]],
+    found: Mapping[str, TaskStatistics],
+) -> str:
     text = _LOAD_HINT.sub("", _LOAD.sub(f'load_dataset("{repo}"', card))
-    text = statistics.in_card(text, found)
+    text = in_card(text, found)
     return f"{text}\n{_worked_example(repo, configs)}\n{_corpora(configs)}"
 
 

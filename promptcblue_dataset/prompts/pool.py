@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,9 @@ NEAR = 0.9
 
 #: The folders with a file ``{task}.yaml`` for each task; add one that has the files of further tasks.
 TEMPLATE_FOLDERS: list[Path] = [Path(__file__).parent / "templates"]
+
+#: What the additional contents begin with.
+LABELS_HEADING, FORMAT_HEADING = "各项的含义：", "答案的格式："
 
 _PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_0-9]*)\]")
 
@@ -50,6 +53,13 @@ class TaskPrompts:
     steps: str = ""
     paper_spelling: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def added_lines(self) -> frozenset[str]:
+        """Every line that the additional contents can add to a prompt."""
+        labels = [f"{label}：{meaning}" for label, meaning in self.labels.items()]
+        formats = [f"{FORMAT_HEADING}{form}" for form in self.format.values()]
+        return frozenset("\n".join([LABELS_HEADING, *labels, *formats, self.steps]).split("\n"))
+
 
 FlawKind = Literal[
     "missing placeholder", "unknown placeholder", "repeated placeholder", "duplicate", "near-duplicate", "no task"
@@ -79,6 +89,30 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 def _pieces(template: str) -> tuple[str, ...]:
     """A template's fixed parts, and between them the names of its placeholders."""
     return tuple(_PLACEHOLDER.split(template))
+
+
+def unfill(prompts: TaskPrompts, template: str, prompt: str) -> dict[str, str] | None:
+    """What a prompt's template was filled with, the additional contents left out; None for a prompt of another one."""
+    pattern, fixed = _pattern(template)
+    if not all(part in prompt for part in fixed):
+        return None
+    lines = prompt.split("\n")
+    if not prompts.added_lines.isdisjoint(lines):
+        prompt = "\n".join(line for line in lines if line not in prompts.added_lines)
+    found = pattern.fullmatch(prompt)
+    return found.groupdict() if found else None
+
+
+def own_text(fields: Mapping[str, str]) -> str:
+    """What a sample itself says in a prompt, by which it is told whether two are alike."""
+    return "\n".join(fields[name] for name in sorted(fields) if name.startswith("INPUT_"))
+
+
+@lru_cache(maxsize=1024)
+def _pattern(template: str) -> tuple[re.Pattern[str], list[str]]:
+    parts = _pieces(template)
+    groups = [f"(?P<{part}>.*?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
+    return re.compile("".join(groups), re.DOTALL), [line for part in parts[::2] for line in part.split("\n") if line]
 
 
 def placeholders(template: str) -> list[str]:

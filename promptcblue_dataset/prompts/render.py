@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from promptcblue_dataset.corpora.reading import Content
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.prompts.pool import TaskPrompts, fill
+from promptcblue_dataset.prompts.pool import FORMAT_HEADING, LABELS_HEADING, TaskPrompts, fill
 from promptcblue_metric.answers import Answer, AnswerFormat, EntityLines, EventLines, TripleLines
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
@@ -344,9 +344,9 @@ def _extras(prompts: TaskPrompts, choices: Sequence[str] | None, style: Style) -
         asked = prompts.labels if choices is None else choices
         extras += [f"{label}：{prompts.labels[label]}" for label in asked if label in prompts.labels]
         if extras:
-            extras.insert(0, "各项的含义：")
+            extras.insert(0, LABELS_HEADING)
     if style.format_spec:
-        extras.append(f"答案的格式：{prompts.format[style.dialect]}")
+        extras.append(f"{FORMAT_HEADING}{prompts.format[style.dialect]}")
     if style.step_by_step:
         extras.append(prompts.steps)
     return extras

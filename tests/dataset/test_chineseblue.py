@@ -283,7 +283,7 @@ def test_the_card_names_licence_source_sizes_and_defects(imported: RawImported) 
 def test_statistics_stand_beside_the_documented_sizes(imported: RawImported) -> None:
     found = statistics(imported.output)
     assert list(found) == [name for name in NAMES if name != "cMedQNLI"]
-    assert found["CMDD"]["documented"]["samples"] == {"train": 1240, "validation": 412, "test": 412}
+    assert found["CMDD"]["published"]["samples"] == {"train": 1240, "validation": 412, "test": 412}
     assert found["cMedTC"]["labels"] == {"年龄": 2, "献血": 1}
     card = write_into_card(imported.output, found)
     assert card is not None

@@ -52,13 +52,17 @@ def test_lengths_labels_choices_and_templates(built: Path) -> None:
     assert list(found) == list(TASKS)
     for task, of_task in found.items():
         assert of_task["samples"]["train"] <= 30
-        assert of_task["table_8"]["samples"]["train"] == TASKS[task].sizes[0]
+        assert of_task["published"]["samples"]["train"] == TASKS[task].sizes[0]
         assert of_task["repeated_prompts"] == 0
         assert "other" not in of_task["templates"], task
         assert sum(of_task["templates"].values()) == sum(of_task["samples"].values())
         assert all(leak["exact"] == 0 for leak in of_task["leaks"].values())
-    assert found["CHIP-STS"]["choices"] == {"least": 2, "mean": 2.0, "most": 2}
-    assert found["MedDG"]["choices"] is None
+    assert {name: found["CHIP-STS"]["figures"]["choices"].get(name) for name in ("least", "mean", "most")} == {
+        "least": 2,
+        "mean": 2.0,
+        "most": 2,
+    }
+    assert "choices" not in found["MedDG"]["figures"]
     assert set(found["CHIP-STS"]["labels"]) == {"是的", "不是", "相同", "不同"}
     assert found["CMeEE-V2"]["labels"]["疾病"] > 0
 
@@ -66,8 +70,8 @@ def test_lengths_labels_choices_and_templates(built: Path) -> None:
 def test_lengths_are_means_in_characters(tmp_path: Path) -> None:
     folder = official(tmp_path / "data", train=[pair(1, "四个字的"), pair(2, "这里有六个字")])
     found = statistics(folder)["CHIP-STS"]
-    assert found["prompt_length"] == 5.0
-    assert found["target_length"] == 2.0
+    assert found["figures"]["prompt"]["mean"] == 5.0
+    assert found["figures"]["target"]["mean"] == 2.0
 
 
 def test_repetitions_and_leaks_are_found(tmp_path: Path) -> None:
