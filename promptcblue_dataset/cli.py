@@ -472,12 +472,12 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from promptcblue_dataset.hub import next_command, publication
+    from promptcblue_dataset.hub import publication
 
     check_names(repo, tag)
     with progress_bars() as on_progress:
         dataset = publication(folder, repo, have_rights=have_rights, on_progress=on_progress)
-    publish_or_write(dataset, repo, private=private, tag=tag, dry_run=dry_run, then=next_command(folder, repo))
+    publish_or_write(dataset, repo, private=private, tag=tag, dry_run=dry_run)
 
 
 add_commands(app)

@@ -73,13 +73,8 @@ def publication(
         for paths in splits.values()
         for path in paths
     }
-    return Publication("dataset", {CARD: text.encode(), **parquet}, _OWNED)
-
-
-def next_command(folder: Path, repo: str) -> str:
-    """How to look at the published samples."""
-    config = next(iter(parquet_files(folder)))
-    return f'python -c \'from datasets import load_dataset; print(load_dataset("{repo}", "{config}"))\''
+    look = f'from datasets import load_dataset; print(load_dataset("{repo}", "{next(iter(configs))}"))'
+    return Publication("dataset", {CARD: text.encode(), **parquet}, _OWNED, f"python -c '{look}'")
 
 
 def _check_rights(folder: Path, card: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:

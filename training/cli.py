@@ -147,12 +147,9 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from .hub import next_command, notes, publication
+    from .hub import publication
 
-    trained = publication(model, repo)
-    for note in notes(model):
-        typer.echo(f"note: {note}")
-    publish_or_write(trained, repo, private=private, tag=tag, dry_run=dry_run, then=next_command(model, repo))
+    publish_or_write(publication(model, repo), repo, private=private, tag=tag, dry_run=dry_run)
 
 
 @app.command(

@@ -72,7 +72,7 @@ def publication(folder: Path, repo: str) -> Publication:
             files[name] = _without_folders(folder / name)
     files[RECIPE] = _recipe(record)
     files[CARD] = _card(folder, repo)
-    return Publication("model", dict(sorted(files.items())), _OWNED)
+    return Publication("model", dict(sorted(files.items())), _OWNED, _prediction(folder, repo), _notes(folder))
 
 
 def backbone(folder: Path) -> str | None:
@@ -83,14 +83,14 @@ def backbone(folder: Path) -> str | None:
     return name if public(name) == name and name.count("/") == 1 else "BACKBONE"
 
 
-def next_command(folder: Path, repo: str) -> str:
+def _prediction(folder: Path, repo: str) -> str:
     """How to predict with the published model."""
     base = backbone(folder)
     model = f"--model {base} --adapter {repo}" if base else f"--model {repo}"
     return f"promptcblue-train predict {model} --dataset promptcblue --split test --output predictions.jsonl"
 
 
-def notes(folder: Path) -> list[str]:
+def _notes(folder: Path) -> list[str]:
     """What the published model lacks."""
     from huggingface_hub import ModelCard
 
@@ -167,7 +167,7 @@ def _usage(folder: Path, repo: str) -> str:
 or, for a whole split, with the prompts written as in training:
 
 ```sh
-{next_command(folder, repo)}
+{_prediction(folder, repo)}
 ```
 
 `{RECIPE}` holds the settings of the run, for one like it:

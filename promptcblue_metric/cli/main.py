@@ -295,7 +295,7 @@ def report(
 )
 def install() -> None:
     """Put the metric into evaluate's cache, so that evaluate.load("promptcblue") finds it from any folder."""
-    from ..hub.install import install as install_metric
+    from ..hub.space import install as install_metric
 
     typer.echo(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
 
@@ -313,8 +313,7 @@ def publish(
     """
     from ..hub.space import publication
 
-    then = f"python -c 'import evaluate; print(evaluate.load(\"{repo}\"))'"
-    publish_or_write(publication(), repo, private=private, tag=tag, dry_run=dry_run, then=then)
+    publish_or_write(publication(repo), repo, private=private, tag=tag, dry_run=dry_run)
 
 
 def main() -> None:

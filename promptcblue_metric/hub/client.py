@@ -16,15 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.filesize import decimal
 
 from ..data.writing import replacing, write_json
 from ..errors import PromptCBLUEError
 from ..version import VERSION
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -68,18 +71,17 @@ class Publication:
         files: by their path in the repository: files here, or bytes.
         owned: patterns (`fnmatch`) of paths that are ours to delete where ``files`` no longer has them; whatever else
             people put into the repository stays.
+        then: the command that a user will want next.
+        notes: what it lacks.
         space_sdk: what runs a Space.
     """
 
     kind: Literal["dataset", "model", "space"]
     files: Mapping[str, Content]
     owned: Sequence[str]
+    then: str
+    notes: Sequence[str] = ()
     space_sdk: str | None = None
-
-    @property
-    def size(self) -> int:
-        """Of all files, in bytes."""
-        return sum(map(_size, self.files.values()))
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,19 @@ class Published:
     deleted: Sequence[str]
 
 
-def publish_or_write(
-    publication: Publication, repo: str, *, private: bool, tag: str, dry_run: Path | None, then: str
-) -> None:
+def publish_or_write(publication: Publication, repo: str, *, private: bool, tag: str, dry_run: Path | None) -> None:
     """Publish, or write the same files to the folder ``dry_run``, and say what was done.
-
-    Args:
-        then: the command that a user will want next.
 
     Raises:
         PromptCBLUEError: as `publish` and `write_dry_run`.
     """
+    for note in publication.notes:
+        typer.echo(f"note: {note}")
     if dry_run is not None:
         check_names(repo, tag)
-        record = write_dry_run(publication, dry_run)
+        record, size = write_dry_run(publication, dry_run), sum(map(_size, publication.files.values()))
         typer.echo(
-            f"wrote {dry_run}: the {len(publication.files)} files ({_readable(publication.size)}) that would be "
+            f"wrote {dry_run}: the {len(publication.files)} files ({decimal(size)}) that would be "
             f"uploaded to the {publication.kind} {repo}, and {record.name} beside it, their SHA-256"
         )
         return
@@ -124,7 +123,7 @@ def publish_or_write(
         typer.echo(f"commit {done.commit[:8]}: {len(done.written)} files written{deleted}, tag {tag}")
     else:
         typer.echo(f"nothing has changed since commit {done.commit[:8]}: no new commit, tag {tag}")
-    typer.echo(f"{done.url}\nnext: {then}")
+    typer.echo(f"{done.url}\nnext: {publication.then}")
 
 
 def publish(publication: Publication, repo: str, *, private: bool = False, tag: str = DEFAULT_TAG) -> Published:
@@ -194,11 +193,12 @@ class _Repository:
     def commit(self, written: Sequence[str], deleted: Sequence[str], parent: str, tag: str) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+        files = {path: str(file) if isinstance(file, Path) else file for path, file in self.publication.files.items()}
         # Not `upload_folder`, which makes several commits of a large folder.
         done = self.api.create_commit(
             self.name,
             [
-                *(CommitOperationAdd(path, _readable_content(self.publication.files[path])) for path in written),
+                *(CommitOperationAdd(path, files[path]) for path in written),
                 *(CommitOperationDelete(path) for path in deleted),
             ],
             commit_message=f"Publish {tag} with promptcblue {VERSION}",
@@ -277,30 +277,18 @@ def _same(content: Content, there: RepoFile) -> bool:
     return bool(there.size == size and there.blob_id == _digest(content, hashlib.sha1(b"blob %d\0" % size)))
 
 
-def _digest(content: Content, digest: Any) -> str:
+def _digest(content: Content, digest: Hash) -> str:
     if isinstance(content, bytes):
         digest.update(content)
     else:
         with content.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-    return str(digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _size(content: Content) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def _readable_content(content: Content) -> str | bytes:
-    return content if isinstance(content, bytes) else str(content)
-
-
-def _readable(size: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} GB"
 
 
 @contextmanager
@@ -349,13 +337,9 @@ def _reason(error: BaseException) -> str | None:
     if isinstance(error, json.JSONDecodeError):
         return _GARBLED
     # Which library the client speaks HTTP with depends on its version; its own error is derived from that library's.
-    if _library(type(error)) == _library(HfHubHTTPError.__bases__[0]):
+    if type(error).__module__.partition(".")[0] == HfHubHTTPError.__bases__[0].__module__.partition(".")[0]:
         return _BROKEN_OFF.format(endpoint=constants.ENDPOINT)
     return None
-
-
-def _library(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
 
 
 def _line(text: str) -> str:

@@ -1,15 +1,19 @@
-"""The files of the metric's Space: those that its entry points need, as they are in this folder.
+"""The files of the metric: those of its Space on the Hub, and those that ``evaluate`` finds here without a Hub.
 
-Which ones those are is read off the code: the modules that a module imports, and the data files that it names.
+Which ones the Space's entry points need is read off the code: the modules that a module imports, and the data files
+that it names.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ..data.writing import replacing
 from ..errors import PromptCBLUEError
 from .client import Publication
 
@@ -18,12 +22,17 @@ PACKAGE = Path(__file__).parents[1]
 METRIC = "promptcblue.py"
 CARD = "README.md"
 REQUIREMENTS = "requirements.txt"
+#: The name under which evaluate caches the Space that a bare ``promptcblue`` stands for.
+_CACHE_NAME = "evaluate-metric--promptcblue"
 #: What only we put into the Space; the licence or the pictures that somebody adds there are not among them.
 _OWNED = ("*.py", CARD, REQUIREMENTS, "*.css", "*.j2", "*.js", "*.json")
 
 
-def publication(package: Path = PACKAGE) -> Publication:
+def publication(repo: str, package: Path = PACKAGE) -> Publication:
     """The Space: its card, requirements, the metric, and the page where the card names one.
+
+    Args:
+        repo: where it will stand.
 
     Raises:
         PromptCBLUEError: a file that it needs is not there, or the card does not say what runs the Space.
@@ -37,7 +46,8 @@ def publication(package: Path = PACKAGE) -> Publication:
     names = sorted({CARD, REQUIREMENTS, *needed(package, [METRIC, *pages])})
     if missing := [name for name in names if not (package / name).is_file()]:
         raise PromptCBLUEError(f"{package}: the Space needs {', '.join(missing)}")
-    return Publication("space", {name: package / name for name in names}, _OWNED, card.sdk)
+    then = f"python -c 'import evaluate; print(evaluate.load(\"{repo}\"))'"
+    return Publication("space", {name: package / name for name in names}, _OWNED, then, space_sdk=card.sdk)
 
 
 def needed(package: Path, entries: list[str]) -> set[str]:
@@ -77,3 +87,23 @@ def _module_files(package: Path, path: PurePosixPath) -> Iterator[str]:
     if files:
         folders = [folder / "__init__.py" for folder in module.parents]
         yield from (file.as_posix() for file in (*files[:1], *folders))
+
+
+def install() -> Path:
+    """Copy the metric's modules into evaluate's module cache, its last resort for a name it cannot find.
+
+    Returns:
+        the folder that now holds the metric. Installing the same version again only marks it as the latest.
+    """
+    from evaluate.loading import init_dynamic_modules
+
+    modules = sorted(PACKAGE.glob("*.py"))
+    digest = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
+    metrics = Path(init_dynamic_modules()) / "metrics"
+    target = metrics / _CACHE_NAME / digest
+    with replacing(target) as staging:
+        for module in modules:
+            shutil.copyfile(module, staging / module.name)
+    for package in (metrics, metrics / _CACHE_NAME):
+        (package / "__init__.py").touch()
+    return target

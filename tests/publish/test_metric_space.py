@@ -27,7 +27,7 @@ def test_the_space_holds_the_files_as_they_are_here(client: Client, hub: Hub) ->
 
 
 def test_the_modules_are_those_that_python_would_import(tmp_path: Path) -> None:
-    files = publication().files
+    files = publication("org/promptcblue").files
     package = tmp_path / PACKAGE.name
     package.mkdir()
     for name in files:
@@ -48,7 +48,7 @@ def test_the_modules_are_those_that_python_would_import(tmp_path: Path) -> None:
 
 
 def test_the_data_files_that_modules_read_are_there() -> None:
-    files = publication().files
+    files = publication("org/promptcblue").files
     text = "".join((PACKAGE / name).read_text(encoding="utf-8") for name in files if name.endswith(".py"))
     data = {path for path in PACKAGE.rglob("*") if path.suffix in (".css", ".js", ".json", ".j2")}
     named = {path.relative_to(PACKAGE).as_posix() for path in data if f'"{path.name}"' in text}

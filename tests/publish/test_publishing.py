@@ -204,7 +204,7 @@ def test_offline_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_TOKEN", "hf_any")
     with pytest.raises(PromptCBLUEError, match="HF_HUB_OFFLINE"):
-        publishing.publish(publishing.Publication("model", {"README.md": b"text"}, ()), "org/name")
+        publishing.publish(publishing.Publication("model", {"README.md": b"text"}, (), "next"), "org/name")
 
 
 def test_without_a_log_in_nothing_is_asked_of_the_hub(client: Client, hub: Hub, folder: Path) -> None:
