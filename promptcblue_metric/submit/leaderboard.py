@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import io
 import json
 import subprocess
@@ -18,18 +19,21 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..answers import Parsed
 from ..data.predictions import Prediction, match, structured_answers
 from ..data.samples import BadRows, Sample, read_json_lines, sample_from_row
 from ..data.writing import replace_bytes
 from ..errors import PromptCBLUEError, RowError
 from ..evaluation import Parser
+from ..lenient import parse_lenient
 from ..tasks import TASKS, Task, get_task
 from ..version import VERSION
+from . import program
 
 ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predictions.json", "post_generate_process.py"
 
@@ -37,14 +41,10 @@ ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predict
 MAX_OUTPUT_BYTES = 1 << 20
 MAX_BYTES = 1 << 28
 
-#: The modules that the program starts from, and the function in them that reads an output.
-_ROOTS: Mapping[Parser, tuple[str, str]] = {
-    "strict": ("submit/program", "parse_strict"),
-    "lenient": ("lenient", "parse_lenient"),
-}
+#: The function that reads an output; the program is made of its module and of `program`.
+_PARSERS: Mapping[Parser, Callable[..., Parsed]] = {"strict": program.parse_strict, "lenient": parse_lenient}
 #: The fields of a test row that a predictions row may repeat, but not change.
 _UNTOUCHED = ("input", "answer_choices", "task_type", "type")
-_PACKAGE = Path(__file__).parents[1]
 #: A fixed date makes equal submissions equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -70,16 +70,6 @@ class Submission:
     well_formed: int
     empty: int
     labelled: int
-
-    @property
-    def rows(self) -> int:
-        """How many outputs are handed in."""
-        return sum(self.tasks.values())
-
-    @property
-    def missing_tasks(self) -> list[str]:
-        """Tasks of the benchmark that the test file does not hold."""
-        return [name for name in TASKS if name not in self.tasks]
 
 
 def write_submission(predictions: str | Path, test: str | Path, output: Path, parser: Parser = "strict") -> Submission:
@@ -110,13 +100,13 @@ def write_submission(predictions: str | Path, test: str | Path, output: Path, pa
             f"{predictions}: the outputs make {PREDICTIONS_NAME} {len(content):,} bytes, more than {MAX_BYTES:,}; "
             "generate fewer tokens, or cut the repetition"
         )
-    program = make_program({row["task_dataset"]: get_task(row["task_dataset"]) for row in filled}, parser).encode()
-    well_formed = _check_program(program, content, parser)
-    archive = _archive({PREDICTIONS_NAME: content, PROGRAM_NAME: program})
+    source = make_program({row["task_dataset"]: get_task(row["task_dataset"]) for row in filled}, parser).encode()
+    well_formed = _check_program(source, content, parser)
+    archive = _archive({PREDICTIONS_NAME: content, PROGRAM_NAME: source})
     replace_bytes(output, archive)
     return Submission(
         output,
-        {PREDICTIONS_NAME: len(content), PROGRAM_NAME: len(program), ZIP_NAME: len(archive)},
+        {PREDICTIONS_NAME: len(content), PROGRAM_NAME: len(source), ZIP_NAME: len(archive)},
         hashlib.sha256(archive).hexdigest(),
         Counter(sample["task_dataset"] for sample in samples.values()),
         well_formed,
@@ -200,11 +190,10 @@ def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
         tasks: by the name that the test file gives each.
         parser: ``strict`` leaves out the modules of the lenient parser.
     """
-    root, parse = _ROOTS[parser]
     modules: dict[str, str] = {}
     imports: dict[str, set[str]] = {}
-    for module in (root, "submit/program"):
-        _collect(_PACKAGE / f"{module}.py", modules, imports)
+    for function in (_PARSERS[parser], program.main):
+        _collect(Path(inspect.getfile(function)), modules, imports)
     return "\n".join(
         [
             f'"""Turns test_predictions.json into results.json: promptcblue {VERSION}, {parser} parser.',
@@ -231,7 +220,7 @@ def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
             "}",
             "",
             'if __name__ == "__main__":',
-            f"    main(sys.argv[1:], FORMATS, {parse})",
+            f"    main(sys.argv[1:], FORMATS, {_PARSERS[parser].__name__})",
             "",
         ]
     )
@@ -261,7 +250,7 @@ def _collect(path: Path, modules: dict[str, str], imports: dict[str, set[str]]) 
     modules[path.stem] = "".join(lines)
 
 
-def _check_program(program: bytes, predictions: bytes, parser: Parser) -> int:
+def _check_program(source: bytes, predictions: bytes, parser: Parser) -> int:
     """Run the program as the leaderboard does, and compare; how many outputs are well-formed.
 
     Raises:
@@ -269,7 +258,7 @@ def _check_program(program: bytes, predictions: bytes, parser: Parser) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="promptcblue-submit-") as scratch:
         folder = Path(scratch)
-        (folder / PROGRAM_NAME).write_bytes(program)
+        (folder / PROGRAM_NAME).write_bytes(source)
         (folder / PREDICTIONS_NAME).write_bytes(predictions)
         # No site packages and no settings of the user: the standard library, and nothing else.
         command = [sys.executable, "-I", "-S", PROGRAM_NAME, PREDICTIONS_NAME, "results.json"]
@@ -297,20 +286,14 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 
 def describe(submission: Submission, parser: Parser, say: Callable[[str], object]) -> None:
     """Say what was written and what comes next."""
-    tasks, rows = submission.tasks, submission.rows
+    tasks, rows = submission.tasks, sum(submission.tasks.values())
     say(f"wrote {submission.path}: {rows} outputs of {len(tasks)} task(s), {parser} parser, sha256 {submission.sha256}")
     for name, size in submission.sizes.items():
         say(f"  {name}: {size:,} bytes")
     say(f"  {submission.well_formed} outputs are wholly in the expected form, {submission.empty} are empty")
     say("checked: count, order, ids, prompts, encoding, size; the program reads the same in a bare interpreter")
-    notes: Sequence[tuple[int, str]] = (
-        (
-            submission.labelled,
-            f"{submission.labelled} rows of the test file hold a target, so it is not the leaderboard's",
-        ),
-        (len(submission.missing_tasks), f"the test file holds no {', '.join(submission.missing_tasks)}"),
-    )
-    for applies, note in notes:
-        if applies:
-            say(f"note: {note}")
+    if submission.labelled:
+        say(f"note: {submission.labelled} rows of the test file hold a target, so it is not the leaderboard's")
+    if missing := [name for name in TASKS if name not in tasks]:
+        say(f"note: the test file holds no {', '.join(missing)}")
     say(f"next: upload {submission.path} on the leaderboard's page, which runs it and scores results.json")
