@@ -32,7 +32,6 @@ from sklearn.linear_model import LogisticRegression
 
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
-from promptcblue_dataset.corpora.notes import FileNotes
 from promptcblue_dataset.corpora.reading import Content
 from promptcblue_dataset.raw_import import import_raw
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
@@ -80,12 +79,8 @@ def contents(raw: Path, task: str) -> Contents:
     """What the raw files of a task hold."""
     corpus = CHINESEBLUE[task]
     with raw_files(raw) as files:
-        paths = {split: corpus.find(files, split) for split in ("train", "validation", "test")}
-        return {
-            split: [sample.content for sample in corpus.read(found, FileNotes(found[0]))]
-            for split, found in paths.items()
-            if found
-        }
+        found = corpus.read(corpus.find(files, [task])).splits.get(task, {})
+        return {split: [sample for group in read.groups for sample in group.samples] for split, read in found.items()}
 
 
 def written(task: str, labels: Iterable[str], samples: Sequence[Sample]) -> list[str]:

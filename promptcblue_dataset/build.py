@@ -21,12 +21,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptcblue_dataset.checks import check_row, encodable
 from promptcblue_dataset.corpora import CORPORA
-from promptcblue_dataset.corpora.archives import RawFiles, raw_files
-from promptcblue_dataset.corpora.reading import Content, RawError, RawSamples, Reading, stop
+from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora.reading import Content, Group, Reading, Sources
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import OFFICIAL, ConfigInfo, Origin, write_card, write_config
 from promptcblue_dataset.importer import check_output, fill_cache
@@ -47,6 +47,8 @@ _NO_FILE = Path("built row")
 
 # The splits that are scored come first: a raw text that two splits have goes to the earlier one.
 _DRAWN = ("test", "validation", "train")
+#: How many problems a message lists.
+_LISTED = 20
 _OFFICIAL_NAMES = {split: names[0] for split, names in SPLITS.items()}
 
 
@@ -80,13 +82,11 @@ class BuiltTask:
         counts: by split, how many raw samples and templates there were, how many rows were asked for, written, and
             drawn and left out, by reason.
         left_out: raw records that gave no sample, by reason.
-        errors: raw records that could not be used.
     """
 
     info: ConfigInfo
     counts: dict[str, Counter[str]]
     left_out: dict[str, int]
-    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Built:
         report: the JSON file beside it that lists everything that was left out.
         cached: whether the datasets cache was filled.
         tasks: what was built, by task.
-        missing: tasks whose raw files were not there.
+        missing: tasks whose raw files were not there, or could not be used.
+        bad: raw records and files that could not be used, and why.
     """
 
     output: Path
@@ -106,6 +107,7 @@ class Built:
     cached: bool
     tasks: dict[str, BuiltTask]
     missing: list[str]
+    bad: list[str]
 
 
 def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -170,22 +172,23 @@ def build(
     check_output(output, raw, overwrite)
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     with raw_files(raw) as files, replacing(output) as temporary:
-        jobs = [
-            _Job(name, files, plan, temporary)
-            for name, corpus in CORPORA.items()
-            if set(corpus.tasks) & set(plan.sizes)
-        ]
+        found = {name: corpus.find(files, list(plan.sizes)) for name, corpus in CORPORA.items()}
+        jobs = [_Job(name, sources, plan, temporary) for name, sources in found.items() if sources.splits]
         tasks: dict[str, BuiltTask] = {}
+        bad: list[str] = []
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
-            for task, built in done.items():
+            bad += done.bad
+            for task, built in done.tasks.items():
                 on_progress("building", task, len(plan.sizes))
                 tasks[task] = built
+        if bad and not plan.skip_bad:
+            raise PromptCBLUEError("\n".join([*_listed(bad), "nothing was written; --on-error skip leaves them out"]))
         tasks = {task: tasks[task] for task in TASKS if task in tasks}
         missing = [task for task in plan.sizes if task not in tasks]
         _stop_where_missing(raw, missing, tasks, must_have)
         write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(plan))
     report = output.absolute().with_name(f"{output.absolute().name}-build-report.json")
-    result = Built(output, report, cache, tasks, missing)
+    result = Built(output, report, cache, tasks, missing, bad)
     write_json(report, _report(result, raw, plan))
     if cache:
         fill_cache(output, list(tasks), on_progress)
@@ -201,45 +204,53 @@ def _stop_where_missing(raw: Path, missing: Sequence[str], tasks: Mapping[str, A
         )
 
 
+def _listed(problems: Sequence[str]) -> list[str]:
+    more = [f"… and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return [f"{len(problems)} raw records or files cannot be used:", *problems[:_LISTED], *more]
+
+
+class _Done(NamedTuple):
+    """What was built of a corpus, and which of its records and files could not be used."""
+
+    tasks: dict[str, BuiltTask]
+    bad: list[str]
+
+
 @dataclass(frozen=True)
 class _Job:
     """The tasks of one corpus, to be built in one process."""
 
     corpus: str
-    files: RawFiles
+    sources: Sources
     plan: Plan
     folder: Path
 
-    def run(self) -> dict[str, BuiltTask]:
-        """Read the corpus, build its tasks and write their files."""
-        errors: list[str] = []
-
-        def on_error(error: RawError) -> None:
-            if not self.plan.skip_bad:
-                stop(error)
-            errors.append(str(error))
-
-        corpus = CORPORA[self.corpus]
-        wanted = [task for task in corpus.tasks if task in self.plan.sizes]
-        reading = corpus.read(self.files, wanted, self.plan.seed, on_error)
-        if reading is None:
-            return {}
-        pool = load_pool(self.plan.templates, wanted)
+    def run(self) -> _Done:
+        """Read the corpus, build its tasks and write their files; nothing is built where the bad records stop it."""
+        reading = CORPORA[self.corpus].read(self.sources, self.plan.seed)
+        notes = [split.notes for of_split in reading.splits.values() for split in of_split.values()]
+        bad = [f"{task}: {why}" for task, why in reading.refused.items()]
+        bad += dict.fromkeys(message for of_file in notes for message in of_file.bad)
+        if bad and not self.plan.skip_bad:
+            return _Done({}, bad)
+        pool = load_pool(self.plan.templates, list(reading.splits))
         splits = _assigned(reading, self.plan)
-        tasks = [task for task in wanted if task in pool and any(splits.get(task, {}).values())]
+        tasks = [task for task in reading.splits if task in pool and any(splits.get(task, {}).values())]
         built = {}
         for task in tasks:
-            drawing = _Drawing(task, pool[task], splits[task], reading.offers.get(task), self.plan, on_error)
+            drawing = _Drawing(task, pool[task], splits[task], reading.offers.get(task), self.plan, bad)
             rows = {split: drawing.rows(split) for split in _DRAWN}
             written = {split: rows[split] for split in SPLITS if rows[split]}
             if written:
-                left_out = {reason: count for (name, reason), count in reading.left_out.items() if name == task}
+                left_out: Counter[str] = Counter()
+                for of_split in reading.splits[task].values():
+                    left_out += of_split.notes.left_out()
                 info = write_config(self.folder, task, written)
-                built[task] = BuiltTask(info, {split: drawing.counts[split] for split in SPLITS}, left_out, errors)
-        return built
+                built[task] = BuiltTask(info, {split: drawing.counts[split] for split in SPLITS}, dict(left_out))
+        return _Done(built, bad)
 
 
-def _run(job: _Job) -> dict[str, BuiltTask]:
+def _run(job: _Job) -> _Done:
     with _no_garbage_collection():
         return job.run()
 
@@ -256,7 +267,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _results(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, BuiltTask]]:
+def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     if workers == 1 or len(jobs) == 1:
         yield from map(_run, jobs)
         return
@@ -274,35 +285,37 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, BuiltTask
             raise
 
 
-def _assigned(reading: Reading, plan: Plan) -> dict[str, dict[str, list[RawSamples]]]:
+def _assigned(reading: Reading, plan: Plan) -> dict[str, dict[str, list[Group]]]:
     """The raw samples of each task and split.
 
     A split has the labelled samples of its own file. One whose file is missing or has no labels (as CBLUE's test
     files) is cut from the validation file, or else from the train file: the file's groups, in an order that the seed
     gives, are divided among its splits in proportion to their sizes, alike for all tasks of the corpus.
     """
-    present = {split for files in reading.samples.values() for split in files}
-    wanted = {split for task in reading.samples for split, size in plan.sizes[task].items() if size}
+    samples = {
+        task: {file: found.groups for file, found in files.items() if found.groups}
+        for task, files in reading.splits.items()
+    }
+    present = {split for files in samples.values() for split in files}
+    wanted = {split for task in samples for split, size in plan.sizes[task].items() if size}
     source = {
         split: next((file for file in (split, "validation", "train") if file in present), None) for split in wanted
     }
-    assigned: dict[str, dict[str, list[RawSamples]]] = {task: {} for task in reading.samples}
+    assigned: dict[str, dict[str, list[Group]]] = {task: {} for task in samples}
     for file in present:
-        weights = {split: _weight(split, reading, plan) for split in SPLITS if source.get(split) == file}
+        weights = {
+            split: sum(plan.sizes[task][split] for task in samples) for split in SPLITS if source.get(split) == file
+        }
         if len(weights) == 1:
-            for task, files in reading.samples.items():
+            for task, files in samples.items():
                 assigned[task].update({split: files[file] for split in weights if file in files})
             continue
-        groups = {samples.group for files in reading.samples.values() for samples in files.get(file, ())}
-        homes = _cut(groups, weights, f"{plan.seed}\x1f{file}")
-        for task, files in reading.samples.items():
-            for samples in files.get(file, ()) if homes else ():
-                assigned[task].setdefault(homes[samples.group], []).append(samples)
+        names = {group.name for files in samples.values() for group in files.get(file, ())}
+        homes = _cut(names, weights, f"{plan.seed}\x1f{file}")
+        for task, files in samples.items():
+            for group in files.get(file, ()) if homes else ():
+                assigned[task].setdefault(homes[group.name], []).append(group)
     return assigned
-
-
-def _weight(split: str, reading: Reading, plan: Plan) -> int:
-    return sum(plan.sizes[task][split] for task in reading.samples)
 
 
 def _cut(groups: set[str], weights: Mapping[str, int], key: str) -> dict[str, str]:
@@ -320,18 +333,16 @@ def _cut(groups: set[str], weights: Mapping[str, int], key: str) -> dict[str, st
 class _SamplePool:
     """The raw samples of a split, by number."""
 
-    def __init__(self, groups: Sequence[RawSamples]) -> None:
+    def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups
-        self._ends = list(itertools.accumulate(len(group.keys) for group in groups))
+        self._ends = list(itertools.accumulate(len(group.samples) for group in groups))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def load(self, number: int) -> Content:
-        """Read a sample."""
+    def __getitem__(self, number: int) -> Content:
         place = bisect.bisect_right(self._ends, number)
-        group = self._groups[place]
-        return group.load(group.keys[number - self._ends[place]])
+        return self._groups[place].samples[number - self._ends[place]]
 
 
 @dataclass
@@ -340,10 +351,10 @@ class _Drawing:
 
     task: str
     prompts: TaskPrompts
-    samples: Mapping[str, Sequence[RawSamples]]
+    samples: Mapping[str, Sequence[Group]]
     labels: Sequence[str] | None
     plan: Plan
-    on_error: Any
+    bad: list[str]
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     _taken: Neighbours = field(default_factory=Neighbours)
     _prompts: set[str] = field(default_factory=set)
@@ -378,11 +389,7 @@ class _Drawing:
         for number in dict.fromkeys(numbers):
             if number not in contents:
                 contents[number] = None
-                try:
-                    fresh[number] = pool.load(number)
-                except RawError as error:
-                    self.counts[split]["raw samples left out: bad record"] += 1
-                    self.on_error(error)
+                fresh[number] = pool[number]
         texts = [_text(content) for content in fresh.values()]
         for (number, content), found in zip(fresh.items(), self._taken.find(texts), strict=True):
             if found is None:
@@ -410,7 +417,7 @@ class _Drawing:
             except RowError as error:
                 counts["rows left out: target cannot be read back"] += 1
                 if not row.separators:
-                    self.on_error(RawError(f"{self.task}: {error}"))
+                    self.bad.append(f"{self.task}: {error}")
                 return None
         self._prompts.add(row.sample["input"])
         return row.sample
@@ -459,5 +466,5 @@ def _report(built: Built, raw: Path, plan: Plan) -> dict[str, Any]:
             }
             for task, done in built.tasks.items()
         },
-        "bad_records": sorted({error for done in built.tasks.values() for error in done.errors}),
+        "bad_records": built.bad,
     }

@@ -200,8 +200,8 @@ def _built_notes(built: Built) -> Iterator[str]:
         yield f"fewer rows than asked for, since the pool has no more: {', '.join(short)}"
     if built.missing:
         yield f"no labelled raw files, and so no config, of: {', '.join(built.missing)}"
-    if bad := sum(len(done.errors) for done in built.tasks.values()):
-        yield f"skipped {bad:,} raw records that cannot be used; the report lists them"
+    if built.bad:
+        yield f"skipped {len(built.bad):,} raw records that cannot be used; the report lists them"
     yield f"wrote {built.output} and {built.report}"
     config = next(iter(built.tasks))
     name = "promptcblue" if built.cached else built.output.name

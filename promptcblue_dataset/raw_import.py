@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from promptcblue_dataset.checks import check_row
 from promptcblue_dataset.corpora.archives import raw_files
-from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE, RawCorpus, RawSample
-from promptcblue_dataset.corpora.notes import FileNotes
+from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
+from promptcblue_dataset.corpora.reading import Content, FileNotes, Group
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import ConfigInfo, Origin, write_card, write_config
 from promptcblue_dataset.importer import check_output, fill_cache
@@ -102,12 +102,17 @@ def import_raw(
     with raw_files(source) as files, replacing(output) as temporary:
         for task, corpus in CHINESEBLUE.items():
             written: dict[str, list[Sample]] = {}
+            sources = corpus.find(files, [task])
+            read = corpus.read(sources).splits.get(task, {})
             for split, documented in zip(SPLITS, REGISTRY[task].sizes, strict=True):
-                paths = corpus.find(files, split)
-                done, rows = _read(corpus, split, documented, paths, pool[task])
-                splits.append(done)
-                if rows:
-                    written[split] = rows
+                found = sources.splits.get(task, {}).get(split, [])
+                name = f"{task}/{found[0].name.name if len(found) == 1 else SPLITS[split][0]}"
+                splits.append(RawSplit(task, split, name, documented))
+                if split in read:
+                    groups, notes = read[split].groups, read[split].notes
+                    if rows := _rows(task, split, groups, pool[task], notes):
+                        written[split] = rows
+                    splits[-1] = replace(splits[-1], notes=notes, samples=len(rows))
             if written:
                 infos[task] = write_config(temporary, task, written)
             on_progress("reading", task, len(CHINESEBLUE))
@@ -121,64 +126,54 @@ def import_raw(
     return imported
 
 
-def _read(
-    corpus: RawCorpus, split: str, documented: int, paths: Sequence[Path], prompts: TaskPrompts
-) -> tuple[RawSplit, list[Sample]]:
-    name = SPLITS[split][0]
-    file = f"{corpus.task}/{paths[0].name if len(paths) == 1 else name}"
-    if not paths:
-        return RawSplit(corpus.task, split, file, documented), []
-    if len(paths) > 1 and not corpus.by_split:
-        raise PromptCBLUEError(
-            f"several files for {corpus.task} {name} ({', '.join(map(str, paths))}); keep one of them"
-        )
-    notes = FileNotes(paths[0])
+def _rows(task: str, split: str, groups: Sequence[Group], prompts: TaskPrompts, notes: FileNotes) -> list[Sample]:
     rows = []
-    for raw in corpus.read(paths, notes):
-        try:
-            rows.append(_row(corpus.task, split, raw, prompts, notes))
-        except RowError as error:
-            notes.skip("a row that cannot be used", _number(raw), error.message)
-    return RawSplit(corpus.task, split, file, documented, notes, len(rows)), rows
+    for group in groups:
+        for content in group.samples:
+            try:
+                rows.append(_row(task, split, group.name, content, prompts, notes))
+            except RowError as error:
+                notes.skip("a row that cannot be used", _number(content), error.message)
+    return rows
 
 
-def _number(raw: RawSample) -> int:
-    return int(raw.place.partition("-")[0])
+def _number(content: Content) -> int:
+    return int(content.place.partition("-")[0])
 
 
-def _row(task: str, split: str, raw: RawSample, prompts: TaskPrompts, notes: FileNotes) -> Sample:
+def _row(task: str, split: str, group: str, content: Content, prompts: TaskPrompts, notes: FileNotes) -> Sample:
     """The row of a raw sample.
 
     Raises:
         RowError: it cannot be used: its target cannot be read back, or a text is not Unicode.
     """
     name = SPLITS[split][0]
-    draws = Draws(_SEED, task, split, raw.group)
+    draws = Draws(_SEED, task, split, group)
     template = draws.one(prompts.templates)
-    row = Renderer(prompts, Style()).sample(template, raw.content, draws, f"{name}-{raw.place}")
+    row = Renderer(prompts, Style()).sample(template, content, draws, f"{name}-{content.place}")
     sample = row.sample
     if row.separators:
-        notes.add("kept", "a separator in a mention, which reads as two", _number(raw), sample["target"])
-    numbers: Sequence[int] = raw.numbers
-    if raw.located:
-        numbers = _offsets(raw, template, sample, notes) if not row.separators else ()
+        notes.add("kept", "a separator in a mention, which reads as two", _number(content), sample["target"])
+    numbers: Sequence[int] = content.pairs
+    if content.offsets and not row.separators:
+        numbers = _offsets(content, template, sample, notes)
     if numbers:
         sample["sample_id"] += "@" + ".".join(map(str, numbers))
-    check_row(sample, split, notes.path, _number(raw))
+    check_row(sample, split, notes.path, _number(content))
     return sample
 
 
-def _offsets(raw: RawSample, template: str, sample: Sample, notes: FileNotes) -> Sequence[int]:
+def _offsets(content: Content, template: str, sample: Sample, notes: FileNotes) -> Sequence[int]:
     """Number and offset in the prompt of each entity that stands elsewhere than its place in the answer tells."""
     before = template.partition("[INPUT_TEXT]")[0]
     start = len(fill(before, {"LIST_LABELS": "，".join(sample["answer_choices"] or ())}))
-    found = located(raw.content.answer, sample["input"], sample["answer_choices"] or ())
+    found = located(content.answer, sample["input"], sample["answer_choices"] or ())
     elsewhere: list[int] = []
-    for number, (span, offset) in enumerate(zip(found, raw.numbers, strict=True)):
+    for number, (span, offset) in enumerate(zip(found, content.offsets, strict=True)):
         if span is None or span[1] != start + offset:
             elsewhere += (number, start + offset)
             kind = "an entity that its place in the answer does not locate: its offset is in the id"
-            notes.add("kept", kind, _number(raw))
+            notes.add("kept", kind, _number(content))
     return elsewhere
 
 
@@ -192,10 +187,10 @@ def _stop_where_needed(source: Path, splits: Sequence[RawSplit], *, skip_bad: bo
     bad = [split for split in read if split.notes and split.notes.skipped]
     if bad and not skip_bad:
         listed = [
-            f"{split.file}: {finding['kind']}: {', '.join(finding['examples'])}"
+            f"{split.file}: {kind}: {', '.join(finding.examples)}"
             for split in bad
-            for finding in (split.notes.as_json() if split.notes else ())
-            if finding["action"] == "skipped"
+            for (action, kind), finding in (split.notes.findings.items() if split.notes else ())
+            if action == "skipped"
         ]
         raise PromptCBLUEError("\n".join(["records cannot be used; nothing was written; use --on-error skip", *listed]))
 
@@ -268,8 +263,10 @@ def summary(imported: RawImported) -> Iterator[str]:
         if notes and notes.records - notes.skipped != split.documented:
             yield f"{split.file}: {notes.records - notes.skipped:,} usable records, documented are {split.documented:,}"
         if notes and notes.skipped:
-            skipped = [found for found in notes.as_json() if found["action"] == "skipped" and found["examples"]]
-            yield f"{split.file}: skipped {notes.skipped:,}, such as {skipped[-1]['examples'][0]}"
+            examples = [
+                found.examples[0] for (done, _), found in notes.findings.items() if done == "skipped" and found.examples
+            ]
+            yield f"{split.file}: skipped {notes.skipped:,}, such as {examples[-1]}"
     kinds: dict[str, int] = {}
     for split in imported.read:
         for (action, kind), finding in split.notes.findings.items() if split.notes else ():

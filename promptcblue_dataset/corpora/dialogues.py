@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 
 from promptcblue_dataset.corpora.reading import (
     LIST,
     UNLABELLED,
+    Composed,
     Content,
-    LeftOut,
-    RawSamples,
+    Group,
+    RawError,
     Record,
     RecordCorpus,
-    Samples,
-    alone,
     labelled,
-    renamed,
+    our_label,
 )
-from promptcblue_metric.tasks import NONE_OF_THESE, TASKS
+from promptcblue_metric.answers import Answer, Report
+from promptcblue_metric.data.raw_labels import RAW_LABELS
 
 #: How many utterances before the current one are shown: by the symptom task, and by the dialogue act task.
 SR_HISTORY, DAC_HISTORY = 2, 6
@@ -30,35 +29,6 @@ _SPEAKERS = {
     **dict.fromkeys(("患者", "病人", "patient", "patients"), _PATIENT),
     **dict.fromkeys(("医生", "doctor", "doctors"), _DOCTOR),
 }
-_entity_type = renamed(
-    {
-        "Symptom": "症状",
-        "Drug": "具体的药物名称",
-        "Drug_Category": "药物类别",
-        "Medical_Examination": "医学检查检验",
-        "Operation": "医疗操作",
-    }
-)
-_TOPICS = {
-    "Symptom": ("关于症状的询问", "关于症状的回答"),
-    "Etiology": ("关于病因的询问", "关于病因的回答"),
-    "Basic_Information": ("关于个人基本信息的询问", "关于个人基本信息的回答"),
-    "Existing_Examination_and_Treatment": ("关于已有检查和治疗的提问", "关于已有检查和治疗的回答"),
-    "Drug_Recommendation": ("关于用药建议的提问", "关于用药建议的解答"),
-    "Medical_Advice": ("关于就医建议的提问", "关于就医建议的解答"),
-    "Precautions": ("关于注意事项的提问", "关于注意事项的解答"),
-}
-_act = renamed(
-    {
-        **{f"Request-{topic}": names[0] for topic, names in _TOPICS.items()},
-        **{f"Inform-{topic}": names[1] for topic, names in _TOPICS.items()},
-        "Diagnose": "给出诊断",
-        "Other": NONE_OF_THESE,
-    }
-)
-_SYMPTOM_STATUSES = dict(zip("012", TASKS["IMCS-V2-SR"].labels, strict=True))
-_FINDING_STATUSES = dict(zip(("阳性", "阴性", "其他", "不标注"), TASKS["CHIP-MDCFNPC"].labels, strict=True))
-_SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
 
 def utterance(turn: Record, speaker: str, sentence: str) -> str:
@@ -70,28 +40,47 @@ def utterance(turn: Record, speaker: str, sentence: str) -> str:
 # --- IMCS-V2 ---
 
 
-def _utterances(label: str, load: Callable[[Record, int], Content]) -> Samples:
+class Consultation(Record):
+    """A dialogue of IMCS-V2, whose parts are made once for its four tasks."""
+
+    @cached_property
+    def turns(self) -> list[Record]:
+        """Its utterances; of the files of one task's own it can be all that there is."""
+        return self.records("dialogue") if "dialogue" in self.value else self.records(LIST)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Speaker and text of each."""
+        return [utterance(turn, "speaker", "sentence") for turn in self.turns]
+
+    def samples(self, places: Iterable[int], compose: Callable[[Consultation, int], Content]) -> Iterable[Group]:
+        """A sample for each of some utterances of which it can be made; what is wrong with the others is noted."""
+        good = []
+        for place in places:
+            try:
+                compose(self, place)
+            except RawError as error:
+                self.place.bad(error)
+            else:
+                good.append(place)
+        return (Group(self.place.name, Composed(good, partial(compose, self))),)
+
+    def content(self, place: int, text: str, answer: Answer) -> Content:
+        """The sample of an utterance."""
+        return Content({"INPUT_TEXT": text}, answer, f"{self.place.id}_{self.turns[place].value.get('sentence_id')}")
+
+
+def _of_utterances(
+    label: str, compose: Callable[[Consultation, int], Content]
+) -> Callable[[Consultation], Iterable[Group]]:
     """A sample for each utterance that has the label."""
 
-    def samples(record: Record) -> Iterator[RawSamples | LeftOut]:
-        turns = record.items("dialogue")
-        # What is no object is an error of its own when it is drawn.
-        places = [
-            place for place, turn in enumerate(turns) if not isinstance(turn, dict) or turn.get(label) is not None
-        ]
-        yield RawSamples(record.name, places, partial(load, record))
-        yield LeftOut(UNLABELLED, len(turns) - len(places))
+    def groups(record: Consultation) -> Iterable[Group]:
+        places = [place for place, turn in enumerate(record.turns) if turn.value.get(label) is not None]
+        record.left_out(UNLABELLED, len(record.turns) - len(places))
+        return record.samples(places, compose)
 
-    return samples
-
-
-def _imcs(turn: Record) -> str:
-    return utterance(turn, "speaker", "sentence")
-
-
-def _said_until(record: Record, place: int, history: int) -> list[str]:
-    """The utterance at a place and those before it, as far as they are shown."""
-    return [_imcs(record.item("dialogue", number)) for number in range(max(0, place - history), place + 1)]
+    return groups
 
 
 def _mentions(turn: Record) -> list[dict[str, str]]:
@@ -101,50 +90,55 @@ def _mentions(turn: Record) -> list[dict[str, str]]:
         turn.fail("sentence", "a string", sentence)
     if len(tags) != len(sentence):
         turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
+    if tags.count("O") == len(tags):
+        return []
     found: list[dict[str, str]] = []
     inside = ""
     for character, tag in zip(sentence, tags, strict=True):
         mark, _, kind = tag.partition("-")
         if mark == "B" or (mark == "I" and kind != inside):
-            found.append({"entity": character, "type": _entity_type(turn, "BIO_label", kind)})
+            found.append({"entity": character, "type": kind})
         elif mark == "I":
             found[-1]["entity"] += character
         elif mark != "O":
             turn.fail("BIO_label", "O, B-type or I-type", tag)
         inside = kind
-    return [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
-
-
-def _entities(record: Record, place: int) -> Content:
-    turn = record.item("dialogue", place)
-    mentions = {tuple(entity.values()): entity for entity in _mentions(turn)}
-    return Content({"INPUT_TEXT": turn.line("sentence")}, list(mentions.values()))
-
-
-def _dialogue_act(record: Record, place: int) -> Content:
-    turn = record.item("dialogue", place)
-    text = "\n".join(_said_until(record, place, DAC_HISTORY))
-    return Content({"INPUT_TEXT": text}, _act(turn, "dialogue_act", turn.label("dialogue_act")))
-
-
-def _symptoms(record: Record) -> Iterator[RawSamples | LeftOut]:
-    places = []
-    for place, value in enumerate(record.items("dialogue")):
-        given = value.get("symptom_type", value.get("local_implicit_info")) if isinstance(value, dict) else value
-        if given is None:
-            yield LeftOut(UNLABELLED)
-        elif given in ([], {}):
-            yield LeftOut("no symptoms in the utterance")
-        elif len(_statuses(turn := record.item("dialogue", place))) != _tags(turn).count("B-Symptom"):
-            yield LeftOut("tagged symptoms and statuses differ in number")
-        else:
-            places.append(place)
-    yield RawSamples(record.name, places, partial(_symptom_statuses, record))
+    types = RAW_LABELS["IMCS-V2-NER"]
+    for entity in found:
+        kind = types.read(entity["type"]) or turn.fail("BIO_label", f"one of {', '.join(types.ours)}", entity["type"])
+        entity |= {"entity": entity["entity"].strip(), "type": kind}
+    return [entity for entity in found if entity["entity"]]
 
 
 def _tags(turn: Record) -> list[str]:
     tags = turn.get("BIO_label")
     return tags.split() if isinstance(tags, str) else turn.items("BIO_label")
+
+
+def _entities(record: Consultation, place: int) -> Content:
+    turn = record.turns[place]
+    mentions = {tuple(entity.values()): entity for entity in _mentions(turn)}
+    return record.content(place, turn.line("sentence"), list(mentions.values()))
+
+
+def _dialogue_act(record: Consultation, place: int) -> Content:
+    act = our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
+    return record.content(place, "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1]), act)
+
+
+def _symptoms(record: Consultation) -> Iterable[Group]:
+    places = []
+    for place, turn in enumerate(record.turns):
+        given = turn.value.get("symptom_type", turn.value.get("local_implicit_info"))
+        if given is None:
+            record.left_out(UNLABELLED)
+        elif given in ([], {}):
+            record.left_out("no symptoms in the utterance")
+        elif len(_statuses(turn)) != _tags(turn).count("B-Symptom"):
+            record.left_out("tagged symptoms and statuses differ in number")
+        else:
+            places.append(place)
+    return record.samples(places, _symptom_statuses)
 
 
 def _statuses(turn: Record) -> list[str]:
@@ -155,107 +149,101 @@ def _statuses(turn: Record) -> list[str]:
     return [str(info[name]) for name in turn.texts("symptom_norm") if name in info]
 
 
-def _symptom_statuses(record: Record, place: int) -> Content:
-    turn = record.item("dialogue", place)
+def _symptom_statuses(record: Consultation, place: int) -> Content:
+    turn, names = record.turns[place], RAW_LABELS["IMCS-V2-SR"].ours
     mentions = [entity["entity"] for entity in _mentions(turn) if entity["type"] == "症状"]
     answer = []
     for mention, status in zip(mentions, _statuses(turn), strict=False):
-        if status not in _SYMPTOM_STATUSES:
-            turn.fail("symptom_type", f"one of {', '.join(_SYMPTOM_STATUSES)}", status)
-        answer.append({"entity": mention, "attr": _SYMPTOM_STATUSES[status]})
-    *history, current = _said_until(record, place, SR_HISTORY)
-    return Content({"INPUT_TEXT": "\n".join(["对话历史：", *history, "当前对话：", current])}, answer)
+        if status not in names:
+            turn.fail("symptom_type", f"one of {', '.join(names)}", status)
+        answer.append({"entity": mention, "attr": names[status]})
+    *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
+    return record.content(place, "\n".join(["对话历史：", *history, "当前对话：", current]), answer)
 
 
 @labelled("report")
-def _report(record: Record) -> Content:
+def _report(record: Consultation) -> Content:
     """Two doctors wrote a report each; the first is taken."""
     reports = record.records("report") if isinstance(record.get("report"), list) else [record.record("report")]
     if not reports:
         record.fail("report", "a report", [])
-    report = {section: reports[0].line(section, empty=True) for section in _SECTIONS if reports[0].has(section)}
+    sections = Report().sections
+    report = {section: reports[0].line(section, empty=True) for section in sections if reports[0].has(section)}
     if not any(report.values()):
-        record.fail("report[0]", f"the sections {', '.join(_SECTIONS)}", dict(reports[0].value))
-    lines = [_imcs(turn) for turn in record.records("dialogue")]
+        record.fail("report[0]", f"the sections {', '.join(sections)}", dict(reports[0].value))
+    lines = record.lines
     if record.has("self-report", "self_report"):
         opening = f"{_PATIENT}：{record.line('self-report', 'self_report')}"
         lines = lines if lines and lines[0] == opening else [opening, *lines]
-    return Content({"INPUT_TEXT": "\n".join(["问诊对话历史：", *lines])}, {s: report.get(s, "") for s in _SECTIONS})
+    return Content({"INPUT_TEXT": "\n".join(["问诊对话历史：", *lines])}, {s: report.get(s, "") for s in sections})
 
 
 IMCS = RecordCorpus(
     "IMCS-V2",
-    r"IMCS(-V2|21)?",
+    ["IMCS-V2", "IMCS21", "IMCS"],
     {
-        "IMCS-V2-NER": _utterances("BIO_label", _entities),
-        "IMCS-V2-DAC": _utterances("dialogue_act", _dialogue_act),
+        "IMCS-V2-NER": _of_utterances("BIO_label", _entities),
+        "IMCS-V2-DAC": _of_utterances("dialogue_act", _dialogue_act),
         "IMCS-V2-SR": _symptoms,
         "IMCS-V2-MRG": _report,
     },
-    task_stems={f"IMCS-V2-{task}": rf"IMCS(-V2)?-{task}" for task in ("NER", "DAC", "SR", "MRG")},
+    own_stems={f"IMCS-V2-{task}": rf"IMCS(-V2)?-{task}" for task in ("NER", "DAC", "SR", "MRG")},
+    record_type=Consultation,
 )
 
 
 # --- CHIP-MDCFNPC ---
 
 
-def _findings(record: Record) -> Iterable[RawSamples | LeftOut]:
-    found = [turn.get("ner") for turn in record.items("dialog_info") if isinstance(turn, dict)]
-    if all(findings is None for findings in found):
-        return (LeftOut(UNLABELLED),)
-    return (alone(record, _finding_statuses) if any(found) else LeftOut("no findings in the dialogue"),)
-
-
-def _finding_statuses(record: Record) -> Content:
+def _findings(record: Record) -> Iterable[Group]:
     """A finding that comes up several times has the status that it has last."""
-    statuses: dict[str, str] = {}
     turns = record.records("dialog_info")
+    found = [turn.value.get("ner") for turn in turns]
+    if not any(found):
+        return record.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
+    statuses: dict[str, str] = {}
     for turn in turns:
         for finding in turn.records("ner") if turn.has("ner") else ():
-            status = finding.label("attr") if finding.has("attr") else ""
-            if status not in _FINDING_STATUSES:
-                finding.fail("attr", f"one of {', '.join(_FINDING_STATUSES)}", status)
-            statuses[finding.line("mention", "name")] = _FINDING_STATUSES[status]
+            mention = finding.line("mention", "name")
+            if finding.value.get("attr") in (None, ""):
+                record.left_out("a finding without a status", example=mention)
+            else:
+                statuses[mention] = our_label(finding, "attr", "CHIP-MDCFNPC")
     lines = [utterance(turn, "sender", "text") for turn in turns]
     answer = [{"entity": mention, "attr": status} for mention, status in statuses.items()]
-    return Content({"INPUT_TEXT": "\n".join(lines), "LIST_MENTIONS": "，".join(statuses)}, answer)
+    return record.alone(Content({"INPUT_TEXT": "\n".join(lines), "LIST_MENTIONS": "，".join(statuses)}, answer))
 
 
-MDCFNPC = RecordCorpus("CHIP-MDCFNPC", "CHIP-MDCFNPC", {"CHIP-MDCFNPC": _findings})
+MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findings})
 
 
 # --- MedDG ---
 
 
-def _responses(record: Record) -> Iterator[RawSamples | LeftOut]:
+def _responses(record: Record) -> Iterable[Group]:
     """A sample for each time that the doctor speaks after the patient; what one says in a row is one turn."""
-    turns = record.items(LIST)
-    speakers = [_SPEAKERS.get(_name(turn)) or _unknown_speaker(record, place) for place, turn in enumerate(turns)]
+    turns = record.records(LIST)
+    speakers = [_SPEAKERS.get(str(turn.get("id", "speaker")).lower(), "") for turn in turns]
+    if "" in speakers:
+        unknown = turns[speakers.index("")]
+        unknown.fail("id", "Patients or Doctor", unknown.value.get("id"))
+    said = [turn.text("Sentence", "sentence", empty=True) for turn in turns]
     runs = [list(run) for _, run in itertools.groupby(range(len(turns)), key=speakers.__getitem__)]
     spoken = [run for run in runs[1:] if speakers[run[0]] == _DOCTOR]
-    keys = [run for run in spoken if any(turns[place].get("Sentence", turns[place].get("sentence")) for place in run)]
-    yield RawSamples(record.name, keys, partial(_response, record, speakers))
+    answers = [run for run in spoken if any(said[place] for place in run)]
     if not spoken:
-        yield LeftOut("no doctor answers in the dialogue")
-    yield LeftOut("the doctor says nothing", len(spoken) - len(keys))
+        record.left_out("no doctor answers in the dialogue")
+    record.left_out("the doctor says nothing", len(spoken) - len(answers))
+
+    def compose(run: Sequence[int]) -> Content:
+        history = [
+            f"{who}：" + "\n".join(filter(None, (said[place] for place in places)))
+            for who, places in itertools.groupby(range(run[0]), key=speakers.__getitem__)
+        ]
+        answer = "\n".join(filter(None, (said[place] for place in run)))
+        return Content({"INPUT_TEXT": "\n".join(history)}, answer, record.place.id)
+
+    return (Group(record.place.name, Composed(answers, compose)),)
 
 
-def _name(turn: Any) -> str:
-    return str(turn.get("id", turn.get("speaker"))).lower() if isinstance(turn, dict) else ""
-
-
-def _unknown_speaker(record: Record, place: int) -> NoReturn:
-    turn = record.item(LIST, place)
-    turn.fail("id", "Patients or Doctor", turn.value.get("id"))
-
-
-def _response(record: Record, speakers: Sequence[str], run: Sequence[int]) -> Content:
-    said = [record.item(LIST, place).text("Sentence", "sentence", empty=True) for place in range(run[-1] + 1)]
-    history = [
-        f"{who}：" + "\n".join(filter(None, (said[place] for place in places)))
-        for who, places in itertools.groupby(range(run[0]), key=speakers.__getitem__)
-    ]
-    return Content({"INPUT_TEXT": "\n".join(history)}, "\n".join(filter(None, said[run[0] :])))
-
-
-MEDDG = RecordCorpus("MedDG", "MedDG", {"MedDG": _responses})
+MEDDG = RecordCorpus("MedDG", ["MedDG"], {"MedDG": _responses})

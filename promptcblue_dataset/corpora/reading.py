@@ -1,4 +1,8 @@
-"""What the readers share: records whose errors name file, record and field, and raw samples that load when drawn."""
+"""What the readers of both suites share: a corpus, its raw records, the samples of tasks they give, and notes on files.
+
+A corpus is found among the raw files (`Corpus.find`) and read (`Corpus.read`): whole, checked and mended, so that the
+samples of a `Reading` can be used as they are. What was wrong stands in the notes on each file, and ends no reading.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,287 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
-from promptcblue_dataset.corpora.archives import RawFiles
+from promptcblue_dataset.corpora.archives import RawFile, RawFiles
 from promptcblue_metric.answers import Answer
+from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS
 from promptcblue_metric.data.samples import SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 
-#: The raw files' word for each split.
-_SPLIT_WORDS = {split: "|".join(words) for split, words in SPLITS.items()}
+T = TypeVar("T")
+
+#: What became of a flaw. ``mended``: put right. ``skipped``: left out. ``kept``: seen and left as it is.
+Action = Literal["mended", "skipped", "kept"]
+
+_EXAMPLES, _EXAMPLE_LENGTH = 5, 160
 
 
 class RawError(PromptCBLUEError):
-    """A record of a raw file that is not what its corpus should hold."""
+    """A raw file or record that is not what its corpus should hold."""
 
 
 class Content(NamedTuple):
-    """What a raw sample puts into prompts.
+    """A raw sample: what goes into its prompt, and the answer.
 
     Attributes:
         fields: text by placeholder, such as ``INPUT_TEXT``.
         answer: the structured answer with the benchmark's own names, before any choices are drawn.
+        place: which raw record it is of, as its id says it: that one's own id or its number in the file.
+        offsets: where the answer's entities begin in the text, in their order, where the corpus says so.
+        pairs: numbers of the records in which it is compared with another.
     """
 
     fields: Mapping[str, str]
     answer: Answer
+    place: str = ""
+    offsets: tuple[int, ...] = ()
+    pairs: tuple[int, ...] = ()
 
 
-class RawSamples(NamedTuple):
-    """Raw samples that belong together, such as those of a dialogue, and are never in two splits.
+class Group(NamedTuple):
+    """Raw samples that belong together, such as those of a dialogue: they are never in two splits.
 
     Attributes:
-        group: what they come from.
-        keys: one for each sample.
-        load: reads and checks the content of a sample by its key, when the sample is drawn.
+        name: what they come from. Several groups of one name count as one.
+        samples: the samples, of which long ones are composed when they are asked for.
     """
 
-    group: str
-    keys: Sequence[Any]
-    load: Callable[[Any], Content]
+    name: str
+    samples: Sequence[Content]
 
 
-class LeftOut(NamedTuple):
-    """How many parts of a record give no sample, and why."""
+class Composed(Sequence[Content]):
+    """Samples that are composed when they are asked for, of what has been checked already.
 
-    reason: str
-    times: int = 1
+    Args:
+        parts: what each is made of.
+        compose: makes a sample of it.
+    """
+
+    def __init__(self, parts: Sequence[T], compose: Callable[[T], Content]) -> None:
+        self._parts, self._compose = parts, compose
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._compose(self._parts[place])
+
+
+# --- Notes: nothing is mended or left out silently ---
+
+
+@dataclass
+class Finding:
+    """One kind of flaw in a file.
+
+    Attributes:
+        times: how often it was found.
+        records: numbers of the records it was found in, from 1.
+        examples: what some of them look like.
+    """
+
+    times: int = 0
+    records: dict[int, None] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FileNotes:
+    """What was read of one raw file, or of one folder whose files are records.
+
+    Attributes:
+        path: the file or folder, as messages name it.
+        records: how many records it has.
+        skipped: how many of them cannot be used.
+        bad: what is wrong with each of those.
+        findings: its flaws by what became of them and kind.
+    """
+
+    path: Path
+    records: int = 0
+    skipped: int = 0
+    bad: list[str] = field(default_factory=list)
+    findings: dict[tuple[Action, str], Finding] = field(default_factory=dict)
+    _bad_kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, action: Action, kind: str, record: int, example: str = "", times: int = 1) -> None:
+        """Count a flaw of a record."""
+        finding = self.findings.setdefault((action, kind), Finding())
+        finding.times += times
+        finding.records[record] = None
+        if example and len(finding.examples) < _EXAMPLES:
+            # JSON can escape half of a surrogate pair, which no file in UTF-8 can hold.
+            readable = example[:_EXAMPLE_LENGTH].encode("utf-8", "replace").decode()
+            finding.examples.append(f"record {record}: {readable}")
+
+    def skip(self, kind: str, record: int, example: str = "", message: str = "") -> None:
+        """Count a whole record that cannot be used.
+
+        Args:
+            message: names file, record and field, where that says more than kind and example.
+        """
+        self.skipped += 1
+        self._bad_kinds[kind] += 1
+        self.bad.append(message or f"{self.path}: record {record}: {kind}{': ' if example else ''}{example:.80}")
+        self.add("skipped", kind, record, example)
+
+    def include(self, other: FileNotes) -> None:
+        """Take over what was noted of the file apart from any task."""
+        self.records += other.records
+        self.skipped += other.skipped
+        self.bad = [*other.bad, *self.bad]
+        self._bad_kinds += other._bad_kinds
+        self.findings = {**other.findings, **self.findings}
+
+    def left_out(self) -> Counter[str]:
+        """How many parts of records, or records without labels, gave no sample, for no fault; by kind."""
+        times = {kind: finding.times for (action, kind), finding in self.findings.items() if action == "skipped"}
+        return Counter(times) - self._bad_kinds
+
+    def times(self, action: Action) -> int:
+        """How many flaws something became of."""
+        return sum(finding.times for (done, _), finding in self.findings.items() if done == action)
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Every finding, with the numbers of its records as ranges."""
+        return [
+            {
+                "action": action,
+                "kind": kind,
+                "times": finding.times,
+                "records": ranges(finding.records),
+                "examples": finding.examples,
+            }
+            for (action, kind), finding in self.findings.items()
+        ]
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers in a short form, as ``1-3,7``."""
+    runs = []
+    for _, run in groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        runs.append(str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}")
+    return ",".join(runs)
+
+
+# --- Corpora ---
+
+
+@dataclass
+class RawSplit:
+    """The raw samples of a split of a task, and the notes on the file they are from."""
+
+    notes: FileNotes
+    groups: list[Group] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What was read of a corpus.
+
+    Attributes:
+        splits: by task and by the split that the file is named for; those without a file are not there.
+        offers: labels that prompts can offer, by task, where the corpus brings its own.
+        refused: why a task cannot be made of the files, by task.
+    """
+
+    splits: dict[str, dict[str, RawSplit]] = field(default_factory=dict)
+    offers: dict[str, Sequence[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, task: str, why: str) -> None:
+        """Give nothing of a task."""
+        self.splits.pop(task, None)
+        self.refused[task] = why
+
+
+@dataclass
+class Sources:
+    """The files of a corpus.
+
+    Attributes:
+        splits: by task and split: those of which the first with samples is read, or that are read together.
+        others: further files that it needs, such as a sheet of terms, by what they are.
+    """
+
+    splits: dict[str, dict[str, list[RawFile]]] = field(default_factory=dict)
+    others: dict[str, RawFile] = field(default_factory=dict)
+
+
+class Corpus:
+    """A raw corpus: its name, the tasks it feeds, and how it is found and read.
+
+    ``with raw_files(root) as files: reading = corpus.read(corpus.find(files, corpus.tasks), seed)``
+    """
+
+    name: str
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The config names of its tasks."""
+        return (self.name,)
+
+    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+        """Its files, as far as the ``tasks`` need them; without splits where it is not among the files.
+
+        Raises:
+            PromptCBLUEError: several files differ where one is expected.
+        """
+        raise NotImplementedError
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Read, check and mend its files.
+
+        Args:
+            seed: for what a corpus draws, such as documents that do not answer a query.
+        """
+        raise NotImplementedError
+
+
+# --- Raw records ---
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a raw record stands, and what is noted of it.
+
+    Attributes:
+        notes: those on its file.
+        name: its name in messages.
+        number: its number in the file, from 1, or what its file's name says.
+        id: what the ids of its samples say of it.
+    """
+
+    notes: FileNotes
+    name: str
+    number: int
+    id: str
+
+    def mended(self, kind: str, example: str = "") -> None:
+        """Count a flaw that was put right."""
+        self.notes.add("mended", kind, self.number, example)
+
+    def kept(self, kind: str, example: str = "") -> None:
+        """Count a flaw that was seen and left as it is."""
+        self.notes.add("kept", kind, self.number, example)
+
+    def left_out(self, kind: str, example: str = "", times: int = 1) -> None:
+        """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
+        if times:
+            self.notes.add("skipped", kind, self.number, example, times)
+
+    def skip(self, kind: str, example: str = "") -> None:
+        """Count the record as one that cannot be used."""
+        self.notes.skip(kind, self.number, example)
+
+    def bad(self, error: RawError) -> None:
+        """Count the record, or a part of it, as one that cannot be used since a field is not as it should be."""
+        self.notes.skip("a field is missing or wrong", self.number, str(error).partition(": ")[2], str(error))
 
 
 @dataclass(slots=True)  # frozen ones take four times as long to make
@@ -60,15 +298,13 @@ class Record:
     """A JSON object of a raw file, or one inside it; its getters name file, record and field in their errors."""
 
     value: Mapping[str, Any]
-    path: Path
-    name: str
+    place: Place
     prefix: str = ""
 
     def fail(self, field: str, expected: str, found: object) -> NoReturn:
         """Raise `RawError` for a field."""
-        raise RawError(
-            f"{self.path}: {self.name}: field '{self.prefix}{field}': expected {expected}, found {found!r:.80}"
-        )
+        where = f"{self.place.notes.path}: {self.place.name}"
+        raise RawError(f"{where}: field '{self.prefix}{field}': expected {expected}, found {found!r:.80}")
 
     def has(self, *names: str) -> bool:
         """Whether one of the fields is there and not null."""
@@ -122,10 +358,6 @@ class Record:
         """A list of objects."""
         return [self._inner(f"{names[0]}[{place}]", value) for place, value in enumerate(self.items(*names))]
 
-    def item(self, name: str, place: int) -> Record:
-        """One object of a list of them, so that what is not drawn is not checked."""
-        return self._inner(f"{name}[{place}]", self.items(name)[place])
-
     def record(self, *names: str) -> Record:
         """An object."""
         return self._inner(names[0], self.get(*names))
@@ -133,204 +365,216 @@ class Record:
     def _inner(self, field: str, value: object) -> Record:
         if not isinstance(value, dict):
             self.fail(field, "an object", value)
-        return Record(value, self.path, self.name, f"{self.prefix}{field}.")
+        return Record(value, self.place, f"{self.prefix}{field}.")
+
+    def left_out(self, kind: str, times: int = 1, example: str = "") -> tuple[Group, ...]:
+        """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
+        self.place.left_out(kind, example, times)
+        return ()
+
+    def alone(self, content: Content) -> tuple[Group, ...]:
+        """The record as one sample."""
+        return (Group(self.place.name, (content._replace(place=self.place.id),)),)
 
 
-def read_records(path: Path) -> Iterator[tuple[str, Any]]:
-    """The records of a JSON file with a name for each: a list, JSON Lines, or an object of records by id.
-
-    Raises:
-        RawError: the file or a line is no JSON.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RawError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if data[:3] == b"\xef\xbb\xbf":
-        data = data[3:]
-    start = data.lstrip()[:1]
-    whole = None
-    # A first line that is JSON by itself means JSON Lines, unless it is all that there is.
-    if start == b"[" or data.count(b"\n") < 2 or (start == b"{" and not _is_json(data.lstrip().split(b"\n", 1)[0])):
-        whole = _parse(data, path, "the file") if data.strip() else []
-    if isinstance(whole, list):
-        yield from ((f"record {number}", value) for number, value in enumerate(whole, 1))
-    elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
-        yield from ((f"record '{key}'", value) for key, value in whole.items())
-    elif whole is not None:
-        yield "record 1", whole
-    else:
-        for number, line in enumerate(data.split(b"\n"), 1):
-            if line.strip():
-                yield f"line {number}", _parse(line, path, f"line {number}")
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _parse(data: bytes, path: Path, where: str) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RawError(f"{path}: {where}: expected JSON in UTF-8: {error}") from error
-
-
-@dataclass
-class Reading:
-    """What was read of a corpus.
-
-    Attributes:
-        samples: the labelled raw samples, by task and by the split that their file is named for.
-        offers: labels that prompts can offer, by task, where the corpus brings its own.
-        left_out: what was not used, by task and reason.
-        errors: records that could not be used, where those are passed over.
-    """
-
-    samples: dict[str, dict[str, list[RawSamples]]] = field(default_factory=dict)
-    offers: dict[str, Sequence[str]] = field(default_factory=dict)
-    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
-
+R = TypeVar("R", bound=Record)
 
 #: The one field of a record that is no object but a list.
 LIST = "turns"
 
-#: Called with each record that cannot be used; raises it, or keeps it and lets the reading go on.
-OnError = Callable[[RawError], object]
 
+def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str = "") -> Iterator[R]:
+    """The records of a JSON file: a list, JSON Lines, or an object of records by id.
 
-def stop(error: RawError) -> NoReturn:
-    """The default for ``on_error``: the first bad record ends the reading."""
-    raise error
+    What is no record is skipped; a list counts as an object with the field `LIST`.
 
+    Args:
+        of_type: what the records are.
+        id_field: the field with a record's id. Without it that is the key, or the number in the file, from 0.
 
-class Corpus:
-    """A raw corpus: its name, the tasks it feeds, and how to read it."""
-
-    name: str
-    tasks: tuple[str, ...]
-
-    def read(self, files: RawFiles, tasks: Sequence[str], seed: int, on_error: OnError = stop) -> Reading | None:
-        """Read what the ``tasks`` need, or None where the corpus is not among the files.
-
-        Args:
-            seed: for what a corpus draws, such as documents that do not answer a query.
-
-        Raises:
-            RawError: a record is bad and ``on_error`` raised it.
-        """
-        raise NotImplementedError
-
-
-def split_files(files: RawFiles, stem: str, suffix: str = r"\.jsonl?") -> dict[str, Path]:
-    """The files ``{stem}_{train, dev or test}{suffix}`` by split; both parts are patterns."""
-    found = {split: files.find(rf"{stem}[._-]({words}){suffix}") for split, words in _SPLIT_WORDS.items()}
-    return {split: path for split, path in found.items() if path}
-
-
-#: What one record gives.
-Samples = Callable[[Record], "Iterable[RawSamples | LeftOut]"]
-
-
-@dataclass(frozen=True)
-class RecordCorpus(Corpus):
-    """A corpus of JSON files ``{stem}_{split}.json`` whose records are read one by one.
-
-    Attributes:
-        stem: pattern of its file names.
-        readers: the samples of a record, by task.
-        task_stems: patterns of files of one task's own, which come before the shared ones.
+    Raises:
+        RawError: the file cannot be read.
     """
-
-    name: str
-    stem: str
-    readers: Mapping[str, Samples]
-    task_stems: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self.readers)
-
-    def read(self, files: RawFiles, tasks: Sequence[str], seed: int, on_error: OnError = stop) -> Reading | None:
-        wanted: dict[tuple[str, Path], list[str]] = {}
-        for task in self.tasks:
-            if task in tasks:
-                own = self.task_stems.get(task)
-                for split, path in ((own and split_files(files, own)) or split_files(files, self.stem)).items():
-                    wanted.setdefault((split, path), []).append(task)
-        if not wanted:
-            return None
-        reading = Reading()
-        for (split, path), names in wanted.items():
-            found: dict[str, list[RawSamples]] = {task: [] for task in names}
-            for record in records_of(path, on_error):
-                for task in names:
-                    try:
-                        self._add(found[task], record, task, reading.left_out)
-                    except RawError as error:
-                        on_error(error)
-            for task, samples in found.items():
-                if samples:
-                    reading.samples.setdefault(task, {})[split] = samples
-        return reading
-
-    def _add(self, samples: list[RawSamples], record: Record, task: str, left_out: Counter[tuple[str, str]]) -> None:
-        for found in self.readers[task](record):
-            if isinstance(found, LeftOut):
-                if found.times:
-                    left_out[task, found.reason] += found.times
-            elif found.keys:
-                samples.append(found)
-
-
-def records_of(path: Path, on_error: OnError) -> Iterator[Record]:
-    """The records of a file that are objects; a list counts as an object with the field `LIST`."""
-    for name, value in read_records(path):
+    for number, name, key, value in _values(file, notes):
+        given = value.get(id_field) if id_field and isinstance(value, dict) else None
+        place = Place(notes, name, number, str(key if given is None else given))
         if isinstance(value, list):
             value = {LIST: value}
         if isinstance(value, dict):
-            yield Record(value, path, name)
+            yield of_type(value, place)
         else:
-            on_error(RawError(f"{path}: {name}: expected an object, found {value!r:.80}"))
+            notes.skip(
+                "no object", number, repr(value), f"{file.name}: {name}: expected an object, found {value!r:.80}"
+            )
+
+
+def _values(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
+    """The values of a JSON file, each with its number, its name and an id."""
+    data = read_bytes(file)
+    start = data.lstrip()[:1]
+    if start == b"{" and b"\n{" in data.lstrip():
+        for place, (number, line) in enumerate(lines_of(data, notes)):
+            try:
+                yield number, f"line {number}", place, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                message = f"{file.name}: line {number}: expected JSON in UTF-8: {error}"
+                notes.skip("no JSON", number, str(error), message)
+        return
+    try:
+        whole = json.loads(data) if data.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
+    if isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values()):
+        named = ((f"record '{key}'", key, value) for key, value in whole.items())
+    else:
+        values = whole if isinstance(whole, list) else [whole]
+        named = ((f"record {number + 1}", number, value) for number, value in enumerate(values))
+    for number, (name, key, value) in enumerate(named, 1):
+        notes.records += 1
+        yield number, name, key, value
+
+
+def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank and in UTF-8, with their numbers; the others and line ends of two are noted."""
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        notes.records += 1
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            notes.skip("not in UTF-8", number, str(error))
+            continue
+        if text.endswith("\r"):
+            notes.add("mended", "carriage return at the end of the line", number)
+        yield number, text.rstrip("\r")
+
+
+def read_bytes(file: RawFile) -> bytes:
+    """What a file holds, without a byte order mark.
+
+    Raises:
+        RawError: it cannot be read.
+    """
+    try:
+        return file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
 
 
 #: Why a record of a test file gives no sample.
 UNLABELLED = "no labels"
 
 
-def alone(record: Record, load: Callable[[Record], Content]) -> RawSamples:
-    """A record that is one sample."""
-    return RawSamples(record.name, (record,), load)
+@dataclass(frozen=True)
+class RecordCorpus(Corpus, Generic[R]):
+    """A corpus of JSON files ``{stem}_{split}.json`` whose records are read one by one.
+
+    Attributes:
+        stems: patterns of its file names, one a version of the corpus; the first that is there is read.
+        readers: what a record gives, by task.
+        own_stems: patterns of the names of one task's own files, which come before the shared ones.
+        record_type: what its records are.
+    """
+
+    name: str
+    stems: Sequence[str]
+    readers: Mapping[str, Callable[[R], Iterable[Group]]]
+    own_stems: Mapping[str, str] = field(default_factory=dict)
+    record_type: type[R] = Record  # type: ignore[assignment]
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The config names of its tasks."""
+        return tuple(self.readers)
+
+    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+        """Its files, a task's own before the shared ones."""
+        sources = Sources()
+        labelled = [split for split in SPLITS if split != "test"]
+        there = [stem for stem in self.stems if any(files.have(split_name(stem, split)) for split in labelled)]
+        version = (there or self.stems)[0]
+        for task in (task for task in self.tasks if task in tasks):
+            stems = [*([self.own_stems[task]] if task in self.own_stems else []), version]
+            folders = [*stems, *self.stems]
+            for split in SPLITS:
+                found = [files.find(split_name(stem, split), folders) for stem in stems]
+                if any(found):
+                    sources.splits.setdefault(task, {})[split] = [file for file in found if file]
+        for stem in self.stems:
+            files.leave(split_name(stem), f"another version of {self.name} is read")
+        return sources
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Read each file once, for all the tasks that it is for."""
+        read: dict[tuple[str, str], RawSplit] = {}
+        pending = [(task, split, files) for task, of in sources.splits.items() for split, files in of.items()]
+        while pending:
+            by_file: dict[RawFile, list[tuple[str, str, list[RawFile]]]] = {}
+            for task, split, (file, *rest) in pending:
+                by_file.setdefault(file, []).append((task, split, rest))
+            pending = []
+            for file, wanted in by_file.items():
+                found = self._read(file, [task for task, _, _ in wanted])
+                for task, split, rest in wanted:
+                    read[task, split] = found[task]
+                    if rest and not found[task].groups:
+                        pending.append((task, split, rest))
+        reading = Reading()
+        for (task, split), result in read.items():
+            reading.splits.setdefault(task, {})[split] = result
+        return reading
+
+    def _read(self, file: RawFile, tasks: Sequence[str]) -> dict[str, RawSplit]:
+        """What a file holds for each task."""
+        found = {task: RawSplit(FileNotes(file.name)) for task in tasks}
+        of_file = FileNotes(file.name)
+        try:
+            for record in records_of(file, of_file, self.record_type, RECORD_IDS.get(tasks[0], "")):
+                for task, split in found.items():
+                    record.place.notes = split.notes
+                    try:
+                        split.groups += [group for group in self.readers[task](record) if len(group.samples)]
+                    except RawError as error:
+                        record.place.bad(error)
+        except RawError as error:
+            of_file.skip("no JSON", 1, str(error).partition(": ")[2], str(error))
+        for split in found.values():
+            split.notes.include(of_file)
+        return found
 
 
-def labelled(*names: str) -> Callable[[Callable[[Record], Content]], Samples]:
+def split_name(stem: str, split: str = "", suffix: str = r"\.jsonl?") -> str:
+    """The pattern of the names of a split's file (or of every split's); so are what comes before and after."""
+    words = "|".join(word for name, names in SPLITS.items() if split in (name, "") for word in names)
+    return rf"({stem})[._-]({words}){suffix}"
+
+
+def labelled(*names: str) -> Callable[[Callable[[R], Content]], Callable[[R], Iterable[Group]]]:
     """Make a function from record to content a reader of one sample a record, where one of these fields is there."""
 
-    def reader(load: Callable[[Record], Content]) -> Samples:
-        def samples(record: Record) -> Iterable[RawSamples | LeftOut]:
-            return (alone(record, load) if record.has(*names) else LeftOut(UNLABELLED),)
+    def reader(content: Callable[[R], Content]) -> Callable[[R], Iterable[Group]]:
+        def groups(record: R) -> Iterable[Group]:
+            there = any(record.value.get(name) not in (None, "") for name in names)
+            return record.alone(content(record)) if there else record.left_out(UNLABELLED)
 
-        return samples
+        return groups
 
     return reader
 
 
-def plain(spelling: str) -> str:
-    """A label's letters and digits in lower case, so that spellings that differ in hyphens or blanks are equal."""
-    return "".join(character for character in spelling.casefold() if character.isalnum())
+def our_label(record: Record, field: str, task: str) -> str:
+    """Our label for the raw one in a field."""
+    raw, labels = record.label(field), RAW_LABELS[task]
+    if raw in labels.odd:
+        record.place.mended(f"label {raw}: read as {labels.odd[raw]}")
+    label = labels.read(labels.odd.get(raw, raw))
+    return label if label is not None else record.fail(field, f"one of {', '.join(labels.ours)}", raw)
 
 
-def renamed(names: Mapping[str, str]) -> Callable[[Record, str, str], str]:
-    """A function that turns a raw label into ours, by either spelling."""
-    known = {plain(spelling): ours for raw, ours in names.items() for spelling in (raw, ours)}
-
-    def rename(record: Record, field: str, label: str) -> str:
-        name = known.get(plain(label))
-        return name if name is not None else record.fail(field, f"one of {', '.join(names)}", label)
-
-    return rename
+def unquoted(text: str, place: Place) -> str:
+    """A text that may have been written as CSV writes one with quotes or separators in it."""
+    if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
+        place.mended("CSV quotes", text)
+        return text[1:-1].replace('""', '"')
+    return text

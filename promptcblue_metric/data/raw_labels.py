@@ -23,10 +23,12 @@ class RawLabels:
     Attributes:
         ours: our label of each raw one.
         raw: the raw label of each of ours, as CBLUE takes it in a submission; its values are all that CBLUE takes.
+        odd: raw labels that are taken for others.
     """
 
     ours: Mapping[str, str]
     raw: Mapping[str, str]
+    odd: Mapping[str, str] = field(default_factory=dict)
     _plain: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,7 +106,11 @@ RAW_LABELS: Mapping[str, RawLabels] = dict(
         # CBLUE takes three labels, of which 0 is both the superset and no relation.
         (
             "KUAKE-QQR",
-            RawLabels(_QUERY_RELATIONS, {ours: "0" if raw == "-1" else raw for raw, ours in _QUERY_RELATIONS.items()}),
+            RawLabels(
+                _QUERY_RELATIONS,
+                {ours: "0" if raw == "-1" else raw for raw, ours in _QUERY_RELATIONS.items()},
+                {"NA": "0"},  # as CBLUE's own baseline reads it
+            ),
         ),
         _labels("IMCS-V2-SR", "012"),
         _labels("CHIP-MDCFNPC", ("阳性", "阴性", "其他", "不标注")),

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from promptcblue_dataset.cli import app
-from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora.archives import RawFile, raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
-from promptcblue_dataset.corpora.notes import FileNotes, ranges
+from promptcblue_dataset.corpora.reading import FileNotes, Sources, ranges
 from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.raw_import import RawImported, import_raw
@@ -372,17 +372,16 @@ def test_a_reader_skips_what_it_cannot_use(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.getbasetemp() / "train_1.json"
     path.write_bytes(b"\n".join(found))
     for corpus in CHINESEBLUE.values():
-        notes = FileNotes(path)
-        read = list(corpus.read([path], notes))
-        assert len(read) <= notes.records or corpus.task == "cMedIR"
-        json.dumps(notes.as_json(), ensure_ascii=False).encode()
+        read = corpus.read(Sources({corpus.name: {"train": [RawFile(path, path)]}})).splits[corpus.name]["train"]
+        assert sum(len(group.samples) for group in read.groups) <= read.notes.records or corpus.name == "cMedIR"
+        json.dumps(read.notes.as_json(), ensure_ascii=False).encode()
 
 
 def test_numbers_are_listed_as_ranges() -> None:
     assert ranges([3, 1, 2, 7, 9, 10]) == "1-3,7,9-10"
     notes = FileNotes(Path("x"))
     notes.add("mended", "kind", 1, "x" * 1000)
-    assert len(notes.as_json()[0]["examples"][0]) < 200
+    assert len(next(iter(notes.findings.values())).examples[0]) < 200
 
 
 def test_the_published_files_give_the_documented_counts(shared: Path, tmp_path: Path) -> None:

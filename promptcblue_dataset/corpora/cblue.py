@@ -1,0 +1,389 @@
+"""The corpora of CBLUE whose records are texts with an answer, and KUAKE-IR; those of dialogues are in `dialogues`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from promptcblue_dataset.corpora.archives import RawFile, RawFiles
+from promptcblue_dataset.corpora.reading import (
+    Composed,
+    Content,
+    Corpus,
+    FileNotes,
+    Group,
+    RawError,
+    RawSplit,
+    Reading,
+    Record,
+    RecordCorpus,
+    Sources,
+    labelled,
+    lines_of,
+    our_label,
+    read_bytes,
+    records_of,
+    split_name,
+)
+from promptcblue_dataset.draws import Draws
+from promptcblue_metric.data.raw_labels import RAW_LABELS
+from promptcblue_metric.data.samples import SPLITS
+
+# --- A sentence and what stands in it ---
+
+
+@labelled("entities")
+def _entities(record: Record) -> Content:
+    """Mentions come from the offsets (``end_idx`` is the last character) where the record does not spell them out."""
+    text = record.get("text")
+    found = []
+    for entity in sorted(record.records("entities"), key=_span):
+        mention = entity.line("entity") if entity.has("entity") else _mention(entity, text)
+        found.append({"entity": mention, "type": our_label(entity, "type", "CMeEE-V2")})
+    return Content({"INPUT_TEXT": record.line("text")}, _unique(found))
+
+
+def _span(entity: Record) -> tuple[int, int]:
+    return (_offset(entity, "start_idx"), _offset(entity, "end_idx"))
+
+
+def _offset(entity: Record, name: str) -> int:
+    value = entity.get(name)
+    return value if isinstance(value, int) else entity.fail(name, "an integer", value)
+
+
+def _mention(entity: Record, text: str) -> str:
+    start, end = _span(entity)
+    mention = text[start : end + 1].strip() if 0 <= start <= end < len(text) else ""
+    return mention or entity.fail("end_idx", f"a span within {len(text)} characters", [start, end])
+
+
+@labelled("spo_list")
+def _triples(record: Record) -> Content:
+    found = [
+        {"predicate": triple.line("predicate"), "subject": triple.line("subject"), "object": _object(triple)}
+        for triple in record.records("spo_list")
+    ]
+    return Content({"INPUT_TEXT": record.line("text")}, _unique(found))
+
+
+def _object(triple: Record) -> str:
+    return triple.line("object") if isinstance(triple.get("object"), str) else triple.record("object").line("@value")
+
+
+@labelled("event")
+def _events(record: Record) -> Content:
+    found = []
+    for event in record.records("event"):
+        tendency = event.line("tendency", empty=True)
+        if tendency not in RAW_LABELS["CHIP-CDEE"].ours:
+            event.fail("tendency", f"one of {list(RAW_LABELS['CHIP-CDEE'].ours)}", tendency)
+        found.append(
+            {
+                "主体词": event.line("core_name", empty=True),
+                "发生状态": tendency,
+                "描述词": event.texts("character"),
+                "解剖部位": event.texts("anatomy_list"),
+            }
+        )
+    return Content({"INPUT_TEXT": record.line("text")}, found)
+
+
+def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The items without repetitions: an answer is a set."""
+    return list({tuple(item.values()): item for item in items}.values())
+
+
+@dataclass(frozen=True)
+class RelationCorpus(RecordCorpus[Record]):
+    """A corpus of triples, whose relations stand in a schema file, or else in the triples themselves."""
+
+    schemas: str = r".*schemas?\.jsonl?"
+
+    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+        """Its files, and that of the relations."""
+        return _with(super().find(files, tasks), "schemas", files, self.schemas, self.stems)
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Its records and its relations."""
+        reading = super().read(sources, seed)
+        if file := sources.others.get("schemas"):
+            relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
+        else:
+            relations = sorted(item["predicate"] for content in _contents(reading) for item in content.answer)
+        reading.offers[self.name] = list(dict.fromkeys(relations))
+        return reading
+
+
+def _with(sources: Sources, name: str, files: RawFiles, pattern: str, folders: Sequence[str]) -> Sources:
+    """The sources of a corpus with one more file, where there is one."""
+    if sources.splits and (file := files.find(pattern, folders)):
+        sources.others[name] = file
+    return sources
+
+
+def _contents(reading: Reading) -> Iterator[Content]:
+    for of_split in reading.splits.values():
+        for split in of_split.values():
+            for group in split.groups:
+                yield from group.samples
+
+
+# --- Diagnoses as doctors write them, and the sheet of ICD-10 terms that they are matched with ---
+
+_CODE = re.compile(r"[A-Z]\d{2}[\d.xX+*†A-Z/-]*")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+@labelled("normalized_result")
+def _terms(record: Record) -> Content:
+    terms = [term for part in record.line("normalized_result").split("##") if (term := part.strip())]
+    answer = [{"entity": term, "type": "normalization"} for term in dict.fromkeys(terms)]
+    return Content({"INPUT_TEXT": record.line("text")}, answer)
+
+
+@dataclass(frozen=True)
+class NormalizationCorpus(RecordCorpus[Record]):
+    """A corpus whose terms stand in a sheet (or a text table) of code and term."""
+
+    vocabulary: str = r".*ICD.?10.*\.(xlsx|tsv|txt)"
+
+    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+        """Its files and its sheet."""
+        return _with(super().find(files, tasks), "terms", files, self.vocabulary, self.stems)
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Its records and its terms."""
+        reading = super().read(sources, seed)
+        try:
+            if "terms" not in sources.others:
+                raise RawError(
+                    "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside "
+                    "the corpus, or leave the task out with --tasks"
+                )
+            reading.offers[self.name] = read_terms(sources.others["terms"])
+        except RawError as error:
+            reading.refuse(self.name, str(error))
+        return reading
+
+
+def read_terms(file: RawFile) -> list[str]:
+    """The terms of a table whose rows hold an ICD-10 code and a term, in whichever columns; other rows are headings.
+
+    Raises:
+        RawError: the file cannot be read, or no row is of that kind.
+    """
+    terms: dict[str, None] = {}
+    for row in _sheet_rows(file) if file.path.suffix.lower() == ".xlsx" else _text_rows(file):
+        cells = [str(cell).strip() for cell in row if cell is not None]
+        names = [cell for cell in cells if _CHINESE.search(cell)]
+        if names and any(_CODE.fullmatch(cell) for cell in cells):
+            terms[" ".join(names[0].split())] = None
+    if not terms:
+        raise RawError(f"{file.name}: expected rows of an ICD-10 code and a term, found none")
+    return list(terms)
+
+
+def _sheet_rows(file: RawFile) -> Iterator[Sequence[object]]:
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        book = CalamineWorkbook.from_path(file.path)
+        for name in book.sheet_names:
+            yield from book.get_sheet_by_name(name).iter_rows()
+    except (CalamineError, OSError) as error:
+        raise RawError(f"{file.name}: cannot be read as a spreadsheet: {error}") from error
+
+
+def _text_rows(file: RawFile) -> Iterator[Sequence[str]]:
+    for _, line in lines_of(read_bytes(file), FileNotes(file.name)):
+        yield line.split("\t")
+
+
+# --- A text or two, and a label ---
+
+
+def _labels(task: str, *fields: str, corpus: type[RecordCorpus[Record]] = RecordCorpus[Record]) -> RecordCorpus[Record]:
+    placeholders = ("INPUT_TEXT",) if len(fields) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
+    names = tuple(zip(placeholders, fields, strict=True))
+
+    @labelled("label")
+    def content(record: Record) -> Content:
+        label = our_label(record, "label", task)
+        return Content({placeholder: record.line(field) for placeholder, field in names}, label)
+
+    return corpus(task, [task], {task: content})
+
+
+# --- Queries, a million documents, and which of them answer which query ---
+
+_TABLE = r"\.(tsv|txt)"
+
+
+@dataclass(frozen=True)
+class RetrievalCorpus(Corpus):
+    """Tables of ``id<TAB>text`` for documents and queries, and of ``query id<TAB>document id`` for relevance.
+
+    Each relevant pair gives a sample, and so does its query with a document drawn from those that are relevant to
+    other queries of the split, which makes the labels even. The documents are passed over once and never kept: of those
+    that the relevance files name, the place in the file is noted, and a text is read from there when it is asked for.
+    """
+
+    name: str
+
+    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+        """The relevance files, with those of queries and documents."""
+        sources = Sources()
+        if self.name not in tasks:
+            return sources
+        relevance = rf"{self.name}|qrels?"
+        for split in SPLITS:
+            found = files.find(split_name(relevance, split, rf"([._-](qrels?|relevance))?{_TABLE}"), [self.name])
+            own = split_name(self.name, split, rf"[._-]quer(y|ies){_TABLE}")
+            queries = files.find(own, [self.name])
+            queries = files.find(split_name(rf"({self.name}[_-])?quer(y|ies)", split, _TABLE), [self.name]) or queries
+            if found:
+                sources.splits.setdefault(self.name, {})[split] = [found, *([queries] if queries else [])]
+        return _with(sources, "documents", files, rf"({self.name}[_-])?corpus{_TABLE}", [self.name])
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Which documents answer which query; the texts are read when they are asked for."""
+        reading = Reading()
+        try:
+            if "documents" not in sources.others:
+                raise RawError("its documents (corpus.tsv) are not there; put them beside the corpus")
+            documents = sources.others["documents"]
+            found = {split: _Split(documents, *files, seed=seed) for split, files in sources.splits[self.name].items()}
+            offsets = _offsets(documents, {document for split in found.values() for _, _, document in split.pairs})
+            reading.splits[self.name] = {split: of_split.read(offsets) for split, of_split in found.items()}
+        except RawError as error:
+            reading.refuse(self.name, str(error))
+        return reading
+
+
+class _Split:
+    """The tables of a split.
+
+    Attributes:
+        pairs: line, query and document of each line of the relevance file.
+    """
+
+    def __init__(self, documents: RawFile, relevance: RawFile, queries: RawFile | None = None, *, seed: int) -> None:
+        if queries is None:
+            raise RawError(f"{relevance.name}: its file of queries is not there; put it beside it")
+        self._documents, self._file, self._seed = documents, relevance, seed
+        self.notes = FileNotes(relevance.name)
+        self._queries = {query: text for _, query, text in _rows(queries, FileNotes(queries.name))}
+        self.pairs = list(_rows(relevance, self.notes))
+        self._offsets: Mapping[str, int] = {}
+        self._relevant: dict[str, list[str]] = {}
+
+    def read(self, offsets: Mapping[str, int]) -> RawSplit:
+        """A group a query.
+
+        Args:
+            offsets: where in its file the line of each document begins; -1 for one without text.
+        """
+        self._offsets = offsets
+        for line, query, document in self.pairs:
+            for field, kind, text in (
+                ("query id", query, self._queries.get(query)),
+                ("document id", document, offsets.get(document, -1) >= 0),
+            ):
+                if not text:
+                    expected = f"field '{field}': expected the id of a text, found {kind!r}"
+                    self.notes.skip("an id of no text", line, kind, f"{self.notes.path}: line {line}: {expected}")
+                    break
+            else:
+                self._relevant.setdefault(query, []).append(document)
+        return RawSplit(
+            self.notes,
+            [
+                Group(query, Composed(self._keys(query, found), self._compose))
+                for query, found in self._relevant.items()
+            ],
+        )
+
+    def _keys(self, query: str, found: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Each document with both labels, if there are documents that answer others alone."""
+        labels = ("相关", "不相关") if len(self._ids) > len(set(found)) else ("相关",)
+        return [(query, document, label) for document in found for label in labels]
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        """The documents that are relevant to some query."""
+        return sorted({document for of_query in self._relevant.values() for document in of_query})
+
+    def _compose(self, key: tuple[str, str, str]) -> Content:
+        """The query with its document, or with one that answers others and is drawn for this pair."""
+        query, document, label = key
+        if label == "不相关":
+            draws = Draws(self._seed, self._file.name.name, query, document)
+            others = (self._ids[place] for place in draws.order(len(self._ids)))
+            document = next(other for other in others if other not in self._relevant[query])
+        with self._documents.path.open("rb") as stream:
+            stream.seek(self._offsets[document])
+            text = stream.readline().decode().partition("\t")[2].strip()
+        return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": text}, label, query)
+
+
+def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
+    """Number of each line, and what stands before and after its first tab."""
+    for number, line in lines_of(read_bytes(file), notes):
+        first, _, rest = line.partition("\t")
+        yield number, first.strip(), rest.strip()
+
+
+def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
+    """Where in the file the lines of the wanted documents begin; -1 for those whose text is empty or not in UTF-8."""
+    sought = {document.encode() for document in wanted}
+    found: dict[str, int] = {}
+    place = 0
+    try:
+        with file.path.open("rb", buffering=1 << 20) as stream:
+            for line in stream:
+                document, _, text = line.partition(b"\t")
+                if document in sought:
+                    found[document.decode()] = place if _is_text(text) else -1
+                place += len(line)
+    except OSError as error:
+        raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+    return found
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return bool(data.decode().strip())
+    except UnicodeDecodeError:
+        return False
+
+
+# --- KUAKE-QQR, of which there are two versions ---
+
+
+class QueryCorpus(RecordCorpus[Record]):
+    """KUAKE-QQR: its older files, where 0 is the superset and no relation in one, cannot give the four labels."""
+
+    def read(self, sources: Sources, seed: int = 0) -> Reading:
+        """Its records, unless they are of the older version."""
+        reading = super().read(sources, seed)
+        answers = {content.answer for content in _contents(reading)}
+        if answers and RAW_LABELS[self.name].ours["-1"] not in answers:
+            reading.refuse(
+                self.name,
+                "its files are of the older task with three labels (0, 1 and 2, but no -1), which cannot give the "
+                "benchmark's four; get the newer files, or leave the task out with --tasks",
+            )
+        return reading
+
+
+CMEEE = RecordCorpus("CMeEE-V2", ["CMeEE-V2", "CMeEE"], {"CMeEE-V2": _entities})
+CMEIE = RelationCorpus("CMeIE", ["CMeIE-V2", "CMeIE"], {"CMeIE": _triples})
+CDEE = RecordCorpus("CHIP-CDEE", ["CHIP-CDEE"], {"CHIP-CDEE": _events})
+CDN = NormalizationCorpus("CHIP-CDN", ["CHIP-CDN"], {"CHIP-CDN": _terms})
+CTC, QIC = _labels("CHIP-CTC", "text"), _labels("KUAKE-QIC", "query")
+STS, QTR = _labels("CHIP-STS", "text1", "text2"), _labels("KUAKE-QTR", "query", "title")
+QQR = _labels("KUAKE-QQR", "query1", "query2", corpus=QueryCorpus)
+IR = RetrievalCorpus("KUAKE-IR")
