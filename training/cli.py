@@ -166,7 +166,10 @@ def predict(
         int | None,
         typer.Option(min=1, help="Longest answer in tokens. By default from the task's targets in the other splits."),
     ] = None,
-    decoding: Annotated[Decoding, typer.Option(help="greedy, or the paper's search with four beams.")] = "greedy",
+    decoding: Annotated[
+        Decoding | None,
+        typer.Option(help="greedy, or the paper's search with four beams; an endpoint is not told by default."),
+    ] = None,
     beams: Annotated[int | None, typer.Option(min=1, help="Another number of beams than the preset's.")] = None,
     demonstrations: Annotated[
         str | None, typer.Option(metavar=f"N|{_PAPER}", help="Train samples to show before each prompt.")
@@ -180,11 +183,13 @@ def predict(
     """Predict a split. A run that was cut short goes on where it stopped when the same command is given again."""
     from .predict import predict as run_prediction
 
+    if decoding == "greedy" and options["temperature"] is None:
+        options["temperature"] = 0.0
     run_prediction(
         dataset,
         split,
         output,
-        _settings(BackendSettings, options, beams=beams or _BEAMS[decoding]),
+        _settings(BackendSettings, options, beams=beams or _BEAMS[decoding or "greedy"]),
         config,
         max_new_tokens,
         shots=_settings(ShotSettings, options, count=_count(demonstrations)) if demonstrations else None,

@@ -204,6 +204,8 @@ class Tally:
         self._dropped += result.dropped
         for what, happened in {
             "answers did not end within their limit": result.finish_reason == "length",
+            "were cut in thought, before any answer, at their limit": result.finish_reason == "thought",
+            "are refusals": result.finish_reason == "refusal",
             "prompts were cut in the middle to fit the model's context": result.cut,
             "prompts lost demonstrations to fit the model's context": result.dropped > 0,
         }.items():

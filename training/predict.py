@@ -175,11 +175,13 @@ def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, An
     """What a line says beside the sample's names; without a prediction, the sample counts as not predicted."""
     if isinstance(result, Failure):
         return {**({"prediction": ""} if failed_as_empty else {}), "error": result.reason}
+    more = {"thought": result.thought, "thought_tokens": result.thought_tokens, "model": result.model}
     return {
         "prediction": result.text,
         "finish_reason": result.finish_reason,
         "prompt_tokens": result.prompt_tokens,
         "new_tokens": result.new_tokens,
+        **{name: value for name, value in more.items() if value},
     }
 
 

@@ -18,6 +18,9 @@ IGNORED = -100
 #: Stands for an answer, to see what a chat template writes after one.
 _MARK = "答案"
 
+#: What opens and closes a thought.
+_THOUGHTS = tuple((mark, f"{mark[0]}/{mark[1:]}") for mark in ("<think>", "<thinking>", "<seed:think>", "[THINK]"))
+
 #: How demonstrations are shown: as turns of a conversation before the prompt, or as one text with it.
 ShotStyle = Literal["chat", "text"]
 
@@ -29,21 +32,48 @@ class Shot(NamedTuple):
     answer: str
 
 
-def conversation(prompt: str, shots: Sequence[Shot] = (), style: ShotStyle = "chat") -> list[dict[str, str]]:
+def conversation(
+    prompt: str, shots: Sequence[Shot] = (), style: ShotStyle = "chat", system: str | None = None
+) -> list[dict[str, str]]:
     """The turns that end with the one to be answered."""
+    first = [{"role": "system", "content": system}] if system else []
     if style == "text":
-        return [{"role": "user", "content": one_text(prompt, shots)}]
+        return [*first, {"role": "user", "content": one_text(prompt, shots)}]
     asked = [
         turn
         for shot in shots
         for turn in ({"role": "user", "content": shot.prompt}, {"role": "assistant", "content": shot.answer})
     ]
-    return [*asked, {"role": "user", "content": prompt}]
+    return [*first, *asked, {"role": "user", "content": prompt}]
 
 
-def one_text(prompt: str, shots: Sequence[Shot] = ()) -> str:
+def one_text(prompt: str, shots: Sequence[Shot] = (), system: str | None = None) -> str:
     """Demonstrations and prompt, a blank line between them; an answer follows its prompt as in fine-tuning."""
-    return "".join(f"{shot.prompt}{shot.answer}\n\n" for shot in shots) + prompt
+    return "".join([f"{system}\n\n" if system else "", *(f"{shot.prompt}{shot.answer}\n\n" for shot in shots), prompt])
+
+
+class Thought(NamedTuple):
+    """A thought, the answer after it, and whether the thought came to its end."""
+
+    thought: str
+    answer: str
+    closed: bool
+
+
+def split_thought(text: str, *, opened: bool = False) -> Thought:
+    """Part what a model thinks from what it answers.
+
+    Args:
+        opened: whether the prompt ends within a thought, so that the text begins in it.
+    """
+    for start, end in _THOUGHTS:
+        before, closed, after = text.partition(end)
+        if closed:
+            # What precedes a closing mark is thought, even where the opening one was part of the prompt.
+            return Thought(before.partition(start)[2] if start in before else before, after.lstrip(), closed=True)
+        if text.lstrip().startswith(start):
+            return Thought(text.lstrip().removeprefix(start), "", closed=False)
+    return Thought(text, "", closed=False) if opened else Thought("", text, closed=True)
 
 
 class Frame(NamedTuple):

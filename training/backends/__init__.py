@@ -13,7 +13,8 @@ from ..processes import process_count
 from ..prompts import Shot
 
 T = TypeVar("T")
-FinishReason = Literal["stop", "length"]
+#: Who ended an answer: the model; the limit, or the limit while it still thought; or it is none, but a refusal.
+FinishReason = Literal["stop", "length", "thought", "refusal"]
 
 
 def option(default: T, help: str, **more: object) -> T:
@@ -36,6 +37,8 @@ class ServerSettings:
     timeout: float = option(300.0, "openai: seconds for a request.", min=0.1)
     retries: int = option(6, "openai: times to send it again.", min=0)
     context: int | None = option(None, "openai: tokens the served model can see, which no endpoint tells.", min=1)
+    reasoning_effort: str | None = option(None, "openai: how much to think, such as low, medium or high.")
+    extra_body: str | None = option(None, "openai: more of what a request says.", metavar="JSON")
     price_in: float | None = option(None, "openai: price of a million prompt tokens.", min=0)
     price_out: float | None = option(None, "openai: price of a million generated tokens.", min=0)
 
@@ -73,6 +76,12 @@ class BackendSettings:
     batch_size: int | None = option(None, "Most samples at a time.", min=1)
     batch_tokens: int = option(32768, "Most tokens at a time: samples times beams times (prompt and answer).", min=1)
     stop: tuple[str, ...] = option((), "A text that ends an answer; repeat it for several.")
+    temperature: float | None = option(None, "Sample the answer at this temperature; 0 is greedy.", min=0)
+    top_p: float | None = option(None, "Sample from the likeliest tokens with this probability in all.", min=0, max=1)
+    thinking: Literal["off", "on", "auto"] = option(
+        "auto", "Whether the model thinks before it answers; auto leaves it to the model, or to how it was fine-tuned."
+    )
+    system: str | None = option(None, "What the model is told before everything else.")
     shot_style: Literal["chat", "text"] = option(
         "chat", "Demonstrations as turns of a chat, or as one text.", name="demonstration_style"
     )
@@ -85,6 +94,12 @@ class BackendSettings:
     tensor_parallel: int = option(1, "GPUs that vllm spreads a model over.", min=1)
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+
+    def decoding(self) -> dict[str, object]:
+        """What of these settings decides answers on every backend beside its own."""
+        # Everywhere but at an endpoint, what is not said is greedy.
+        temperature = self.temperature if self.name == "openai" else self.temperature or None
+        return {"temperature": temperature, "top_p": self.top_p, "thinking": self.thinking, "system": self.system}
 
 
 @dataclass(frozen=True)
@@ -121,9 +136,9 @@ class Request:
 class Completion:
     """An answer, named as its request was.
 
-    ``finish_reason`` is ``stop`` where the model ended it and ``length`` where the limit did; ``prompt_tokens`` are
-    counted as the model saw them. To fit the model's context, ``dropped`` demonstrations were left out, and, where
-    ``cut`` says so, the middle of the prompt.
+    ``prompt_tokens`` are counted as the model saw them, and those of the ``thought`` before the answer are not among
+    its ``new_tokens``. An endpoint says which ``model`` answered. To fit the model's context, ``dropped``
+    demonstrations were left out, and, where ``cut`` says so, the middle of the prompt.
     """
 
     index: int
@@ -133,6 +148,9 @@ class Completion:
     new_tokens: int
     cut: bool = False
     dropped: int = 0
+    thought: str = ""
+    thought_tokens: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
 import os
-import random
 import re
-import time
+from base64 import b64encode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
+from importlib import import_module
 from importlib.metadata import version
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..prompts import Shot, conversation, one_text
-from . import BackendSettings, Completion, Failure, Request, refuse
+from ..prompts import Shot, conversation, one_text, split_thought
+from . import BackendSettings, Completion, Failure, FinishReason, Request, refuse
 from .encoding import until
 
 #: The key's environment variable, as the ``openai`` client has it.
 KEY = "OPENAI_API_KEY"
 #: What stands in for a key where none is set: an endpoint of one's own mostly wants none.
 _NO_KEY = "none"
-#: Statuses that a later try can mend: request time-out, conflict, too many requests; and all of the server's errors.
-_RETRIED = (408, 409, 429)
-#: Seconds: of the first wait, which doubles with every further one, the longest of these, and the longest that a
-#: server may ask for.
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED = 0.5, 60.0, 600.0
+_HOSTED = "https://api.openai.com/v1"
 #: So many failures in a row mean that the endpoint is gone, not that single samples are at fault.
 _GONE = 20
+#: Letters of the shortest secret that is masked in messages, and of the shortest that no answer holds by chance.
+_SHORTEST, _TELLING = 4, 12
 #: How much of a server's own words a message repeats.
 _QUOTED = 300
 _WIDE = re.compile(r"[\u2e80-\U0010ffff]")
+#: Codes and words of endpoints: no more money; a filter stops a prompt or an answer; a parameter is not known.
+_NO_MONEY = re.compile(r"insufficient_?(quota|balance|credits?)|billing_(hard_limit|not_active)|arrearage", re.I)
+_FILTERED = re.compile(r"content_?filter|content_policy|data_?inspection_?failed|moderation|flagged", re.I)
+_NOT_KNOWN = re.compile(
+    r"unsupported|not (support|permit|allow|recogni)|unrecogni|unknown|unexpected|extra_forbidden|extra inputs", re.I
+)
+
+
+def _thinking_switches(on: bool) -> dict[str, object]:
+    """How endpoints are told to think or not to: vLLM and SGLang, Qwen's, DeepSeek's and those after them."""
+    return {
+        "chat_template_kwargs": {"enable_thinking": on, "thinking": on},
+        "enable_thinking": on,
+        "thinking": {"type": "enabled" if on else "disabled"},
+    }
 
 
 class OpenAIBackend:
     """Sends several requests at a time and yields answers in the order they come.
 
-    A request that fails in passing is sent again, after a wait that doubles, with chance in it so that requests do
-    not come back all at once; where the server says how long to wait, all requests do. The endpoint keeps its
-    tokenizer to itself: tokens are counted at one for a Chinese character and one for four others wherever the
-    server does not report them.
+    The client tries again what fails in passing, and waits as the server asks; it is helped to see that an answer
+    which cannot be read, or drips in for ever, is such a failure. What an endpoint refuses to be told is learnt from
+    its first refusal. It keeps its tokenizer to itself: tokens are counted at one for a Chinese character and one for
+    four others wherever the server does not report them.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
@@ -57,28 +71,54 @@ class OpenAIBackend:
             dtype=settings.dtype != "auto",
         )
         self.settings, self.server = settings, settings.server
-        self.base_url = self.server.base_url or os.environ.get("OPENAI_BASE_URL") or None
-        self._key = os.environ.get(KEY, "")
+        self.base_url = (self.server.base_url or os.environ.get("OPENAI_BASE_URL") or "").strip() or None
+        key = os.environ.get(KEY, "")
+        self.secrets = Secrets(key, self.base_url, f"${KEY}")
+        self._key = key.strip()
         if not self._key and self.base_url is None:
             raise PromptCBLUEError(
                 f"the endpoint wants a key: set {KEY}, or name an endpoint of your own by --base-url"
             )
+        if not re.fullmatch(r"[\x21-\x7e]*", self._key):
+            raise PromptCBLUEError(f"the key in {KEY} holds characters that no key has; copy it anew")
+        self._options = self._asked_for()
         self._limit_name = "max_tokens"
         self._reached = False
         self._failures_in_a_row = 0
-        self._not_before = 0.0
         self._count: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
+
+    def _asked_for(self) -> dict[str, object]:
+        """What every request says beside prompt and limit: nothing that was not asked for."""
+        settings, server = self.settings, self.server
+        try:
+            extra = json.loads(server.extra_body or "{}")
+        except ValueError:
+            extra = None
+        if not isinstance(extra, dict):
+            raise PromptCBLUEError(f"--extra-body: expected a JSON object, found {server.extra_body!r:.80}")
+        options = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "reasoning_effort": server.reasoning_effort,
+            "stop": list(settings.stop) or None,
+        }
+        switches = {} if settings.thinking == "auto" else _thinking_switches(settings.thinking == "on")
+        return {**{name: value for name, value in options.items() if value is not None}, **switches, **extra}
 
     def identity(self) -> Mapping[str, Any]:
         """The endpoint, its model, prompt and decoding."""
         return {
             "backend": self.settings.name,
             "model": self.settings.model,
-            "endpoint": _without_secrets(self.base_url or "https://api.openai.com/v1"),
+            "endpoint": self.where,
             "prompt": self.server.endpoint,
             "beams": 1,
             "stop": list(self.settings.stop),
             "context": self.server.context,
+            "reasoning_effort": self.server.reasoning_effort,
+            "extra_body": self.secrets.mask(self.server.extra_body or "") or None,
+            **self.settings.decoding(),
         }
 
     def notes(self) -> Mapping[str, Any]:
@@ -90,26 +130,29 @@ class OpenAIBackend:
         return [_estimate(target) + 1 for target in targets]
 
     def summary(self) -> list[str]:
-        """Tokens and cost of this run, and what did not go well at once."""
+        """Tokens and cost of this run, which models answered, and what did not go well at once."""
         made = self._count
         lines = [f"{made['prompt_tokens']} prompt tokens and {made['new_tokens']} generated ones"]
-        if self.server.price_in is not None or self.server.price_out is not None:
-            cost = made["prompt_tokens"] * (self.server.price_in or 0) + made["new_tokens"] * (
-                self.server.price_out or 0
-            )
+        price_in, price_out = self.server.price_in, self.server.price_out
+        if price_in is not None or price_out is not None:
+            cost = made["prompt_tokens"] * (price_in or 0) + made["new_tokens"] * (price_out or 0)
             lines[0] += f", {cost / 1e6:.4f} at the prices given"
+        if self._models.keys() - {self.settings.model}:
+            lines.append("answered by " + ", ".join(f"{model} ({count})" for model, count in self._models.items()))
         if made["estimated"]:
             lines.append(f"of {made['estimated']} answers the server reported no tokens: theirs are estimated")
         if made["again"]:
             lines.append(f"{made['again']} times a request had to be sent again")
+        if made["thoughts"] and self.settings.thinking == "off":
+            lines.append(f"{made['thoughts']} answers came with a thought, although --thinking is off")
         return lines
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, the first one alone, to see whether the endpoint answers at all.
 
         Raises:
-            PromptCBLUEError: the endpoint cannot be reached, refuses the key, or does not know the model; or nothing
-                has succeeded for many requests.
+            PromptCBLUEError: the endpoint cannot be reached, refuses the key, has no more quota, does not know the
+                model or what it was told; or nothing has succeeded for many requests.
         """
         loop = asyncio.new_event_loop()
         results: asyncio.Queue[Completion | Failure | Exception] = asyncio.Queue()
@@ -150,137 +193,198 @@ class OpenAIBackend:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Any]:
-        from openai import AsyncOpenAI, OpenAIError
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
+        # The client's HTTP library, which is not the same one in every version.
+        http = import_module(DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
+        backend = self
+
+        class Client(DefaultAsyncHttpxClient):
+            async def send(self, request: Any, **options: Any) -> Any:
+                backend._count["again"] += request.headers.get("x-stainless-retry-count", "0") != "0"
+                try:
+                    # Its own limit is on silence: a server that drips bytes would hold the request for ever.
+                    response = await asyncio.wait_for(super().send(request, **options), backend.server.timeout)
+                except asyncio.TimeoutError:
+                    raise http.ReadTimeout("no answer in time", request=request) from None
+                except (http.ConnectError, http.ConnectTimeout, http.UnsupportedProtocol) as error:
+                    if backend._reached:
+                        raise
+                    raise _NobodyThere(backend.quoted(error)) from None
+                backend._reached = True
+                if response.status_code == 200:
+                    try:
+                        _message(response.json())
+                    except Exception as error:
+                        words = f"{error}: {backend.quoted(response.text)}" if response.text.strip() else "it is empty"
+                        raise http.DecodingError(words, request=request) from None
+                elif _NO_MONEY.search(response.text):
+                    response.headers["x-should-retry"] = "false"
+                return response
+
+        # The HTTP library logs addresses as they are.
+        parts = urlsplit(self.base_url or _HOSTED)
+        pair, _, host = parts.netloc.rpartition("@")
+        user, _, password = map(unquote, pair.partition(":"))
         try:
-            # It would retry by itself, but not an answer that it cannot read.
             client = AsyncOpenAI(
-                api_key=self._key or _NO_KEY, base_url=self.base_url, max_retries=0, timeout=self.server.timeout
+                api_key=self._key or _NO_KEY,
+                base_url=urlunsplit(parts._replace(netloc=host)),
+                max_retries=self.server.retries,
+                timeout=self.server.timeout,
+                http_client=Client(timeout=self.server.timeout, auth=(user, password) if user else None),
             )
-        except OpenAIError as error:
-            raise PromptCBLUEError(f"the openai client cannot start: {self._quoted(error)}") from error
+        except (OpenAIError, ValueError) as error:
+            raise PromptCBLUEError(f"the openai client cannot start: {self.quoted(error)}") from None
         async with client:
             yield client
 
     async def _answer(self, client: Any, request: Request) -> Completion | Failure:
         """Ask until there is an answer, or no more use in asking."""
         shots = self._fitting(request)
-        for attempt in range(self.server.retries + 1):
-            await asyncio.sleep(self._not_before - time.monotonic())
+        reason: str | None = None
+        while reason is None:
+            body = {**self._body(request, shots), **self._options}
+            path = "/completions" if self.server.endpoint == "completions" else "/chat/completions"
             try:
-                # The client's own limit is on silence: a server that drips bytes would hold the request for ever.
-                response = await asyncio.wait_for(self._ask(client, request, shots), self.server.timeout)
-                self._reached = True
+                response = await client.post(path, body=body, cast_to=object)
                 completion = self._completion(request, shots, response)
+            except _NobodyThere as error:
+                raise PromptCBLUEError(f"{self.where} cannot be reached: {error}; look at --base-url") from None
             except Exception as error:
-                reason, wait = self._judge(error, attempt)
-                if wait is None:
-                    break
-                if attempt < self.server.retries:
-                    self._count["again"] += 1
-                    await asyncio.sleep(wait)
+                refusal = self._refusal(error, request)
+                if refusal is not None:
+                    return refusal
+                if not self._learnt(error, body):
+                    reason = self._judge(error)
             else:
                 self._failures_in_a_row = 0
                 return completion
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _GONE:
             raise PromptCBLUEError(
-                f"{self._where()}: the last {_GONE} requests failed, the last one with {reason}; what was predicted so "
+                f"{self.where}: the last {_GONE} requests failed, the last one with {reason}; what was predicted so "
                 "far is kept, and the same command goes on from there"
             )
         return Failure(request.index, reason)
 
-    async def _ask(self, client: Any, request: Request, shots: Sequence[Shot]) -> Any:
-        from openai import BadRequestError
-
-        options: dict[str, Any] = {"model": self.settings.model, "temperature": 0}
-        if self.settings.stop:
-            options["stop"] = list(self.settings.stop)
+    def _body(self, request: Request, shots: Sequence[Shot]) -> dict[str, object]:
+        settings = self.settings
         if self.server.endpoint == "completions":
-            return await client.completions.create(
-                prompt=one_text(request.prompt, shots), max_tokens=request.max_new_tokens, **options
-            )
-        messages = conversation(request.prompt, shots, self.settings.shot_style)
-        try:
-            return await client.chat.completions.create(
-                messages=messages, **{self._limit_name: request.max_new_tokens}, **options
-            )
-        except BadRequestError as error:
-            # What some servers do not know, OpenAI's newer models insist on.
-            if self._limit_name != "max_tokens" or "max_completion_tokens" not in str(error):
-                raise
-            self._limit_name = "max_completion_tokens"
-            return await self._ask(client, request, shots)
+            asked: dict[str, object] = {"prompt": one_text(request.prompt, shots, settings.system)}
+        else:
+            asked = {"messages": conversation(request.prompt, shots, settings.shot_style, settings.system)}
+        return {"model": settings.model, **asked, self._limit_name: request.max_new_tokens}
 
-    def _judge(self, error: Exception, attempt: int) -> tuple[str, float | None]:
-        """What went wrong, in words, and how many seconds to wait before the next try; None for no next try.
+    def _refusal(self, error: Exception, request: Request) -> Completion | None:
+        """The answer to a prompt that a filter of the endpoint stops: none, and no failure that may pass."""
+        import openai
+
+        if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 403):
+            return None
+        if not _FILTERED.search(error.response.text):
+            return None
+        self._failures_in_a_row = 0
+        return Completion(request.index, "", "refusal", _estimate(request.prompt), 0)
+
+    def _learnt(self, error: Exception, body: Mapping[str, object]) -> bool:
+        """Whether an endpoint refuses to be told something that it need not be told, which is left out from now on.
+
+        Raises:
+            PromptCBLUEError: it was asked for.
+        """
+        import openai
+
+        if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 422):
+            return False
+        words = error.response.text
+        if not _NOT_KNOWN.search(words):
+            return False
+        told = [name for name in body if name not in ("model", "messages", "prompt")]
+        named = [name for name in told if name == error.param or re.search(rf"\b{name}\b", words)]
+        named.sort(key=lambda name: name != error.param)
+        name = next(iter(named), "max_tokens" if "max_completion_tokens" in words else None)
+        if name is None:
+            return False
+        if name == "max_tokens":
+            # What some servers do not know, OpenAI's newer models insist on.
+            self._limit_name = "max_completion_tokens"
+        elif name == "stop":
+            self._options.pop(name, None)  # answers are cut there when they arrive
+        elif name in _thinking_switches(True) and self.settings.thinking != "auto":
+            self._options.pop(name, None)
+            if not self._options.keys() & _thinking_switches(True).keys():
+                raise PromptCBLUEError(
+                    f"{self.where} has no switch for thinking that is known here ({self.quoted(error)}); leave out "
+                    "--thinking, and try --reasoning-effort or --extra-body"
+                ) from None
+        else:
+            raise PromptCBLUEError(f"{self.where} refuses {name}: {self.quoted(error)}; leave it out") from None
+        return True
+
+    def _judge(self, error: Exception) -> str:
+        """What went wrong, in words.
 
         Raises:
             PromptCBLUEError: it would go wrong for every request.
         """
         import openai
 
-        wait = min(_FIRST_WAIT * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)
-        quoted = self._quoted(error)
+        quoted, cause = self.quoted(error), error.__cause__ or error
         if isinstance(error, openai.APIStatusError):
-            self._reached = True
             status = error.status_code
+            if isinstance(error.body, str):
+                quoted = self.quoted(error.body)
             if status in (401, 403):
-                raise PromptCBLUEError(f"{self._where()} refuses the key in {KEY} ({status}): {quoted}") from None
+                raise PromptCBLUEError(f"{self.where} refuses the key in {KEY} ({status}): {quoted}") from None
+            if status == 402 or _NO_MONEY.search(error.response.text):
+                raise PromptCBLUEError(
+                    f"{self.where} has no more quota for you ({status}): {quoted}; what was predicted so far is kept, "
+                    "and the same command goes on from there"
+                ) from None
             if status == 404:
                 raise PromptCBLUEError(
-                    f"{self._where()} does not have model '{self.settings.model}' or no {self.server.endpoint} (404): "
+                    f"{self.where} does not have model '{self.settings.model}' or no {self.server.endpoint} (404): "
                     f"{quoted}; look at --base-url, --model and --endpoint"
                 ) from None
-            asked = _retry_after(error.response.headers)
-            if (status not in _RETRIED and status < 500) or (asked or 0) > _LONGEST_ASKED:
-                return f"status {status}: {quoted}", None
-            if asked is not None:
-                self._not_before = max(self._not_before, time.monotonic() + asked)
-            return f"status {status}: {quoted}", wait if asked is None else asked
-        if isinstance(error, (asyncio.TimeoutError, openai.APITimeoutError)):
-            return f"no answer within {self.server.timeout:g} s", wait
-        if isinstance(error, openai.APIConnectionError):
-            if not self._reached and _never_connected(error):
-                raise PromptCBLUEError(
-                    f"{self._where()} cannot be reached: {self._quoted(error.__cause__ or error)}; look at --base-url"
-                ) from None
-            return f"the connection broke: {self._quoted(error.__cause__ or error)}", wait
-        if isinstance(error, _FilteredError):
-            return quoted, None
-        # Whatever else the client raises, it is about an answer that is not what the API promises.
-        return f"the answer cannot be read: {quoted}", wait
+            return f"status {status}: {quoted}"
+        if isinstance(error, openai.APITimeoutError):
+            return f"no answer within {self.server.timeout:g} s"
+        if isinstance(error, openai.APIConnectionError) and type(cause).__name__ != "DecodingError":
+            return f"the connection broke: {self.quoted(cause)}"
+        if not self._count["answers"]:
+            raise PromptCBLUEError(
+                f"{self.where} does not answer as OpenAI's API does: {self.quoted(cause)}; look at --base-url"
+            ) from None
+        return f"the answer cannot be read: {self.quoted(cause)}"
 
-    def _completion(self, request: Request, shots: Sequence[Shot], response: Any) -> Completion:
-        """Read a response.
-
-        Raises:
-            Exception: of any kind, if it is not what the API promises.
-        """
-        choice = response.choices[0]
-        text = choice.text if self.server.endpoint == "completions" else choice.message.content
-        cut_off = choice.finish_reason == "length"
-        if choice.finish_reason == "content_filter":
-            raise _FilteredError("the endpoint's content filter stopped the answer")
-        if text is None and cut_off:
-            text = ""  # a model that reasons used up the limit before it began to answer
-        if not isinstance(text, str):
-            raise TypeError("it holds no text")
-        usage = getattr(response, "usage", None)
-        if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+    def _completion(self, request: Request, shots: Sequence[Shot], response: Mapping[str, Any]) -> Completion:
+        text, thought, finish_reason = _message(response)
+        usage = response.get("usage") or {}
+        prompt_tokens, new_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not isinstance(prompt_tokens, int) or not isinstance(new_tokens, int):
             self._count["estimated"] += 1
-            prompt_tokens, new_tokens = _estimate(one_text(request.prompt, shots)), _estimate(text)
-        else:
-            prompt_tokens, new_tokens = int(usage.prompt_tokens), int(usage.completion_tokens)
-        self._count["prompt_tokens"] += prompt_tokens
-        self._count["new_tokens"] += new_tokens
+            prompt_tokens = _estimate(one_text(request.prompt, shots, self.settings.system))
+            new_tokens = _estimate(thought) + _estimate(text)
+        details = usage.get("completion_tokens_details") or {}
+        thought_tokens = min(details.get("reasoning_tokens") or _estimate(thought), new_tokens)
+        if finish_reason == "length" and not text and thought_tokens:
+            finish_reason = "thought"
+        self._count += Counter(
+            prompt_tokens=prompt_tokens, new_tokens=new_tokens, answers=1, thoughts=int(bool(thought_tokens))
+        )
+        model = self.secrets.mask(str(response.get("model") or ""))
+        self._models[model or self.settings.model] += 1
         return Completion(
             index=request.index,
-            text=until(text, self.settings.stop),
-            finish_reason="length" if cut_off else "stop",
+            text=until(self.secrets.mask_long(text), self.settings.stop),
+            finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
-            new_tokens=new_tokens,
+            new_tokens=new_tokens - thought_tokens,
             dropped=len(request.shots) - len(shots),
+            thought=self.secrets.mask_long(thought),
+            thought_tokens=thought_tokens,
+            model=model,
         )
 
     def _fitting(self, request: Request) -> Sequence[Shot]:
@@ -291,59 +395,124 @@ class OpenAIBackend:
         counts = (
             dropped
             for dropped in range(len(request.shots))
-            if _estimate(one_text(request.prompt, request.shots[dropped:])) <= room
+            if _estimate(one_text(request.prompt, request.shots[dropped:], self.settings.system)) <= room
         )
         return request.shots[next(counts, len(request.shots)) :]
 
-    def _where(self) -> str:
-        return _without_secrets(self.base_url or "https://api.openai.com/v1")
+    @property
+    def where(self) -> str:
+        """The address without user name, password and query."""
+        parts = urlsplit(self.base_url or _HOSTED)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
-    def _quoted(self, error: BaseException) -> str:
-        """An error's words in one short line without the key, which servers may repeat."""
-        words = " ".join(str(getattr(error, "message", None) or error).split()) or type(error).__name__
-        if self._key:
-            words = words.replace(self._key, f"${KEY}")
-        return words[:_QUOTED]
+    def quoted(self, said: BaseException | str) -> str:
+        """Words of an error or a server in one short line, without mark-up, without the key, which servers repeat."""
+        words = said if isinstance(said, str) else str(getattr(said, "message", None) or said) or type(said).__name__
+        words = re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^<>]*>", " ", self.secrets.mask(words))
+        return self.secrets.mask(" ".join(words.split()))[:_QUOTED]
 
 
-class _FilteredError(Exception):
-    """The endpoint will not answer this prompt."""
+class _NobodyThere(BaseException):
+    """No connection was ever made. The client would try again after any `Exception`."""
+
+
+class Secrets:
+    """The key and what else must not be repeated, in the forms in which servers, clients and libraries repeat it.
+
+    Args:
+        key: as it was found.
+        url: an address that may hold a user name and a password.
+        shown: what is shown in their place.
+    """
+
+    def __init__(self, key: str, url: str | None, shown: str) -> None:
+        parts = urlsplit(url or "")
+        pair = parts.netloc.rpartition("@")[0]
+        plain = {key, key.strip(), pair, unquote(pair), *(unquote(value) for _, value in parse_qsl(parts.query))}
+        plain |= {unquote(word) for word in pair.split(":")[1:]} | set(parts.query.split("&"))
+        forms = {
+            form
+            for word in plain
+            if len(word) >= _SHORTEST
+            for form in (
+                word,
+                repr(word)[1:-1],
+                json.dumps(word)[1:-1],
+                json.dumps(json.dumps(word)[1:-1])[1:-1],
+                "".join(f"\\u{ord(each):04x}" for each in word),
+                "".join(f"&#{ord(each)};" for each in word),
+                html.escape(word),
+                quote(word, safe=""),
+                quote(quote(word, safe=""), safe=""),
+                quote_plus(word),
+                word.encode().hex(),
+                word[::-1],
+                b64encode(word.encode()).decode().rstrip("="),
+                urlsafe_b64encode(word.encode()).decode().rstrip("="),
+            )
+        }
+        self._shown = shown
+        self._any, self._long = (_pattern(forms, least) for least in (_SHORTEST, _TELLING))
+
+    def mask(self, text: str) -> str:
+        """The text of a message without any of the forms, broken over lines or cut off ones included."""
+        return self._any.sub(self._shown, text) if self._any else text
+
+    def mask_long(self, text: str) -> str:
+        """The text of an answer without those forms that no answer holds by chance."""
+        return self._long.sub(self._shown, text) if self._long else text
+
+
+def _pattern(forms: Iterable[str], least: int) -> re.Pattern[str] | None:
+    """Any of the forms, in capitals or not: whole with white space in it, or its beginning and what hangs on to it."""
+    words = sorted((form.strip() for form in forms if len(form.strip()) >= least), key=len, reverse=True)
+    whole = [r"\s*".join(map(re.escape, "".join(word.split()))) for word in words]
+    begun = [rf"{re.escape(word[:_TELLING])}[^\s'\"<>,;)}}\]]*" for word in words if len(word) > _TELLING]
+    return re.compile("|".join([*whole, *begun]), re.IGNORECASE) if words else None
+
+
+class _Message(NamedTuple):
+    text: str
+    thought: str
+    finish_reason: FinishReason
+
+
+def _message(body: Any) -> _Message:
+    """What a response says, in any of the shapes that endpoints give it.
+
+    Raises:
+        Exception: of any kind, if it is not what the API promises.
+    """
+    if not isinstance(body, dict) or not body.get("choices"):
+        raise TypeError("it holds no choices")
+    choice = body["choices"][0]
+    message = choice.get("message") or {}
+    content = choice["text"] if "text" in choice else message.get("content")
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    if isinstance(content, list):
+        thought += "".join(_texts(part.get("thinking")) for part in content)
+        content = "".join(_texts(part) for part in content if "thinking" not in part)
+    ended = choice.get("finish_reason")
+    if ended == "content_filter" or message.get("refusal"):
+        return _Message(str(message.get("refusal") or content or ""), thought, "refusal")
+    if content is None and (thought or ended == "length"):
+        content = ""
+    if not isinstance(content, str) or not isinstance(thought, str):
+        raise TypeError("it holds no text")
+    inner, content, closed = split_thought(content)
+    return _Message(content, thought + inner, ("length" if ended == "length" else "stop") if closed else "thought")
+
+
+def _texts(part: Any) -> str:
+    """The text of a part of an answer, or of parts in it."""
+    if isinstance(part, list):
+        return "".join(map(_texts, part))
+    return str(part.get("text") or "") if isinstance(part, dict) else part or ""
 
 
 def _estimate(text: str) -> int:
     wide = len(_WIDE.findall(text))
     return wide + -(-(len(text) - wide) // 4)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait: ``Retry-After`` as a number or a date, or ``retry-after-ms``."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
-        if not value:
-            return None
-        if re.fullmatch(r"\s*\d+(\.\d*)?\s*", value):
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _never_connected(error: BaseException) -> bool:
-    """Whether no connection was made, by what the HTTP library, whichever the client uses, calls it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "InvalidURL"):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _without_secrets(url: str) -> str:
-    """An address without user name, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def load(settings: BackendSettings) -> OpenAIBackend:

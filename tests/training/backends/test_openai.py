@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
-import itertools
+import html
 import json
 import os
 import shutil
@@ -13,8 +15,10 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -60,6 +64,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.always: str | None = None
         self.seen: list[tuple[float, str, dict[str, str], dict[str, Any]]] = []
         self.at_once = self.most_at_once = 0
+        #: Answers a request's body in place of the digest: status, and what is sent as JSON or as it is.
+        self.reply: Callable[[dict[str, Any]], tuple[int, Any]] | None = None
         self.usage: dict[str, int] | None = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
         self.lock = threading.Lock()
 
@@ -88,7 +94,13 @@ class _Handler(BaseHTTPRequestHandler):
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
             time.sleep(0.01)
-            self.answer(fault, prompt, chat="messages" in body)
+            if server.reply is None:
+                self.answer(fault, prompt, chat="messages" in body)
+            else:
+                status, content = server.reply(body)
+                page = isinstance(content, str)
+                raw = (content if page else json.dumps(content)).encode()
+                self.reply(status, raw, kind="text/html" if page else "application/json")
         except OSError:
             pass
         finally:
@@ -152,11 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    from promptcblue_training.backends import openai
-
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(openai, "_FIRST_WAIT", 0.01)
     with FaultyServer() as faulty:
         thread = threading.Thread(target=faulty.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -166,7 +175,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 
 
 def settings(server: FaultyServer, **changes: Any) -> BackendSettings:
-    own = {key: changes.pop(key) for key in ("stop", "shot_style") if key in changes}
+    names = {field.name for field in fields(BackendSettings)}
+    own = {key: changes.pop(key) for key in list(changes) if key in names}
     return BackendSettings(
         model="m", name="openai", server=ServerSettings(**{"base_url": server.url, "timeout": 0.5, **changes}), **own
     )
@@ -218,19 +228,6 @@ def test_a_wait_beyond_reason_is_a_failure_and_not_a_sleep(server: FaultyServer)
     server.plan = {"题1": ["429 86400"]}
     results = ask(load_backend(settings(server)), ["题0", "题1", "题2"])
     assert [type(results[f"题{number}"]) for number in range(3)] == [Completion, Failure, Completion]
-
-
-def test_waits_double_and_have_chance_in_them(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptcblue_training.backends import openai
-
-    monkeypatch.setattr(openai, "_FIRST_WAIT", 0.05)
-    server.plan = {"题0": ["500"] * 3}
-    ask(load_backend(settings(server)), ["题0"])
-    times = [when for when, _, _, _ in server.seen]
-    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
-    for attempt, wait in enumerate(waits):
-        assert 0.025 * 2**attempt <= wait
-    assert len(waits) == 3
 
 
 @pytest.mark.parametrize("status", ["401", "403", "404"])
@@ -334,7 +331,8 @@ def test_what_is_asked_for(server: FaultyServer) -> None:
     shots = (Shot("问一", "答一"), Shot("问二", "答二"))
     ask(load_backend(settings(server, stop=("\n\n",))), ["问三"], shots=shots)
     _, _, _, body = server.seen[-1]
-    assert (body["model"], body["temperature"], body["max_tokens"], body["stop"]) == ("m", 0, 16, ["\n\n"])
+    assert body.keys() == {"model", "messages", "max_tokens", "stop"}
+    assert (body["model"], body["max_tokens"], body["stop"]) == ("m", 16, ["\n\n"])
     assert [(turn["role"], turn["content"]) for turn in body["messages"]] == [
         ("user", "问一"),
         ("assistant", "答一"),
@@ -368,6 +366,242 @@ def test_an_answer_that_met_its_limit_says_so(server: FaultyServer) -> None:
     result = ask(load_backend(settings(server)), ["题0"])["题0"]
     assert isinstance(result, Completion)
     assert result.finish_reason == "length"
+
+
+def said(**message: Any) -> dict[str, Any]:
+    """A response that holds a message, or other fields of its choice."""
+    own: dict[str, Any] = {key: message.pop(key) for key in ("finish_reason", "text") if key in message}
+    usage = message.pop("usage", {"prompt_tokens": 10, "completion_tokens": 9})
+    choice: dict[str, Any] = {"finish_reason": "stop", "message": message, **own}
+    return {"model": "m-2026-01-01", "usage": usage, "choices": [choice]}
+
+
+def refused(name: str, words: str = "Unsupported parameter: '{}' is not supported with this model.") -> dict[str, Any]:
+    return {"error": {"message": words.format(name), "type": "invalid_request_error", "param": name, "code": "x"}}
+
+
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "想"}]}, {"type": "text", "text": "答"}]
+ALL_THOUGHT = {"prompt_tokens": 1, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 9}}
+SHAPES: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
+    (said(content="答", reasoning_content="想"), ("答", "想", "stop")),
+    (said(content="答", reasoning="想"), ("答", "想", "stop")),
+    (said(content="<think>\n想</think>\n\n答"), ("答", "\n想", "stop")),
+    (said(content="想</think>答"), ("答", "想", "stop")),
+    (said(content=[{"type": "text", "text": "答"}]), ("答", "", "stop")),
+    (said(content=PARTS), ("答", "想", "stop")),
+    (said(content=None, reasoning_content="想", finish_reason="length"), ("", "想", "thought")),
+    (said(content="<think>想", finish_reason="length"), ("", "想", "thought")),
+    (said(content="", finish_reason="length", usage=ALL_THOUGHT), ("", "", "thought")),
+    (said(content="答", finish_reason="length"), ("答", "", "length")),
+    (said(content=None, refusal="我不能回答"), ("我不能回答", "", "refusal")),
+    (said(content=None, finish_reason="content_filter"), ("", "", "refusal")),
+]
+
+
+@pytest.mark.parametrize(("shape", "read"), SHAPES)
+def test_answers_in_every_shape(server: FaultyServer, shape: dict[str, Any], read: tuple[str, str, str]) -> None:
+    server.reply = lambda body: (200, shape)
+    result = ask(load_backend(settings(server)), ["题"])["题"]
+    assert isinstance(result, Completion)
+    assert (result.text, result.thought, result.finish_reason) == read
+    assert result.model == "m-2026-01-01"
+    assert result.new_tokens + result.thought_tokens == 9
+    assert bool(result.thought_tokens) == (bool(read[1]) or read[2] == "thought")
+
+
+FILTERED: list[tuple[int, dict[str, Any]]] = [
+    (400, {"message": "The response was filtered", "code": "content_filter", "param": "prompt"}),
+    (400, {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}),
+    (403, {"message": "Your input was flagged", "metadata": {"reasons": ["medical"]}}),
+]
+
+
+@pytest.mark.parametrize(("status", "error"), FILTERED)
+def test_a_filtered_prompt_is_a_refusal_and_not_tried_again(
+    server: FaultyServer, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, error: Any
+) -> None:
+    server.reply = lambda body: (status, {"error": error})
+    predict(str(data), "test", tmp_path / "p.jsonl", settings(server), ["CHIP-STS"])
+    (row,) = read_rows(tmp_path / "p.jsonl")
+    assert (row["prediction"], row["finish_reason"]) == ("", "refusal")
+    assert "error" not in row
+    assert "1 are refusals" in capsys.readouterr().out
+    predict(str(data), "test", tmp_path / "p.jsonl", settings(server), ["CHIP-STS"])
+    assert len(server.seen) == 1
+
+
+def test_what_an_endpoint_does_not_know_is_learnt_once(server: FaultyServer) -> None:
+    known = {"model", "messages", "max_completion_tokens", "thinking"}
+
+    def strict(body: dict[str, Any]) -> tuple[int, Any]:
+        unknown = sorted(body.keys() - known)
+        return (400, refused(unknown[0])) if unknown else (200, said(content="答"))
+
+    server.reply = strict
+    backend = load_backend(settings(server, stop=("终",), thinking="off"))
+    results = ask(backend, [f"题{number}" for number in range(10)])
+    assert all(isinstance(result, Completion) for result in results.values())
+    # Four refusals: max_tokens, stop, and two of three ways to switch thinking off.
+    assert len(server.seen) == 10 + 4
+    assert server.seen[-1][3]["thinking"] == {"type": "disabled"}
+
+
+@pytest.mark.parametrize(
+    "words", ["Unrecognized request argument supplied: {}", "Unsupported value: '{}' does not support 0"]
+)
+def test_what_was_asked_for_and_is_refused_ends_the_run(server: FaultyServer, words: str) -> None:
+    answer = said(content="答")
+    server.reply = lambda body: (400, refused("temperature", words)) if "temperature" in body else (200, answer)
+    with pytest.raises(PromptCBLUEError, match=r"refuses temperature.*leave it out"):
+        ask(load_backend(settings(server, temperature=0.0)), ["题"])
+    assert isinstance(ask(load_backend(settings(server)), ["题"])["题"], Completion)
+
+
+def test_an_endpoint_without_a_switch_for_thinking_says_so(server: FaultyServer) -> None:
+    def strict(body: dict[str, Any]) -> tuple[int, Any]:
+        unknown = sorted(body.keys() - {"model", "messages", "max_tokens"})
+        detail = [{"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs"} for name in unknown]
+        return (422, {"detail": detail}) if unknown else (200, said(content="答"))
+
+    server.reply = strict
+    with pytest.raises(PromptCBLUEError, match="no switch for thinking"):
+        ask(load_backend(settings(server, thinking="on")), ["题"])
+    server.reply = lambda body: (200, said(content="答", reasoning_content="想"))
+    backend = load_backend(settings(server, thinking="off"))
+    ask(backend, ["题"])
+    assert any("came with a thought" in line for line in backend.summary())
+
+
+def test_an_answer_too_long_for_the_context_is_not_taken_for_a_parameter_not_known(server: FaultyServer) -> None:
+    words = "'max_tokens' or 'max_completion_tokens' is too large: 16. This model's maximum context length is 8 tokens."
+    answer = said(content="答")
+    server.reply = lambda body: (400, refused("max_tokens", words)) if "长" in str(body) else (200, answer)
+    results = ask(load_backend(settings(server)), ["题", "长"])
+    assert isinstance(results["题"], Completion)
+    failed = results["长"]
+    assert isinstance(failed, Failure)
+    assert "too large" in failed.reason
+
+
+NO_MONEY: list[tuple[int, dict[str, Any]]] = [
+    (429, {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": None}),
+    (402, {"message": "Insufficient Balance"}),
+    (400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}),
+]
+
+
+@pytest.mark.parametrize(("status", "error"), NO_MONEY)
+def test_no_more_quota_ends_the_run_at_once(server: FaultyServer, status: int, error: Any) -> None:
+    server.reply = lambda body: (status, {"error": error})
+    with pytest.raises(PromptCBLUEError, match="no more quota"):
+        ask(load_backend(settings(server)), ["题0", "题1"])
+    assert len(server.seen) == 1
+
+
+def test_a_page_in_place_of_an_answer_is_one_line(server: FaultyServer) -> None:
+    page = "<html>\n<style>p {color: red}</style>\n<body><h1>Bad\nGateway</h1></body></html>"
+    server.reply = lambda body: (200, page)
+    with pytest.raises(PromptCBLUEError, match="does not answer as OpenAI's API does") as error:
+        ask(load_backend(settings(server, retries=0)), ["题"])
+    assert "Bad Gateway" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "color" not in str(error.value)
+    server.reply = lambda body: (200, page) if "坏" in str(body) else (200, said(content="答"))
+    result = ask(load_backend(settings(server, retries=0)), ["题", "坏"])["坏"]
+    assert isinstance(result, Failure)
+    assert "<" not in result.reason
+
+
+def test_sampling_and_more_is_sent_where_asked(server: FaultyServer) -> None:
+    asked = {"temperature": 0.7, "top_p": 0.9, "reasoning_effort": "low", "system": "你是医生", "thinking": "on"}
+    backend = load_backend(settings(server, extra_body='{"seed": 3, "max_tokens": 99}', **asked))
+    ask(backend, ["题"])
+    body = server.seen[-1][3]
+    names = ("temperature", "top_p", "reasoning_effort", "seed", "max_tokens")
+    assert [body[name] for name in names] == [0.7, 0.9, "low", 3, 99]
+    assert body["messages"][0] == {"role": "system", "content": "你是医生"}
+    assert body["chat_template_kwargs"]["enable_thinking"] is True
+    assert {"temperature": 0.7, "system": "你是医生", "thinking": "on"}.items() <= backend.identity().items()
+    with pytest.raises(PromptCBLUEError, match="JSON object"):
+        load_backend(settings(server, extra_body="[1]"))
+
+
+ECHOES: dict[str, Callable[[str], str]] = {
+    "raw": lambda key: f"Incorrect API key provided: {key}",
+    "header": lambda key: f"Authorization: Bearer {key}\n",
+    "repr": lambda key: f"Illegal header value {f'Bearer {key}'.encode()!r}",
+    "json in json": lambda key: json.dumps({"key": json.dumps(key)}),
+    "url": lambda key: f"?key={urllib.parse.quote(key, safe='')}",
+    "url twice": lambda key: urllib.parse.quote(urllib.parse.quote(key, safe=""), safe=""),
+    "html": lambda key: f"<p title='{html.escape(key)}'>{html.escape(key)}</p>",
+    "base64": lambda key: base64.b64encode(key.encode()).decode(),
+    "capitals": lambda key: key.upper(),
+    "lines": lambda key: "\n ".join(key[start : start + 7] for start in range(0, len(key), 7)),
+    "cut off": lambda key: f"key {key[:-4]}",
+    "unicode": lambda key: "".join(f"\\u{ord(each):04x}" for each in key),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("where", ["error", "page", "answer"])
+def test_the_key_is_masked_however_it_is_repeated(
+    server: FaultyServer,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    echo: str,
+    where: str,
+) -> None:
+    key = "sk-a+b/c&d=e'f\"g-0123456789"
+    monkeypatch.setenv("OPENAI_API_KEY", f" {key}\n")
+    words = ECHOES[echo](key)
+    server.reply = lambda body: {
+        "error": (400, {"error": {"message": words}}),
+        "page": (500, words),
+        "answer": (200, said(content=words, reasoning_content=words)),
+    }[where]
+    with contextlib.suppress(PromptCBLUEError):
+        predict(str(data), "test", tmp_path / "p.jsonl", settings(server, retries=0), ["CHIP-STS"])
+    assert {headers["authorization"] for _, _, headers, _ in server.seen} == {f"Bearer {key}"}
+    printed = capsys.readouterr()
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file())
+    assert where == "page" or "$OPENAI_API_KEY" in written
+    for text in (written, printed.out, printed.err):
+        for form in (key, key[:-4], key.upper(), words, json.dumps(words, ensure_ascii=False)[1:-1], "0123456789"):
+            assert form not in text
+
+
+@pytest.mark.parametrize("key", ["sk-中文", "sk-a\nb", "sk-a b"])
+def test_a_key_that_is_none_is_refused_unseen(server: FaultyServer, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(PromptCBLUEError, match="OPENAI_API_KEY") as error:
+        load_backend(settings(server))
+    assert key not in str(error.value)
+
+
+def test_a_short_stand_in_for_a_key_does_not_spoil_answers(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    server.reply = lambda body: (200, said(content="EMPTY"))
+    result = ask(load_backend(settings(server)), ["题"])["题"]
+    assert isinstance(result, Completion)
+    assert result.text == "EMPTY"
+
+
+def test_a_password_in_the_address_is_masked(server: FaultyServer, data: Path, tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    pair = base64.b64encode(b"doctor:pass-word-0123").decode()
+    server.reply = lambda body: (400, {"error": {"message": f"doctor:pass-word-0123, Basic {pair}"}})
+    url = server.url.replace("http://", "http://doctor:pass-word-0123@")
+    with pytest.raises(PromptCBLUEError):
+        predict(str(data), "test", tmp_path / "p.jsonl", settings(server, base_url=url), ["CHIP-STS"])
+    assert server.seen[0][2]["authorization"] == f"Basic {pair}"
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file())
+    for text in (written, caplog.text):
+        assert "pass-word" not in text
+        assert pair not in text
 
 
 @pytest.mark.parametrize("changes", [{"beams": 4}, {"adapter": "a/b"}, {"constrained": True}, {"dtype": "bfloat16"}])
