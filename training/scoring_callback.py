@@ -17,7 +17,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
 
 from .backends import BackendSettings, Completion, Request
-from .backends.transformers import TransformersBackend
+from .backends.transformers import TransformersBackend, decoders
 from .data import Splits
 from .predict import answer_limits
 from .prompts import PromptEncoder
@@ -111,12 +111,11 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
 def _answering(backend: TransformersBackend) -> Iterator[None]:
     """The model as prediction has it, and afterwards as it was."""
     model = backend.model
-    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
-    # The adapter's wrapper passes its own on to the model inside.
+    owners = decoders(model)
     training, configs = model.training, [owner.generation_config for owner in owners]
     model.eval()
     try:
-        model.generation_config = backend.decoding(model)
+        backend.decide_decoding(model)
         yield
     finally:
         model.train(training)

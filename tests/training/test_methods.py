@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -116,6 +117,73 @@ def answers(folder: Path, data: Path, beams: int, batch_size: int | None) -> lis
     made = list(backend.generate([Request(index, prompt, 8) for index, prompt in enumerate(prompts)]))
     texts = {one.index: one.text for one in made if isinstance(one, Completion)}
     return [texts[index] for index in range(len(prompts))]
+
+
+def direct(folder: Path, data: Path, ends: list[int], beams: int) -> list[str]:
+    """What plain ``generate`` answers to each test prompt by itself."""
+    import torch
+    from transformers import GenerationConfig
+
+    from promptcblue_training.backends.transformers import decoders
+    from promptcblue_training.model import find_model, load_for_prediction, load_tokenizer
+
+    source = find_model(str(folder))
+    model, tokenizer = load_for_prediction(source, torch.float32), load_tokenizer(source.tokenizer)
+    config = GenerationConfig(
+        max_new_tokens=16, num_beams=beams, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
+    for owner in decoders(model):
+        owner.generation_config = config
+    texts = []
+    for sample in load_samples(data, "test", TASKS):
+        ids = tokenizer(sample["input"], return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            (row,) = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        new = row[ids.shape[1] :].tolist()
+        texts.append(tokenizer.decode([*itertools.takewhile(lambda token: token not in ends, new)]))
+    return texts
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_decoding_is_what_was_asked_for_whatever_the_model_ships(
+    method: str, run_of: Trained, data: Path, tmp_path: Path
+) -> None:
+    from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
+
+    folder, backbone = tmp_path / "adapter", tmp_path / "backbone"
+    shutil.copytree(run_of(method), folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shipper = folder
+    if (folder / "adapter_config.json").is_file():
+        adapter = json.loads((folder / "adapter_config.json").read_text())
+        shutil.copytree(adapter["base_model_name_or_path"], backbone, ignore=shutil.ignore_patterns("checkpoint-*"))
+        (folder / "adapter_config.json").write_text(json.dumps({**adapter, "base_model_name_or_path": str(backbone)}))
+        shipper = backbone
+    shipped = shipper / "generation_config.json"
+    own = json.loads(shipped.read_text())
+
+    def answers(beams: int, **ships: Any) -> list[str]:
+        shipped.write_text(json.dumps({**own, **ships}))
+        backend = load_backend(BackendSettings(model=str(folder), beams=beams))
+        samples = load_samples(data, "test", TASKS)
+        made = list(backend.generate([Request(index, sample["input"], 16) for index, sample in enumerate(samples)]))
+        assert all(isinstance(each, Completion) for each in made)
+        return [each.text for each in sorted(made, key=lambda each: each.index)]  # type: ignore[union-attr]
+
+    sampling = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "top_k": 3, "max_new_tokens": 2}
+    end = own["eos_token_id"]
+    plain = {beams: answers(beams) for beams in (1, 4)}
+    for beams, texts in plain.items():
+        assert texts == direct(folder, data, [end], beams)
+        assert texts == answers(beams, **sampling)
+    assert plain[1] != plain[4]
+    # Another token that ends an answer: the first one of an answer's middle.
+    from promptcblue_training.model import load_tokenizer
+
+    tokenizer = load_tokenizer(str(shipper))
+    longest = max(plain[1], key=len)
+    token = tokenizer.encode(longest[len(longest) // 2], add_special_tokens=False)[0]
+    assert answers(1, eos_token_id=[end, token]) == direct(folder, data, [end, token], 1)
+    assert answers(1, eos_token_id=[end, token]) != plain[1]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -50,7 +50,7 @@ def test_the_drawn_samples_are_balanced_over_tasks_and_the_same_for_a_seed(sampl
     assert draw([], 5, seed=3) == []
 
 
-@pytest.mark.parametrize("method", ["full", "p-tuning"])
+@pytest.mark.parametrize("method", ["full", "p-tuning", "p-tuning-v2"])
 def test_the_score_is_logged_and_is_what_prediction_gives(
     fit: Fit,
     data: Path,

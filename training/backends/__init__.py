@@ -95,6 +95,11 @@ class BackendSettings:
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
+    @property
+    def samples(self) -> bool:
+        """Whether answers are drawn by chance."""
+        return bool(self.temperature) or self.top_p is not None
+
     def decoding(self) -> dict[str, object]:
         """What of these settings decides answers on every backend beside its own."""
         # Everywhere but at an endpoint, what is not said is greedy.

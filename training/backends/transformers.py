@@ -79,6 +79,11 @@ class _Active:
         return _Active(rows, self.ids[index, empty:], mask[:, empty:], new, cache)
 
 
+def decoders(model: Any) -> list[Any]:
+    """The model, and the one that an adapter wraps: which of the two has a say in decoding depends on the adapter."""
+    return [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+
+
 def _is_plain(cache: Any) -> bool:
     """Whether a cache is keys and values of every token, which can be cut and joined."""
     return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
@@ -135,7 +140,7 @@ class TransformersBackend:
     def around(cls, model: Any, encoder: PromptEncoder, settings: BackendSettings) -> TransformersBackend:
         """A backend that answers with a model which is loaded already, such as one in training.
 
-        The model keeps its own generation config: give it `decoding`'s before it answers.
+        The model keeps its own generation config: `decide_decoding` before it answers.
         """
         from ..adapters import pad_before_prompt
 
@@ -252,19 +257,25 @@ class TransformersBackend:
         if not self.quantisation:
             model = model.to(self.device)
         spare_threads(model, self.device)
-        model.generation_config = self.decoding(model)
+        self.decide_decoding(model)
         return model
 
-    def decoding(self, model: Any) -> GenerationConfig:
-        """How the model is to decode: by search, to any token that ends an answer."""
-        ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)}
+    def decide_decoding(self, model: Any) -> None:
+        """Have the model decode as the settings say, to any token that ends an answer, and by nothing that it ships."""
+        shipped = [model.config.get_text_config(), *(owner.generation_config for owner in decoders(model))]
+        ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id}
+        ends.update(*(_as_list(getattr(config, "eos_token_id", None)) for config in shipped))
         self.ends = sorted(ends)
-        return GenerationConfig(
-            do_sample=False,
+        sampling = {"temperature": self.settings.temperature, "top_p": self.settings.top_p, "top_k": 0}
+        config = GenerationConfig(
+            do_sample=self.settings.samples,
             num_beams=self.settings.beams,
             eos_token_id=self.ends,
             pad_token_id=self.encoder.tokenizer.pad_token_id,
+            **(sampling if self.settings.samples else {}),
         )
+        for owner in decoders(model):
+            owner.generation_config = config
 
     def _within_memory(self, batch: Sequence[Encoded], *, alone: bool = False) -> Iterator[Completion | Failure]:
         """Answer a batch, in halves if the memory does not hold it, as it does not hold any batch so large.
