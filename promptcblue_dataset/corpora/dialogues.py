@@ -34,7 +34,7 @@ _SPEAKERS = {
 def utterance(turn: Record, speaker: str, sentence: str) -> str:
     """``{speaker}：{sentence}``."""
     who = turn.label(speaker)
-    return f"{_SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
+    return f"{_SPEAKERS.get(who) or _SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
 
 
 # --- IMCS-V2 ---
@@ -53,12 +53,19 @@ class Consultation(Record):
         """Speaker and text of each."""
         return [utterance(turn, "speaker", "sentence") for turn in self.turns]
 
-    def samples(self, places: Iterable[int], compose: Callable[[Consultation, int], Content]) -> Iterable[Group]:
-        """A sample for each of some utterances of which it can be made; what is wrong with the others is noted."""
-        good = []
-        for place in places:
+    @cached_property
+    def mentions(self) -> dict[int, list[dict[str, str]]]:
+        """The entities of the utterances whose tags have been read, by place."""
+        return {}
+
+    def samples(
+        self, places: Iterable[int], check: Callable[[Consultation, int], object], compose: Compose
+    ) -> Iterable[Group]:
+        """A sample for each of some utterances that can be used; what is wrong with the others is noted."""
+        good: list[int] = []
+        for place in places if self.lines else ():
             try:
-                compose(self, place)
+                check(self, place)
             except RawError as error:
                 self.place.bad(error)
             else:
@@ -70,44 +77,21 @@ class Consultation(Record):
         return Content({"INPUT_TEXT": text}, answer, f"{self.place.id}_{self.turns[place].value.get('sentence_id')}")
 
 
+#: Makes the sample of an utterance of which it has been checked that it gives one.
+Compose = Callable[[Consultation, int], Content]
+
+
 def _of_utterances(
-    label: str, compose: Callable[[Consultation, int], Content]
+    label: str, check: Callable[[Consultation, int], object], compose: Compose
 ) -> Callable[[Consultation], Iterable[Group]]:
     """A sample for each utterance that has the label."""
 
     def groups(record: Consultation) -> Iterable[Group]:
         places = [place for place, turn in enumerate(record.turns) if turn.value.get(label) is not None]
         record.left_out(UNLABELLED, len(record.turns) - len(places))
-        return record.samples(places, compose)
+        return record.samples(places, check, compose)
 
     return groups
-
-
-def _mentions(turn: Record) -> list[dict[str, str]]:
-    """The entities that an utterance's tags (``O``, ``B-type``, ``I-type``, one a character) mark, in its order."""
-    sentence, tags = turn.get("sentence"), _tags(turn)
-    if not isinstance(sentence, str):
-        turn.fail("sentence", "a string", sentence)
-    if len(tags) != len(sentence):
-        turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
-    if tags.count("O") == len(tags):
-        return []
-    found: list[dict[str, str]] = []
-    inside = ""
-    for character, tag in zip(sentence, tags, strict=True):
-        mark, _, kind = tag.partition("-")
-        if mark == "B" or (mark == "I" and kind != inside):
-            found.append({"entity": character, "type": kind})
-        elif mark == "I":
-            found[-1]["entity"] += character
-        elif mark != "O":
-            turn.fail("BIO_label", "O, B-type or I-type", tag)
-        inside = kind
-    types = RAW_LABELS["IMCS-V2-NER"]
-    for entity in found:
-        kind = types.read(entity["type"]) or turn.fail("BIO_label", f"one of {', '.join(types.ours)}", entity["type"])
-        entity |= {"entity": entity["entity"].strip(), "type": kind}
-    return [entity for entity in found if entity["entity"]]
 
 
 def _tags(turn: Record) -> list[str]:
@@ -115,15 +99,53 @@ def _tags(turn: Record) -> list[str]:
     return tags.split() if isinstance(tags, str) else turn.items("BIO_label")
 
 
+def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
+    """The entities that an utterance's tags (``O``, ``B-type``, ``I-type``, one a character) mark, in its order."""
+    if place in record.mentions:
+        return record.mentions[place]
+    turn, types = record.turns[place], RAW_LABELS["IMCS-V2-NER"]
+    sentence, tags = turn.get("sentence"), _tags(turn)
+    if not isinstance(sentence, str):
+        turn.fail("sentence", "a string", sentence)
+    if len(tags) != len(sentence):
+        turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
+    found: list[dict[str, str]] = []
+    inside = ""
+    for at, tag in enumerate(tags):
+        if tag == "O":
+            inside = ""
+            continue
+        mark, _, kind = tag.partition("-")
+        if mark == "B" or (mark == "I" and kind != inside):
+            known = types.read(kind) or turn.fail("BIO_label", f"one of {', '.join(types.ours)}", kind)
+            found.append({"entity": sentence[at], "type": known})
+        elif mark == "I":
+            found[-1]["entity"] += sentence[at]
+        else:
+            turn.fail("BIO_label", "O, B-type or I-type", tag)
+        inside = kind
+    found = [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
+    record.mentions[place] = found
+    return found
+
+
+def _has_entities(record: Consultation, place: int) -> None:
+    record.turns[place].line("sentence")
+    _mentions(record, place)
+
+
 def _entities(record: Consultation, place: int) -> Content:
-    turn = record.turns[place]
-    mentions = {tuple(entity.values()): entity for entity in _mentions(turn)}
-    return record.content(place, turn.line("sentence"), list(mentions.values()))
+    mentions = {tuple(entity.values()): entity for entity in _mentions(record, place)}
+    return record.content(place, record.turns[place].line("sentence"), list(mentions.values()))
+
+
+def _act(record: Consultation, place: int) -> str:
+    return our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
 
 
 def _dialogue_act(record: Consultation, place: int) -> Content:
-    act = our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
-    return record.content(place, "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1]), act)
+    text = "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
+    return record.content(place, text, _act(record, place))
 
 
 def _symptoms(record: Consultation) -> Iterable[Group]:
@@ -138,7 +160,7 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
             record.left_out("tagged symptoms and statuses differ in number")
         else:
             places.append(place)
-    return record.samples(places, _symptom_statuses)
+    return record.samples(places, _statuses_of, _symptom_statuses)
 
 
 def _statuses(turn: Record) -> list[str]:
@@ -149,16 +171,22 @@ def _statuses(turn: Record) -> list[str]:
     return [str(info[name]) for name in turn.texts("symptom_norm") if name in info]
 
 
-def _symptom_statuses(record: Consultation, place: int) -> Content:
+def _statuses_of(record: Consultation, place: int) -> list[dict[str, str]]:
+    """The symptoms that an utterance mentions, with their statuses."""
     turn, names = record.turns[place], RAW_LABELS["IMCS-V2-SR"].ours
-    mentions = [entity["entity"] for entity in _mentions(turn) if entity["type"] == "症状"]
+    mentions = [entity["entity"] for entity in _mentions(record, place) if entity["type"] == "症状"]
     answer = []
     for mention, status in zip(mentions, _statuses(turn), strict=False):
         if status not in names:
             turn.fail("symptom_type", f"one of {', '.join(names)}", status)
         answer.append({"entity": mention, "attr": names[status]})
+    return answer
+
+
+def _symptom_statuses(record: Consultation, place: int) -> Content:
     *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
-    return record.content(place, "\n".join(["对话历史：", *history, "当前对话：", current]), answer)
+    text = "\n".join(["对话历史：", *history, "当前对话：", current])
+    return record.content(place, text, _statuses_of(record, place))
 
 
 @labelled("report")
@@ -182,8 +210,8 @@ IMCS = RecordCorpus(
     "IMCS-V2",
     ["IMCS-V2", "IMCS21", "IMCS"],
     {
-        "IMCS-V2-NER": _of_utterances("BIO_label", _entities),
-        "IMCS-V2-DAC": _of_utterances("dialogue_act", _dialogue_act),
+        "IMCS-V2-NER": _of_utterances("BIO_label", _has_entities, _entities),
+        "IMCS-V2-DAC": _of_utterances("dialogue_act", _act, _dialogue_act),
         "IMCS-V2-SR": _symptoms,
         "IMCS-V2-MRG": _report,
     },

@@ -295,16 +295,26 @@ class Place:
 
 @dataclass(slots=True)  # frozen ones take four times as long to make
 class Record:
-    """A JSON object of a raw file, or one inside it; its getters name file, record and field in their errors."""
+    """A JSON object of a raw file, or one inside it; its getters name file, record and field in their errors.
+
+    Attributes:
+        value: the object.
+        place: where the record stands.
+        within: for an object inside it, the ``within`` of the one that holds it, the field, and the place in its list.
+    """
 
     value: Mapping[str, Any]
     place: Place
-    prefix: str = ""
+    within: tuple[Any, str, int | None] | None = None
 
     def fail(self, field: str, expected: str, found: object) -> NoReturn:
         """Raise `RawError` for a field."""
+        path, within = field, self.within
+        while within:
+            within, name, place = within
+            path = f"{name}.{path}" if place is None else f"{name}[{place}].{path}"
         where = f"{self.place.notes.path}: {self.place.name}"
-        raise RawError(f"{where}: field '{self.prefix}{field}': expected {expected}, found {found!r:.80}")
+        raise RawError(f"{where}: field '{path}': expected {expected}, found {found!r:.80}")
 
     def has(self, *names: str) -> bool:
         """Whether one of the fields is there and not null."""
@@ -328,17 +338,21 @@ class Record:
         text = (value.replace("\r\n", "\n") if "\r" in value else value).strip()
         return text if text or empty else self.fail(names[0], "text", value)
 
-    def line(self, *names: str, empty: bool = False) -> str:
+    def line(self, name: str, *others: str, empty: bool = False) -> str:
         """A string for a place that holds one line."""
-        return self.text(*names, empty=empty).replace("\n", " ")
+        value = self.value.get(name)
+        # Millions are of this kind.
+        if type(value) is str and (text := value.strip()) and "\n" not in text:
+            return text
+        return self.text(name, *others, empty=empty).replace("\n", " ")
 
-    def label(self, *names: str) -> str:
+    def label(self, name: str) -> str:
         """A label, written as a string or a number."""
-        value = self.get(*names)
-        if isinstance(value, str):
+        value = self.value.get(name)
+        if type(value) is str:
             return value.strip()
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.fail(names[0], "a label", value)
+        if type(value) is not int:
+            self.fail(name, "a label", self.get(name))
         return str(value)
 
     def items(self, *names: str) -> list[Any]:
@@ -354,18 +368,21 @@ class Record:
                 self.fail(f"{names[0]}[{place}]", "a string", value)
         return [line for value in values if (line := " ".join(value.split("\n")).strip())]
 
-    def records(self, *names: str) -> list[Record]:
+    def records(self, name: str) -> list[Record]:
         """A list of objects."""
-        return [self._inner(f"{names[0]}[{place}]", value) for place, value in enumerate(self.items(*names))]
+        return [
+            Record(value, self.place, (self.within, name, place))
+            if type(value) is dict
+            else self.fail(f"{name}[{place}]", "an object", value)
+            for place, value in enumerate(self.items(name))
+        ]
 
-    def record(self, *names: str) -> Record:
+    def record(self, name: str) -> Record:
         """An object."""
-        return self._inner(names[0], self.get(*names))
-
-    def _inner(self, field: str, value: object) -> Record:
-        if not isinstance(value, dict):
-            self.fail(field, "an object", value)
-        return Record(value, self.place, f"{self.prefix}{field}.")
+        value = self.get(name)
+        if type(value) is not dict:
+            self.fail(name, "an object", value)
+        return Record(value, self.place, (self.within, name, None))
 
     def left_out(self, kind: str, times: int = 1, example: str = "") -> tuple[Group, ...]:
         """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
@@ -436,18 +453,28 @@ def _values(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | i
 
 def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
     """The lines that are not blank and in UTF-8, with their numbers; the others and line ends of two are noted."""
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        notes.records += 1
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            notes.skip("not in UTF-8", number, str(error))
-            continue
-        if text.endswith("\r"):
-            notes.add("mended", "carriage return at the end of the line", number)
-        yield number, text.rstrip("\r")
+    lines: list[str | UnicodeDecodeError]
+    try:
+        lines = [*data.decode().split("\n")]
+    except UnicodeDecodeError:
+        lines = [_decoded(line) for line in data.split(b"\n")]
+    for number, line in enumerate(lines, 1):
+        if isinstance(line, UnicodeDecodeError):
+            notes.records += 1
+            notes.skip("not in UTF-8", number, str(line))
+        elif line and not line.isspace():
+            notes.records += 1
+            if line[-1] == "\r":
+                notes.add("mended", "carriage return at the end of the line", number)
+                line = line.rstrip("\r")
+            yield number, line
+
+
+def _decoded(line: bytes) -> str | UnicodeDecodeError:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        return error
 
 
 def read_bytes(file: RawFile) -> bytes:
@@ -566,6 +593,8 @@ def labelled(*names: str) -> Callable[[Callable[[R], Content]], Callable[[R], It
 def our_label(record: Record, field: str, task: str) -> str:
     """Our label for the raw one in a field."""
     raw, labels = record.label(field), RAW_LABELS[task]
+    if raw in labels.ours:
+        return labels.ours[raw]
     if raw in labels.odd:
         record.place.mended(f"label {raw}: read as {labels.odd[raw]}")
     label = labels.read(labels.odd.get(raw, raw))
