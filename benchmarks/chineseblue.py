@@ -37,14 +37,13 @@ from promptcblue_dataset.raw_import import import_raw
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.cli.common import make_console, run
-from promptcblue_metric.compare.published import PUBLISHED
+from promptcblue_metric.compare.published import published
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match
 from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.evaluation import further_scores
-from promptcblue_metric.report.tables import number
+from promptcblue_metric.report.tables import further_scores, number
 from promptcblue_metric.version import VERSION
 
 #: What a few minutes on a CPU are spent on, and how often its train file is seen.
@@ -209,7 +208,7 @@ def table(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     for place, (name, found) in enumerate(systems.items(), 1):
         cells = [cell(found[task]) if task in found else "" for task in tasks]
         shown.add_row(name, *cells, end_section=place == len(systems))
-    for system in PUBLISHED["chineseblue"]:
+    for system in published(SUITES["chineseblue"]):
         shown.add_row(f"{system.system} (published)", *(number(system.scores[task]) for task in tasks))
     return shown
 
@@ -245,8 +244,8 @@ def main() -> None:
             console.print(f"{name}, {task}: {scores}; {counted}", markup=False, highlight=False)
     console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
     if options.json:
-        published = {system.system: dict(system.scores) for system in PUBLISHED["chineseblue"]}
-        write_json(options.json, {"version": VERSION, "systems": systems, "published": published})
+        others = {system.system: dict(system.scores) for system in published(SUITES["chineseblue"])}
+        write_json(options.json, {"version": VERSION, "systems": systems, "published": others})
 
 
 if __name__ == "__main__":

@@ -194,16 +194,6 @@ def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], pa
     return ScoredSample(task, reference, prediction, parsed, gold, counts)
 
 
-#: The scores that tables have columns for.
-_COLUMNS = frozenset({"precision", "recall", "f1", "rouge1", "rouge2", "rougeL"})
-
-
-def further_scores(name: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """The scores of a task that are neither its primary one nor among those that every table has columns for."""
-    elsewhere = {*_COLUMNS, REGISTRY[name].scorer.primary}
-    return {score: value for score, value in scores.items() if score not in elsewhere}
-
-
 def signature(tasks: Sequence[str], samples: int, protocol: Protocol, parser: Parser) -> str:
     """What has to be the same for two scores to be comparable, in one line."""
     suite = suite_of(tasks)

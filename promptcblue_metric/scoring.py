@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from rapidfuzz.distance import LCSseq
 from rouge_chinese.rouge_score import f_r_p_rouge_n
@@ -213,6 +213,20 @@ def numbers_of(sample_id: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, parts)) if all(part.isdecimal() and len(part) < 10 for part in parts) else ()
 
 
+class LabelCounts(NamedTuple):
+    """How often a label was correct, gold and predicted: numbers, or arrays as in `Totals`."""
+
+    correct: Any
+    gold: Any
+    predicted: Any
+
+    def scores(self) -> dict[str, Any]:
+        """Precision, recall and F1."""
+        correct, gold, predicted = self
+        f1 = ratio(2 * correct, gold + predicted)
+        return {"precision": ratio(correct, predicted), "recall": ratio(correct, gold), "f1": f1}
+
+
 @dataclass(frozen=True)
 class LabelF1(Scorer):
     """Precision, recall and F1 of single labels.
@@ -246,24 +260,23 @@ class LabelF1(Scorer):
         return {("gold", gold): 1}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
-        per_label = self.per_label(totals, protocol)
-        correct, gold, predicted = ([counts[column] for counts in per_label.values()] for column in range(3))
+        return self._average(list(self.per_label(totals, protocol).values()), protocol)
+
+    def _average(self, labels: Sequence[LabelCounts], protocol: Protocol) -> dict[str, Any]:
         if protocol == "paper" and self.average == "weighted":
-            return _f1(ratio(sum(correct), sum(predicted)), ratio(sum(correct), sum(gold)))
-        pairs = list(zip(gold, predicted, strict=True))
-        weights = gold if self.average == "weighted" else [1.0 * (g + p > 0) for g, p in pairs]
-        scores = {
-            "precision": [ratio(c, p) for c, p in zip(correct, predicted, strict=True)],
-            "recall": [ratio(c, g) for c, g in zip(correct, gold, strict=True)],
-            "f1": [ratio(2 * c, g + p) for c, (g, p) in zip(correct, pairs, strict=True)],
-        }
+            correct, gold, predicted = (sum(label[column] for label in labels) for column in range(3))
+            return _f1(ratio(correct, predicted), ratio(correct, gold))
+        weights = [
+            label.gold if self.average == "weighted" else 1.0 * (label.gold + label.predicted > 0) for label in labels
+        ]
+        scores = [label.scores() for label in labels]
         return {
-            name: ratio(sum(w * value for w, value in zip(weights, values, strict=True)), sum(weights))
-            for name, values in scores.items()
+            name: ratio(sum(w * score[name] for w, score in zip(weights, scores, strict=True)), sum(weights))
+            for name in ("precision", "recall", "f1")
         }
 
-    def per_label(self, totals: Totals, protocol: Protocol) -> dict[str, tuple[Any, Any, Any]]:
-        """How often each label was correct, gold and predicted, labels that no protocol counts left out."""
+    def per_label(self, totals: Totals, protocol: Protocol) -> dict[str, LabelCounts]:
+        """The counts of each label, labels that the protocol does not count left out."""
         first, own = self.labels[0], set(self.labels)
         seen = {key[1]: None for key in totals if isinstance(key, tuple)}
         gold = {key[1] for key in totals if isinstance(key, tuple) and key[0] == "gold"}
@@ -276,7 +289,7 @@ class LabelF1(Scorer):
             number = totals.get((kind, label), 0)
             return number + totals.get((kind, ""), 0) if protocol == "official" and label == first else number
 
-        return {label: (count("correct", label), count("gold", label), count("predicted", label)) for label in kept}
+        return {label: LabelCounts(*(count(kind, label) for kind in LabelCounts._fields)) for label in kept}
 
     def summary(self, totals: Counts) -> dict[str, float]:
         kinds: Counter[str] = Counter()
@@ -307,8 +320,8 @@ class ClassF1(LabelF1):
         return {("gold", gold): 1, ("predicted", prediction): 1, **right}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
-        macro = super().score(totals, protocol)
         per_label = self.per_label(totals, protocol)
+        macro = self._average(list(per_label.values()), protocol)
         correct, gold, predicted = (sum(counts[column] for counts in per_label.values()) for column in range(3))
         if self.average == "positive":
             hits, expected, found = per_label.get(self.labels[0], (0, 0, 0))
@@ -316,7 +329,7 @@ class ClassF1(LabelF1):
             return {**scores, "macro_f1": macro["f1"], "accuracy": ratio(correct, gold)}
         return {**macro, "micro_f1": ratio(2 * correct, gold + predicted), "accuracy": ratio(correct, gold)}
 
-    def per_label(self, totals: Totals, protocol: Protocol) -> dict[str, tuple[Any, Any, Any]]:
+    def per_label(self, totals: Totals, protocol: Protocol) -> dict[str, LabelCounts]:
         return super().per_label(totals, "paper")
 
 

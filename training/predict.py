@@ -258,5 +258,5 @@ def score(
                 references=f"{dataset.source} ({split})",
                 progress=progress,
             )
-            write_report(values, report, progress)
+            write_report(values, report)
         print(f"wrote {report / 'index.html'}, report.md and report.json")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,6 +13,7 @@ import typer
 
 from ..errors import PromptCBLUEError
 from ..evaluation import Parser
+from ..report.text import visible
 from ..scoring import Protocol
 from ..version import VERSION
 
@@ -74,11 +76,11 @@ def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")  # what the user's terminal cannot show must not end the work
+            reconfigure(errors="promptcblue")  # what the user's terminal cannot show must not end the work
     try:
         app()
     except PromptCBLUEError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
@@ -93,6 +95,27 @@ def run(app: Callable[[], object]) -> None:
         # The reader of our output went away, as `| head` does.
         sys.stderr.close()
         sys.exit(0)
+
+
+#: What stands for our own characters where the output takes ASCII alone; any other is written as ``\\uXXXX``.
+_ASCII = {"…": "..", "–": "-", "·": "-", "⟨": "<", "⟩": ">", "⏎": "/"}
+
+
+def _written_out(error: UnicodeError) -> tuple[str, int]:
+    """A handler for characters that an output cannot take."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    plain = (_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in found)
+    return "".join(plain), error.end
+
+
+codecs.register_error("promptcblue", _written_out)
+
+
+def printable(text: str) -> str:
+    """``text`` as stdout shows it: whatever it holds is seen, and nothing acted upon."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return visible(text).encode(encoding, "promptcblue").decode(encoding)
 
 
 def make_console() -> Console:
@@ -116,11 +139,82 @@ def make_table(*columns: str, texts: int = 1) -> Table:
 
 
 def show(table: Table, lines: Iterable[str] = ()) -> None:
-    """Print a table, and lines as they are."""
+    """Print a table with every figure whole, and lines as they are.
+
+    Where the terminal is too narrow, columns are set closer, words fold, and at last the table is continued below.
+    What stands in the cells is never taken for markup.
+    """
     console = make_console()
-    console.print(table)
+    for part in _fitted(table, console.width):
+        console.print(part)
+    show_lines(lines)
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines as they are, whatever they hold."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        typer.echo(printable(line))
+
+
+#: A column of words does not have to be wider than this.
+_FOLDED = 24
+
+
+def _fitted(table: Table, width: int) -> Iterator[Table]:
+    """The table as it is, or set tight, in as many parts as it takes, each of which begins with the first column."""
+    from rich.cells import cell_len
+
+    cells = [[printable(str(cell)) for cell in (column.header, *column.cells)] for column in table.columns]
+    numbers = [column.justify == "right" for column in table.columns]
+    natural = [max(map(cell_len, column)) for column in cells]
+    least = [_least(*column) for column in zip(cells, numbers, strict=True)]
+    if sum(natural) + 3 * len(natural) - 1 <= width:
+        yield _part(table, range(len(cells)), cells, [0] * len(cells), tight=False)
+        return
+    places, used = [0], least[0]
+    for place in range(1, len(least)):
+        if len(places) > 1 and used + 2 + least[place] > width:
+            yield _part(table, places, cells, least, tight=True)
+            places, used = [0], least[0]
+        places.append(place)
+        used += 2 + least[place]
+    yield _part(table, places, cells, least, tight=True)
+
+
+def _least(cells: Sequence[str], number: bool) -> int:
+    """How narrow a column can be: figures are whole, and so are words that are not very long."""
+    from rich.cells import cell_len
+
+    texts = [word for cell in (cells[:1] if number else cells) for word in cell.split()]
+    figures = max(map(cell_len, cells[1:]), default=0) if number else 0
+    return max(figures, min(_FOLDED, max(map(cell_len, texts), default=0)))
+
+
+def _part(
+    table: Table, places: Sequence[int], cells: Sequence[Sequence[str]], least: Sequence[int], *, tight: bool
+) -> Table:
+    """Some columns of a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    part = Table(
+        box=table.box,
+        title=table.title,
+        title_justify=table.title_justify,
+        pad_edge=False,
+        show_edge=not tight,
+        padding=(0, 1, 0, 0) if tight else (0, 1),
+    )
+    for place in places:
+        column = table.columns[place]
+        whole = column.justify == "right" and not tight
+        part.add_column(
+            Text(cells[place][0]), justify=column.justify, no_wrap=whole, overflow="fold", min_width=least[place]
+        )
+    for number, row in enumerate(table.rows, 1):
+        shown = (Text(cells[place][number]) for place in places)
+        part.add_row(*shown, style=row.style, end_section=row.end_section)
+    return part
 
 
 @contextmanager

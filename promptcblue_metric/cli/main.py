@@ -228,8 +228,15 @@ def compare(
     json: JsonOption = None,
 ) -> None:
     """Say which differences between runs are established: paired intervals and approximate randomisation."""
-    from ..compare.runs import common_samples, compare_runs, result_of, run_names, scored_run
-    from ..compare.tables import print_comparisons, print_published
+    from ..compare.runs import (
+        common_samples,
+        compare_runs,
+        print_comparisons,
+        print_published,
+        result_of,
+        run_names,
+        scored_run,
+    )
     from ..data.samples import load_samples
     from ..data.writing import write_json
 
@@ -286,8 +293,8 @@ def report(
             references=f"{references} ({split})" if not Path(references).is_file() else references,
             progress=progress,
         )
-        write_report(values, output, progress)
-    typer.echo(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']['score']:.4f}")
+        write_report(values, output)
+    typer.echo(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']:.4f}")
 
 
 @app.command(

@@ -1,18 +1,20 @@
-"""Runs beside each other: paired tests of two or more, and the published results."""
+"""Runs beside each other: paired tests of two or more, the published results, and the tables of both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
+from ..cli.common import show_lines
 from ..data.predictions import match
 from ..data.samples import Sample
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample
+from ..report.tables import Column, Row, Table, number, show
 from ..scoring import Protocol
-from ..tasks import suite_of
-from .published import Published
+from ..tasks import Suite, suite_of
+from .published import Published, published, published_note
 from .significance import Difference, compare, counts_by_task
 
 #: A difference counts as established when its adjusted p-value is below this.
@@ -22,6 +24,15 @@ LEVEL = 0.05
 _LISTED = 5
 
 Key = tuple[str, str]
+
+
+class ComparisonJson(TypedDict):
+    """A comparison as ``compare --json`` writes it: `Difference` by task, with the difference itself."""
+
+    baseline: str
+    run: str
+    differences: dict[str, dict[str, float]]
+    conclusion: str
 
 
 class Comparison(NamedTuple):
@@ -37,7 +48,7 @@ class Comparison(NamedTuple):
     run: str
     differences: Mapping[str, Difference]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ComparisonJson:
         """What `--json` writes."""
         rows = {name: {**d._asdict(), "difference": d.difference} for name, d in self.differences.items()}
         return {"baseline": self.baseline, "run": self.run, "differences": rows, "conclusion": self.conclusion()}
@@ -57,6 +68,20 @@ class Comparison(NamedTuple):
         if open_questions:
             sentences.append(f"No difference is established on {', '.join(open_questions)}.")
         return " ".join(sentences)
+
+    def table(self) -> Table:
+        """Scores of both runs, their difference with its interval, and p-values, by task and overall."""
+        columns = [Column("task", number=False), Column(self.baseline), Column(self.run)]
+        columns += [Column("difference"), Column("95% interval")]
+        columns += [Column("p (random.)"), Column("p (Holm)"), Column("established", number=False)]
+        rows = []
+        for name, d in self.differences.items():
+            kind = "overall" if name == "overall" else ""
+            cells = [name, number(d.first), number(d.second), f"{d.difference:+.4f}", f"{d.low:+.4f} … {d.high:+.4f}"]
+            cells += [f"{d.randomization_p:.3f}", "" if kind else f"{d.adjusted_p:.3f}"]
+            verdict = "no" if d.adjusted_p >= LEVEL else "better" if d.difference > 0 else "worse"
+            rows.append(Row((*cells, verdict), kind))
+        return Table(f"{self.run} against {self.baseline}", columns, rows)
 
     def _overall_sentence(self, overall: Difference) -> str:
         size = f"{overall.difference:+.4f}, 95% interval {overall.low:+.4f} to {overall.high:+.4f}"
@@ -114,7 +139,7 @@ def common_samples(
     return {name: [run[key] for key in shared] for name, run in runs.items()}
 
 
-def _refuse_different(baseline: str, first: Mapping[Key, Any], name: str, run: Mapping[Key, Any]) -> None:
+def _refuse_different(baseline: str, first: Mapping[Key, object], name: str, run: Mapping[Key, object]) -> None:
     only = {baseline: [key for key in first if key not in run], name: [key for key in run if key not in first]}
     if any(only.values()):
         said = [
@@ -145,10 +170,51 @@ def compare_runs(
     ]
 
 
-def as_published(name: str, result: Result) -> Published:
+def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, Result], references: int) -> None:
+    """Print each comparison as a table and in words, with what it rests on."""
+    result = next(iter(results.values()))
+    some = [f"{result['samples']} of {references} references are in the runs"] if result["samples"] < references else []
+    for comparison in comparisons:
+        show(comparison.table(), [comparison.conclusion()])
+    show_lines([*some, f"signature: {result['signature']}"])
+
+
+def print_published(results: Mapping[str, Result]) -> None:
+    """Print runs beside the published results, and what has to be known about these."""
+    suite = suite_of(task for result in results.values() for task in result["tasks"])
+    systems = [*(_as_published(name, result) for name, result in results.items()), *published(suite)]
+    for table in _published_tables(systems, suite):
+        show(table, titled=True)
+    notes = [f"* {system.system}: {system.note} ({system.source})" for system in systems if system.note]
+    show_lines([*notes, published_note(suite)])
+
+
+def _as_published(name: str, result: Result) -> Published:
     """A run in the form of a published system, to set it beside them."""
     scores = {task: row["score"] for task, row in result["tasks"].items()}
-    scored = len(result["tasks"])
-    all_tasks = len(suite_of(result["tasks"]).tasks)
+    scored, all_tasks = len(result["tasks"]), len(suite_of(result["tasks"]).tasks)
     note = f"the overall score is the mean of {scored} of {all_tasks} tasks" if scored < all_tasks else ""
     return Published(name, "this run", {**scores, **result["groups"], "overall": result["overall"]}, note)
+
+
+def _published_tables(systems: Sequence[Published], suite: Suite) -> list[Table]:
+    """Runs beside published systems: by task, by group, and by overall score, those that were published so."""
+    by_task = [system for system in systems if any(task in system.scores for task in suite.tasks)]
+    by_group = [system for system in systems if any(group in system.scores for group in suite.groups)]
+    return [
+        _published_table("by task", [*suite.tasks, "overall"], by_task),
+        _published_table("by group", [*suite.groups, "overall"], by_group),
+        _published_table("overall", ["overall"], sorted(systems, key=lambda system: -system.scores["overall"])),
+    ]
+
+
+def _published_table(title: str, scores: Sequence[str], systems: Sequence[Published]) -> Table:
+    """Systems down and scores across where there are more systems than scores, else the other way round."""
+    names = [f"{system.system} *" if system.note else system.system for system in systems]
+    cells = [[number(system.scores[name]) if name in system.scores else "" for name in scores] for system in systems]
+    if len(systems) > len(scores):
+        columns = [Column("system", number=False), *map(Column, scores), Column("source", number=False)]
+        down = [(name, *found, system.source) for name, found, system in zip(names, cells, systems, strict=True)]
+        return Table(title, columns, [Row(row) for row in down])
+    across = [(name, *(found[place] for found in cells)) for place, name in enumerate(scores)]
+    return Table(title, [Column("", number=False), *map(Column, names)], [Row(row) for row in across])

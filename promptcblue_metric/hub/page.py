@@ -25,10 +25,10 @@ from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
-from ..report.report import build_report
-from ..report.text import CHINESE, short
+from ..report.report import Report, TaskReport, build_report
+from ..report.tables import CHINESE, Phrase, score_table
+from ..report.text import short
 from ..scoring import PROTOCOLS, Protocol
-from ..tasks import GROUPS, suite_of
 
 Language = Literal["zh", "en"]
 LANGUAGES: Mapping[str, Language] = {"中文": "zh", "English": "en"}
@@ -116,9 +116,6 @@ TEXTS: Mapping[str, Words] = {
         "有 {what} 个参考样本没有预测：请补全，或勾选上方的“没有预测的样本按错误计”。",
     ),
 }
-
-#: Columns for whichever scores a task has.
-_SCORES = (("precision", "rouge1"), ("recall", "rouge2"), ("f1", "rougeL"))
 
 _STYLE = """
 .promptcblue { font-variant-numeric: tabular-nums; line-height: 1.6 }
@@ -224,9 +221,7 @@ class Given:
         return target
 
 
-def score(
-    predictions: Given, references: Given, protocol: Protocol, parser: Parser, *, count_missing: bool
-) -> dict[str, Any]:
+def score(predictions: Given, references: Given, protocol: Protocol, parser: Parser, *, count_missing: bool) -> Report:
     """The report (`report.build_report`) of what was given.
 
     Raises:
@@ -273,7 +268,7 @@ def _scored(
         yield scored
 
 
-def result_html(report: Mapping[str, Any], language: Language) -> str:
+def result_html(report: Report, language: Language) -> str:
     """The scores, the signature and every task's errors, all escaped."""
     parts = Markup("").join([_scores(report, language), _analysis(report, language)])
     name = "zh-CN" if language == "zh" else "en"
@@ -292,6 +287,8 @@ def _text(key: str, language: Language, **values: object) -> str:
 
 def _word(word: str, language: Language) -> str:
     """A word of the report in the language; what belongs to neither stays."""
+    if language == "zh" and isinstance(word, Phrase):
+        return "；".join(CHINESE.get(pattern, pattern).format(**values) for pattern, values in word.parts)
     return CHINESE.get(word, word) if language == "zh" else word
 
 
@@ -309,23 +306,10 @@ def _table(heads: Iterable[str], rows: Iterable[Markup], numbers_from: int, name
     )
 
 
-def _scores(report: Mapping[str, Any], language: Language) -> Markup:
-    tasks, rows = report["tasks"], []
-    further = any(_further(task) for task in tasks.values())
-    for group in (group for group in GROUPS if group in report["groups"]):
-        for name, task in tasks.items():
-            if task["group"] == group:
-                rows.append(_row([*_score_cells(name, task), *([_further(task)] if further else [])], 2))
-        mean = f"{report['groups'][group]['score']:.4f}"
-        rows.append(_row([_word(group, language), _word("mean", language), "", "", "", mean, "", ""], 2, "mean"))
-    n, every = len(tasks), len(suite_of(tasks).tasks)
-    title = _word("overall", language)
-    if n < every:
-        title = _word("mean of {n} of {all} tasks", language).format(n=n, all=every)
-    overall = [f"{report['overall']['score']:.4f}", str(report["samples"]), f"{report['well_formed']:.1%}"]
-    rows.append(_row([title, "", "", "", "", *overall], 2, "overall"))
-    heads = [_word(word, language) for word in ("task", "metric")] + ["P / R-1", "R / R-2", "F1 / R-L"]
-    heads += [_word(word, language) for word in ("score", "samples", "well-formed")] + ([""] if further else [])
+def _scores(report: Report, language: Language) -> Markup:
+    table = score_table(report)
+    heads = [_word(column.title, language) for column in table.columns]
+    rows = (_row([_word(cell, language) for cell in row.cells], 2, row.kind) for row in table.rows)
     absent = report["missing_predictions"]
     return Markup("{}{}<p>{}: <code>{}</code></p>").format(
         _table(heads, rows, 2, "scores"),
@@ -337,26 +321,15 @@ def _scores(report: Mapping[str, Any], language: Language) -> Markup:
     )
 
 
-def _score_cells(name: str, task: Mapping[str, Any]) -> list[str]:
-    found = (next((task["scores"][key] for key in keys if key in task["scores"]), None) for keys in _SCORES)
-    three = ["" if value is None else f"{value:.4f}" for value in found]
-    return [name, task["metric"], *three, f"{task['score']:.4f}", str(task["samples"]), f"{task['well_formed']:.1%}"]
-
-
-def _further(task: Mapping[str, Any]) -> str:
-    """The scores of a task that stand in no column."""
-    shown = {key for keys in _SCORES for key in keys}
-    return ", ".join(f"{key} {value:.4f}" for key, value in task["scores"].items() if key not in shown)
-
-
-def _analysis(report: Mapping[str, Any], language: Language) -> Markup:
+def _analysis(report: Report, language: Language) -> Markup:
     tasks = Markup("").join(_task(name, task, language) for name, task in report["tasks"].items())
     return Markup("<h3>{}</h3>{}").format(_text("errors", language), tasks)
 
 
-def _task(name: str, task: Mapping[str, Any], language: Language) -> Markup:
+def _task(name: str, task: TaskReport, language: Language) -> Markup:
     counts = [(row["kind"], row["n"]) for row in task["outcomes"]]
-    lists = (("outcome", counts), *((title, list(task[key].items())) for title, key in _LISTS))
+    others = {"Output form": task["states"], "Repairs": task["repairs"], "Problems": task["problems"]}
+    lists = (("outcome", counts), *((title, list(found.items())) for title, found in others.items()))
     tables = [
         _table(
             (_word(title, language), _word("number", language)),
@@ -373,10 +346,6 @@ def _task(name: str, task: Mapping[str, Any], language: Language) -> Markup:
     return Markup(
         '<details data-task="{0}"><summary>{0}: {1}</summary><div class="tables">{2}</div>{3}</details>'
     ).format(name, f"{task['score']:.4f}", Markup("").join(tables), body)
-
-
-#: What else is counted of a task: the word for it, and its key in the report.
-_LISTS = (("Output form", "states"), ("Repairs", "repairs"), ("Problems", "problems"))
 
 
 def _nothing_wrong(language: Language) -> Markup:
@@ -440,11 +409,11 @@ def build_page() -> gr.Blocks:
                 gr.Button(say("example")),
             ]
 
-        def shown(found: Mapping[str, Any] | Words | None, chosen: str) -> str:
+        def shown(found: Report | Words | None, chosen: str) -> str:
             if found is None:
                 return ""
             in_language = LANGUAGES[chosen]
-            return result_html(found, in_language) if isinstance(found, Mapping) else failure_html(found, in_language)
+            return failure_html(found, in_language) if isinstance(found, tuple) else result_html(found, in_language)
 
         def first(request: gr.Request) -> list[Any]:
             """The browser's language."""
@@ -460,7 +429,7 @@ def build_page() -> gr.Blocks:
             predictions, references = (
                 Given(TEXTS[name], text or "", path) for name, text, path in zip(boxes, texts, paths, strict=True)
             )
-            found: Mapping[str, Any] | Words
+            found: Report | Words
             try:
                 found = score(predictions, references, chosen_protocol, chosen_parser, count_missing=count_missing)
             except RefusedError as error:

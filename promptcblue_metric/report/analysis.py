@@ -1,6 +1,6 @@
 """What a run did wrong: error analysis as in the paper's section 4.3.1, for every task.
 
-Each answer format has an analyzer that sorts a sample's result into outcomes: pairs of a gold and a predicted item (or
+Each kind of answer has an analyzer that sorts a sample's result into outcomes: pairs of a gold and a predicted item (or
 one of the two alone) of exactly one kind each, so that the shares of the kinds add up to one. Items are paired
 greedily in a fixed order, the closest kinds first, in time linear in the output but for a bounded number of
 look-ups.
@@ -13,24 +13,33 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 
 from ..answers import (
     Answer,
     AnswerFormat,
     EntityLines,
     EventLines,
-    FreeText,
-    Label,
-    Report,
     StatusLines,
     TermList,
     TripleLines,
 )
+from ..errors import PromptCBLUEError
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
-from ..scoring import Counts, LabelF1, Protocol, Scorer, item_key, rouge_scores, sum_counts
+from ..scoring import (
+    Counts,
+    LabelCounts,
+    LabelF1,
+    MeanRouge,
+    Protocol,
+    SetF1,
+    item_key,
+    rouge_scores,
+    sum_counts,
+)
 from ..tasks import REGISTRY, Task
+from .text import short
 
 #: Two protocols differ where their scores are further apart than this.
 PROTOCOL_TOLERANCE = 0.001
@@ -66,16 +75,12 @@ class Outcome(NamedTuple):
     predicted: Answer | None
 
 
-class KindCount(NamedTuple):
-    """How often a kind of outcome occurs.
+#: What became of a sample's items.
+Outcomes: TypeAlias = list[Outcome]
 
-    Attributes:
-        kind: the kind.
-        n: how many outcomes are of it.
-        share: of all outcomes of the task.
-        of_predicted: of those with a predicted item, or None for a kind that has none.
-        of_gold: of those with a gold item, or None for a kind that has none.
-    """
+
+class KindCount(TypedDict):
+    """How often a kind of outcome occurs, and its share: of all, and of those with a predicted or with a gold item."""
 
     kind: str
     n: int
@@ -84,18 +89,85 @@ class KindCount(NamedTuple):
     of_gold: float | None
 
 
-class Bin(NamedTuple):
-    """Samples that have something in common, and their score.
-
-    Attributes:
-        name: the template, or the range of the measure.
-        n: number of samples.
-        score: the task's primary metric over them.
-    """
+class Bin(TypedDict):
+    """Samples of one template, or of one range of a measure (``name``), and the task's primary metric over them."""
 
     name: str
     n: int
     score: float
+
+
+class LabelScores(TypedDict):
+    """What a label is worth: how often it is gold and predicted, and its scores."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    gold: int
+    predicted: int
+
+
+class Mistake(TypedDict):
+    """Another label, or a column that is none, in place of the gold label; ``of_gold`` is its share of that label."""
+
+    gold: str
+    predicted: str
+    n: int
+    of_gold: float
+
+
+class InvalidOutput(TypedDict):
+    """An output that is no label of the task."""
+
+    text: str
+    n: int
+
+
+class Confusion(TypedDict):
+    """A confusion matrix: gold ``rows`` by predicted ``labels`` and ``others``, which are no labels.
+
+    ``most_frequent`` and ``invalid_outputs`` are the first `LISTED`; there are ``invalid_classes`` different ones.
+    """
+
+    rows: list[str]
+    labels: list[str]
+    others: list[str]
+    matrix: list[list[int]]
+    per_label: list[LabelScores]
+    most_frequent: list[Mistake]
+    invalid_outputs: list[InvalidOutput]
+    invalid_classes: int
+
+
+class Length(TypedDict):
+    """Lengths of texts, in characters."""
+
+    mean: float
+    median: float
+    longest: int
+
+
+class Section(TypedDict):
+    """One section of reports, over the ``n`` samples whose gold has it: ROUGE, and mean lengths in characters."""
+
+    section: str
+    rouge1: float
+    rouge2: float
+    rougeL: float
+    n: int
+    missing: int
+    predicted_characters: float
+    reference_characters: float
+
+
+class Details(TypedDict, total=False):
+    """What only some analyzers find: wrong fields in pairs of items, a confusion matrix, or lengths and sections."""
+
+    fields: dict[str, int]
+    confusion: Confusion
+    lengths: dict[Literal["predicted", "reference"], Length]
+    sections: list[Section]
 
 
 @dataclass(frozen=True)
@@ -126,7 +198,7 @@ class TaskAnalysis:
         samples: how many there are.
         unit: what is counted in ``outcomes``: "items" of the answers, or "samples".
         outcomes: kinds that occur, in the order of the analyzer; their shares add up to one.
-        details: what only some formats have: ``fields``, ``confusion``, ``sections``, ``lengths``.
+        details: what only some analyzers find.
         states: number of samples by state of the output.
         repairs: number of outputs by kind of repair that the lenient parser made.
         problems: number of outputs by kind of problem that the parser met.
@@ -137,13 +209,13 @@ class TaskAnalysis:
     task: Task
     samples: int
     unit: str
-    outcomes: tuple[KindCount, ...]
-    details: Mapping[str, Any]
+    outcomes: Sequence[KindCount]
+    details: Details
     states: Mapping[str, int]
     repairs: Mapping[str, int]
     problems: Mapping[str, int]
-    breakdowns: Mapping[str, tuple[Bin, ...]]
-    examples: tuple[Example, ...] = field(repr=False)
+    breakdowns: Mapping[str, Sequence[Bin]]
+    examples: Sequence[Example] = field(repr=False)
 
 
 class _Mentions:
@@ -173,7 +245,7 @@ class _Mentions:
 
 
 class Analyzer(ABC):
-    """How the results of one answer format are sorted.
+    """How the results of one kind of answer are sorted.
 
     Attributes:
         unit: what an outcome is one of.
@@ -187,13 +259,11 @@ class Analyzer(ABC):
         """Every kind of outcome, the good one first."""
 
     @abstractmethod
-    def outcomes(self, sample: ScoredSample) -> list[Outcome]:
+    def outcomes(self, sample: ScoredSample) -> Outcomes:
         """The sample's outcomes; all of its items stand in them once."""
 
-    def details(
-        self, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
-    ) -> dict[str, Any]:
-        """What this format has besides: plain JSON values."""
+    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
+        """What it finds besides."""
         return {}
 
     def size(self, gold: Answer) -> int | None:
@@ -236,7 +306,7 @@ class ItemAnalyzer(Analyzer):
         ordered = ("correct", *(rule.kind for rule in self.rules), self.extra, self.missed, self.none_given)
         return tuple(dict.fromkeys(ordered))
 
-    def outcomes(self, sample: ScoredSample) -> list[Outcome]:
+    def outcomes(self, sample: ScoredSample) -> Outcomes:
         predicted = {item_key(item): item for item in (sample.parsed.answer if sample.parsed else ())}
         gold = {item_key(item): item for item in sample.gold}
         missed = self.missed if predicted else self.none_given
@@ -251,13 +321,13 @@ class ItemAnalyzer(Analyzer):
         return found + [Outcome(missed, item, None) for item in left]
 
     @staticmethod
-    def _paired(rule: Rule, gold: list[Any], predicted: list[Any], mentions: _Mentions) -> list[Outcome]:
+    def _paired(rule: Rule, gold: list[Answer], predicted: list[Answer], mentions: _Mentions) -> Outcomes:
         """Take the pairs of a rule out of the two lists."""
 
         def key(item: Mapping[str, Answer]) -> Hashable:
             return item_key({name: item[name] for name in rule.equal})
 
-        buckets: dict[Hashable, list[Any]] = {}
+        buckets: dict[Hashable, list[Answer]] = {}
         for item in predicted:
             buckets.setdefault(key(item), []).append(item)
         pairs: list[Outcome] = []
@@ -273,10 +343,8 @@ class ItemAnalyzer(Analyzer):
         predicted[:] = (item for item in predicted if id(item) not in paired)
         return pairs
 
-    def details(
-        self, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
-    ) -> dict[str, Any]:
-        """``fields``: for each field, in how many pairs it is wrong."""
+    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
+        """``fields``: for each, in how many pairs it is wrong."""
         wrong: Counter[str] = Counter()
         for outcome in (outcome for found in outcomes for outcome in found):
             if outcome.gold is not None and outcome.predicted is not None:
@@ -290,7 +358,7 @@ class LabelAnalyzer(Analyzer):
 
     kinds = ("correct", "wrong label", INVALID, EMPTY, NO_PREDICTION)
 
-    def outcomes(self, sample: ScoredSample) -> list[Outcome]:
+    def outcomes(self, sample: ScoredSample) -> Outcomes:
         predicted = None if sample.parsed is None else sample.parsed.answer
         return [Outcome(self._kind(sample, predicted), sample.gold, predicted)]
 
@@ -304,61 +372,50 @@ class LabelAnalyzer(Analyzer):
             return EMPTY
         return "wrong label" if predicted in sample.task.labels else INVALID
 
-    def details(
-        self, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
-    ) -> dict[str, Any]:
+    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
         """``confusion``: the matrix, the labels' scores, the most frequent confusions and invalid outputs."""
         task = samples[0].task
-        pairs: Counter[tuple[str, str]] = Counter()
-        invalid: Counter[str] = Counter()
+        pairs, invalid = Counter[tuple[str, str]](), Counter[str]()
         for sample, (outcome,) in zip(samples, outcomes, strict=True):
             own = outcome.kind in ("correct", "wrong label")
-            pairs[outcome.gold, outcome.predicted if own else outcome.kind] += 1  # type: ignore[index]
+            pairs[str(outcome.gold), str(outcome.predicted) if own else outcome.kind] += 1
             if outcome.kind == INVALID:
                 # An output that the lenient parser could not read has no label to show, only its text.
-                invalid[outcome.predicted or str(sample.prediction).strip()] += 1
+                invalid[str(outcome.predicted or str(sample.prediction).strip())] += 1
         seen = {label for pair in pairs for label in pair}
         others = [column for column in (INVALID, EMPTY, NO_PREDICTION) if column in seen and column not in task.labels]
         labels = [label for label in task.labels if label in seen]
         labels += sorted(seen - {*labels, *others})
-        mistakes = Counter({pair: n for pair, n in pairs.items() if pair[0] != pair[1]})
-        per_gold = Counter(sample.gold for sample in samples)
+        per_gold = Counter(str(sample.gold) for sample in samples)
         rows = [label for label in labels if label in per_gold]
-        confusion = {
-            "rows": rows,
-            "labels": labels,
+        mistakes = Counter({pair: n for pair, n in pairs.items() if pair[0] != pair[1]}).most_common(LISTED)
+        confusion: Confusion = {
+            "rows": [short(label) for label in rows],
+            "labels": [short(label) for label in labels],
             "others": others,
             "matrix": [[pairs[row, column] for column in (*labels, *others)] for row in rows],
-            "per_label": self._per_label(task.scorer, samples, labels, protocol),
+            "per_label": self._per_label(task, samples, labels, protocol),
             "most_frequent": [
-                {"gold": gold, "predicted": predicted, "n": n, "of_gold": n / per_gold[gold]}
-                for (gold, predicted), n in mistakes.most_common(LISTED)
+                {"gold": short(gold), "predicted": short(predicted), "n": n, "of_gold": n / per_gold[gold]}
+                for (gold, predicted), n in mistakes
             ],
-            "invalid_outputs": [{"text": text, "n": n} for text, n in invalid.most_common(LISTED)],
+            "invalid_outputs": [{"text": short(text), "n": n} for text, n in invalid.most_common(LISTED)],
             "invalid_classes": len(invalid),
         }
         return {"confusion": confusion}
 
     @staticmethod
     def _per_label(
-        scorer: Scorer, samples: Sequence[ScoredSample], labels: Sequence[str], protocol: Protocol
-    ) -> list[dict[str, Any]]:
-        assert isinstance(scorer, LabelF1)
-        counted = scorer.per_label(sum_counts([sample.counts for sample in samples]), protocol)
-        rows = []
-        for label in labels:
-            correct, gold, predicted = counted.get(label, (0, 0, 0))
-            rows.append(
-                {
-                    "label": label,
-                    "precision": correct / predicted if predicted else 0.0,
-                    "recall": correct / gold if gold else 0.0,
-                    "f1": 2 * correct / (gold + predicted) if gold + predicted else 0.0,
-                    "gold": int(gold),
-                    "predicted": int(predicted),
-                }
-            )
-        return rows
+        task: Task, samples: Sequence[ScoredSample], labels: Sequence[str], protocol: Protocol
+    ) -> list[LabelScores]:
+        if not isinstance(task.scorer, LabelF1):
+            return []
+        counted = task.scorer.per_label(sum_counts([sample.counts for sample in samples]), protocol)
+        return [
+            {"label": short(label), **counts.scores(), "gold": int(counts.gold), "predicted": int(counts.predicted)}  # type: ignore[typeddict-item]
+            for label in labels
+            for counts in [counted.get(label, LabelCounts(0, 0, 0))]
+        ]
 
     def size(self, gold: Answer) -> int | None:
         return None
@@ -370,7 +427,7 @@ class TextAnalyzer(Analyzer):
 
     kinds = ("comparable length", "missing section", "too short", "too long", EMPTY, NO_PREDICTION)
 
-    def outcomes(self, sample: ScoredSample) -> list[Outcome]:
+    def outcomes(self, sample: ScoredSample) -> Outcomes:
         predicted = None if sample.parsed is None else sample.parsed.answer
         return [Outcome(self._kind(predicted, sample.gold), sample.gold, predicted)]
 
@@ -392,22 +449,15 @@ class TextAnalyzer(Analyzer):
         """The text by section; a text without sections is one without a name."""
         return {"": answer} if isinstance(answer, str) else answer
 
-    def details(
-        self, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
-    ) -> dict[str, Any]:
+    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
         """``lengths`` in characters over the whole texts, and ``sections`` with their ROUGE and mean lengths."""
         ours = [self.sections(sample.parsed.answer if sample.parsed else "") for sample in samples]
         theirs = [self.sections(sample.gold) for sample in samples]
-        predicted, expected = list(map(_characters, ours)), list(map(_characters, theirs))
-        lengths = {
-            "predicted": {"mean": fmean(predicted), "median": median(predicted), "longest": max(predicted)},
-            "reference": {"mean": fmean(expected), "median": median(expected), "longest": max(expected)},
-        }
+        found: Details = {"lengths": {"predicted": _length(ours), "reference": _length(theirs)}}
         names = dict.fromkeys(name for sections in theirs for name in sections)
-        if len(names) == 1:
-            return {"lengths": lengths}
-        rows = [_section(name, list(zip(samples, ours, theirs, strict=True))) for name in names]
-        return {"lengths": lengths, "sections": rows}
+        if len(names) > 1:
+            found["sections"] = [_section(name, list(zip(samples, ours, theirs, strict=True))) for name in names]
+        return found
 
     def size(self, gold: Answer) -> int | None:
         return _characters(self.sections(gold))
@@ -417,14 +467,21 @@ def _characters(sections: Mapping[str, str]) -> int:
     return sum(map(len, sections.values()))
 
 
-def _section(name: str, texts: Sequence[tuple[ScoredSample, Mapping[str, str], Mapping[str, str]]]) -> dict[str, Any]:
+def _length(texts: Sequence[Mapping[str, str]]) -> Length:
+    lengths = list(map(_characters, texts))
+    return {"mean": fmean(lengths), "median": median(lengths), "longest": max(lengths)}
+
+
+def _section(name: str, texts: Sequence[tuple[ScoredSample, Mapping[str, str], Mapping[str, str]]]) -> Section:
     """ROUGE and lengths of one section over the samples whose gold has it."""
     pairs = [(sample, ours.get(name, ""), theirs[name]) for sample, ours, theirs in texts if name in theirs]
     scores = [rouge_scores(ours, theirs) if sample.parsed else {} for sample, ours, theirs in pairs]
-    means = {key: fmean(score.get(key, 0.0) for score in scores) for key in ("rouge1", "rouge2", "rougeL")}
+    rouge1, rouge2, rouge_l = (fmean(score.get(key, 0.0) for score in scores) for key in ("rouge1", "rouge2", "rougeL"))
     return {
         "section": name,
-        **means,
+        "rouge1": rouge1,
+        "rouge2": rouge2,
+        "rougeL": rouge_l,
         "n": len(pairs),
         "missing": sum(bool(theirs) and not ours for _, ours, theirs in pairs),
         "predicted_characters": fmean(len(ours) for _, ours, _ in pairs),
@@ -433,7 +490,8 @@ def _section(name: str, texts: Sequence[tuple[ScoredSample, Mapping[str, str], M
 
 
 _EVENT = ("主体词", "发生状态", "描述词", "解剖部位")
-ANALYZERS: Mapping[type[AnswerFormat], Analyzer] = {
+#: How items are analysed, by how they are written; those of any other format are right, spurious or missed.
+_ITEMS: Mapping[type[AnswerFormat], ItemAnalyzer] = {
     EntityLines: ItemAnalyzer(
         (
             Rule("wrong type", equal=("entity",)),
@@ -461,10 +519,21 @@ ANALYZERS: Mapping[type[AnswerFormat], Analyzer] = {
     ),
     StatusLines: ItemAnalyzer((Rule("wrong status", equal=("entity",)),)),
     TermList: ItemAnalyzer(extra="chose extra", none_given="chose none"),
-    Label: LabelAnalyzer(),
-    Report: TextAnalyzer(),
-    FreeText: TextAnalyzer(),
 }
+
+
+def analyzer_of(task: Task) -> Analyzer:
+    """How a task's results are sorted: by what its scorer counts, and items by their format.
+
+    Raises:
+        PromptCBLUEError: its scorer counts something that no analyzer knows.
+    """
+    if isinstance(task.scorer, SetF1):
+        return _ITEMS.get(type(task.format), ItemAnalyzer())
+    for scorer, analyzer in ((LabelF1, LabelAnalyzer()), (MeanRouge, TextAnalyzer())):
+        if isinstance(task.scorer, scorer):
+            return analyzer
+    raise PromptCBLUEError(f"there is no error analysis of {task.name}, which {type(task.scorer).__name__} scores")
 
 
 def analyse(
@@ -493,7 +562,7 @@ def analyse(
 def analyse_task(samples: Sequence[ScoredSample], protocol: Protocol = "official") -> TaskAnalysis:
     """The error analysis of samples of one task."""
     task = samples[0].task
-    analyzer = ANALYZERS[type(task.format)]
+    analyzer = analyzer_of(task)
     outcomes = [analyzer.outcomes(sample) for sample in samples]
     states, repairs = [], Counter[str]()
     for sample in samples:
@@ -533,78 +602,87 @@ def _state(sample: ScoredSample) -> tuple[str, set[str]]:
     return well_formedness(parsed), set(parsed.repairs)
 
 
-def _kind_counts(kinds: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[KindCount, ...]:
-    predicted, gold = (Counter(outcome.kind for outcome in outcomes if outcome[side] is not None) for side in (2, 1))
-    counted = Counter(outcome.kind for outcome in outcomes)
+def _kind_counts(kinds: Sequence[str], outcomes: Sequence[Outcome]) -> list[KindCount]:
+    every = Counter(outcome.kind for outcome in outcomes)
+    predicted = Counter(outcome.kind for outcome in outcomes if outcome.predicted is not None)
+    gold = Counter(outcome.kind for outcome in outcomes if outcome.gold is not None)
 
     def part(counts: Counter[str], kind: str) -> float | None:
         return counts[kind] / counts.total() if counts[kind] else None
 
-    return tuple(
-        KindCount(kind, counted[kind], counted[kind] / len(outcomes), part(predicted, kind), part(gold, kind))
+    return [
+        {
+            "kind": kind,
+            "n": every[kind],
+            "share": every[kind] / every.total(),
+            "of_predicted": part(predicted, kind),
+            "of_gold": part(gold, kind),
+        }
         for kind in kinds
-        if counted[kind]
-    )
+        if every[kind]
+    ]
 
 
-def _score(samples: Iterable[ScoredSample], protocol: Protocol) -> float:
+def _score(samples: Sequence[ScoredSample], protocol: Protocol) -> float:
     """The primary metric over samples of one task."""
-    kept = list(samples)
-    scorer = kept[0].task.scorer
-    return float(scorer.score(sum_counts([sample.counts for sample in kept]), protocol)[scorer.primary])
+    scorer = samples[0].task.scorer
+    return float(scorer.score(sum_counts([sample.counts for sample in samples]), protocol)[scorer.primary])
 
 
-def _breakdowns(samples: Sequence[ScoredSample], analyzer: Analyzer, protocol: Protocol) -> dict[str, tuple[Bin, ...]]:
+def _breakdowns(samples: Sequence[ScoredSample], analyzer: Analyzer, protocol: Protocol) -> dict[str, list[Bin]]:
     measures: dict[str, Callable[[ScoredSample], int | None]] = {
         "prompt length": lambda sample: len(sample.reference.get("input", "")),
         "answer size": lambda sample: analyzer.size(sample.gold),
         "choices offered": lambda sample: len(sample.reference.get("answer_choices") or ()) or None,
     }
-    found = {"template": _by_template(samples, protocol)}
-    found.update({name: _by_quantile(samples, measure, protocol) for name, measure in measures.items()})
+    found = {name: _by_quantile(samples, measure, protocol) for name, measure in measures.items()}
+    found = {"template": _by_template(samples, protocol), **found}
     return {name: bins for name, bins in found.items() if len(bins) > 1}
 
 
-def _by_template(samples: Sequence[ScoredSample], protocol: Protocol) -> tuple[Bin, ...]:
+def _bin(name: str, samples: Sequence[ScoredSample], protocol: Protocol) -> Bin:
+    return {"name": short(name), "n": len(samples), "score": _score(samples, protocol)}
+
+
+def _by_template(samples: Sequence[ScoredSample], protocol: Protocol) -> list[Bin]:
     """Scores by the ``template`` field of the references, the most frequent first, the rarest left out."""
     groups: dict[str, list[ScoredSample]] = {}
     for sample in samples:
         if (template := sample.reference.get("template")) is not None:
             groups.setdefault(str(template), []).append(sample)
     frequent = sorted(groups.items(), key=lambda group: -len(group[1]))[:LISTED]
-    return tuple(Bin(name, len(group), _score(group, protocol)) for name, group in frequent)
+    return [_bin(name, group, protocol) for name, group in frequent]
 
 
 def _by_quantile(
     samples: Sequence[ScoredSample], measure: Callable[[ScoredSample], int | None], protocol: Protocol
-) -> tuple[Bin, ...]:
+) -> list[Bin]:
     """Scores by a whole number, in bins of about equal numbers of samples; samples of one value share a bin."""
     measured = sorted(
         ((value, place) for place, sample in enumerate(samples) if (value := measure(sample)) is not None)
     )
     wanted = min(_QUANTILE_BINS, len(measured) // _SAMPLES_IN_A_BIN)
     if wanted < 2:
-        return ()
+        return []
     # A value belongs to the bin in which its first sample falls.
     bin_of: dict[int, int] = {}
-    for rank, (value, _) in enumerate(measured):
-        bin_of.setdefault(value, rank * wanted // len(measured))
     groups: dict[int, list[tuple[int, int]]] = {}
-    for value, place in measured:
+    for rank, (value, place) in enumerate(measured):
+        bin_of.setdefault(value, rank * wanted // len(measured))
         groups.setdefault(bin_of[value], []).append((value, place))
-    return tuple(
-        Bin(
+    return [
+        _bin(
             f"{group[0][0]}–{group[-1][0]}" if group[0][0] < group[-1][0] else str(group[0][0]),
-            len(group),
-            _score((samples[place] for _, place in group), protocol),
+            [samples[place] for _, place in group],
+            protocol,
         )
         for group in groups.values()
-    )
+    ]
 
 
 def _examples(
     samples: Sequence[ScoredSample],
-    outcomes: Sequence[Sequence[Outcome]],
+    outcomes: Sequence[Outcomes],
     states: Sequence[str],
     protocol: Protocol,
 ) -> tuple[Example, ...]:
@@ -632,31 +710,37 @@ def _examples(
     return tuple(example for example in candidates if id(example) in chosen)
 
 
-class Reason(NamedTuple):
+class Reason(TypedDict):
     """Why two protocols score a task differently.
 
     Attributes:
-        kind: ``invalid classes`` (n outputs outside the labels are classes of their own, officially), ``empty as
-            label`` (n empty outputs count as a label, officially) or ``weighted`` (the official micro-F1 is an
-            average over the labels by their gold counts; the paper's pools the samples).
+        kind: one of `REASONS`.
         n: number of outputs, 0 where it is not about outputs.
         classes: number of classes.
-        label: the label.
+        label: the label that empty outputs count as.
     """
 
     kind: str
-    n: int = 0
-    classes: int = 0
-    label: str = ""
+    n: int
+    classes: int
+    label: str
 
 
-class ProtocolDifference(NamedTuple):
+#: What the kinds of `Reason` say.
+REASONS: Mapping[str, str] = {
+    "invalid classes": "{n} invalid label(s) made {classes} class(es) of their own, officially",
+    "empty as label": "{n} empty output(s) counted as {label}, officially",
+    "weighted": "officially an average over labels weighted by gold counts; in the paper pooled over samples",
+}
+
+
+class ProtocolDifference(TypedDict):
     """A task whose score depends on the protocol, and why."""
 
     task: str
     official: float
     paper: float
-    reasons: tuple[Reason, ...]
+    reasons: list[Reason]
 
 
 def protocol_differences(
@@ -669,18 +753,18 @@ def protocol_differences(
         paper: scores of the same samples under the paper's.
         counts: their counts by task.
     """
-    differences = []
-    for name, row in official["tasks"].items():
-        other = paper["tasks"][name]["score"]
-        if abs(row["score"] - other) > PROTOCOL_TOLERANCE:
-            scorer = REGISTRY[name].scorer
-            assert isinstance(scorer, LabelF1), f"the protocols agree on {name}"
-            differences.append(ProtocolDifference(name, row["score"], other, _reasons(scorer, counts[name])))
-    return differences
+    return [
+        {"task": name, "official": row["score"], "paper": other, "reasons": _reasons(name, sum_counts(counts[name]))}
+        for name, row in official["tasks"].items()
+        for other in [paper["tasks"][name]["score"]]
+        if abs(row["score"] - other) > PROTOCOL_TOLERANCE
+    ]
 
 
-def _reasons(scorer: LabelF1, counts: Sequence[Counts]) -> tuple[Reason, ...]:
-    totals = sum_counts(counts)
+def _reasons(task: str, totals: Counts) -> list[Reason]:
+    scorer = REGISTRY[task].scorer
+    if not isinstance(scorer, LabelF1):
+        return []
     by_kind: dict[str, dict[str, int]] = {"gold": {}, "predicted": {}}
     for key, n in totals.items():
         if isinstance(key, tuple) and key[0] in by_kind:
@@ -688,11 +772,11 @@ def _reasons(scorer: LabelF1, counts: Sequence[Counts]) -> tuple[Reason, ...]:
     known = {*scorer.labels, *by_kind["gold"], ""}
     invalid = {label: n for label, n in by_kind["predicted"].items() if label not in known}
     empty = by_kind["predicted"].get("", 0)
-    reasons = []
+    reasons: list[tuple[str, int, int, str]] = []
     if invalid:
-        reasons.append(Reason("invalid classes", sum(invalid.values()), len(invalid)))
+        reasons.append(("invalid classes", sum(invalid.values()), len(invalid), ""))
     if empty:
-        reasons.append(Reason("empty as label", empty, label=scorer.labels[0]))
+        reasons.append(("empty as label", empty, 0, scorer.labels[0]))
     if scorer.average == "weighted":
-        reasons.append(Reason("weighted"))
-    return tuple(reasons)
+        reasons.append(("weighted", 0, 0, ""))
+    return [{"kind": kind, "n": n, "classes": classes, "label": label} for kind, n, classes, label in reasons]

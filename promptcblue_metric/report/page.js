@@ -68,6 +68,14 @@
       filter();
     });
   }
+  // Where a table goes on beyond the edge, its edge fades and says so.
+  const regions = all(".scroll");
+  const look = (region) => region.classList.toggle("more", region.scrollLeft + region.clientWidth < region.scrollWidth - 2);
+  const watch = new ResizeObserver((entries) => entries.forEach((entry) => look(entry.target)));
+  for (const region of regions) {
+    region.addEventListener("scroll", () => look(region), { passive: true });
+    watch.observe(region);
+  }
   for (const element of all("[data-needs-script]")) element.hidden = false;
   filter();
 })();

@@ -1,25 +1,27 @@
 """The report as one HTML page that needs nothing else: no network, no other file.
 
-Everything is escaped by Jinja's autoescape; texts of the run were cut and made visible before (`report_text`). A
-content security policy lets only the page's own script and style run, by their hashes.
+Everything is escaped by Jinja's autoescape; texts of the run were cut and made visible before (`text`). A content
+security policy lets only the page's own script and style run, by their hashes. So charts are SVG with colours by class.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from rapidfuzz.distance import Indel
 
-from ..evaluation import further_scores
-from ..tasks import GROUPS, REGISTRY, suite_of
-from .analysis import STATES
-from .charts import PALETTE, Row, bars, confusion, stacked
-from .text import CHINESE, REASONS, differences, heading
+from ..tasks import REGISTRY, suite_of
+from . import tables
+from .analysis import STATES, KindCount
+from .report import Report, ShownText, TaskReport
+from .tables import CHINESE, Phrase
 
 _HERE = Path(__file__).parent
 
@@ -51,41 +53,84 @@ _MEANINGS = {
     "void": "no label",
     "none": "no prediction",
 }
-#: Columns for whichever scores a task has.
-_SCORES = (("precision", "rouge1"), ("recall", "rouge2"), ("f1", "rougeL"))
+#: Name of a colour: its value in the light and in the dark theme.
+PALETTE: Mapping[str, tuple[str, str]] = {
+    "ink": ("#1d2733", "#e6eaef"),
+    "muted": ("#5d6977", "#9aa7b5"),
+    "grid": ("#dfe4ea", "#313b47"),
+    "accent": ("#2f6690", "#6fa8d6"),
+    "good": ("#2f7f6b", "#55b39c"),
+    "near": ("#b5781e", "#dfb25c"),
+    "extra": ("#b84a34", "#e08a75"),
+    "missed": ("#6b7889", "#8f9cab"),
+    "void": ("#6d597a", "#b09cc0"),
+    "none": ("#39424d", "#5d6875"),
+    # Text on any of the six before.
+    "on": ("#ffffff", "#11161c"),
+}
+
+#: A text in more pieces than these is as good as wholly different.
+_MOST_PIECES = 120
+_SEPARATORS = re.compile(r"([，,；;：:。、\n])")
+
+#: A text in pieces, each with whether the other text lacks it.
+Pieces: TypeAlias = list[tuple[str, bool]]
 
 
-def page(report: Mapping[str, Any]) -> str:
+class Bar(NamedTuple):
+    """A row of a bar chart: a value in 0..1 with an interval, or a heading where there is none."""
+
+    label: str
+    value: float | None = None
+    note: str = ""
+    colour: str = "accent"
+    between: Sequence[float] | None = None
+
+
+class Part(NamedTuple):
+    """A part of a bar that stands for all of something."""
+
+    kind: str
+    colour: str
+    start: float
+    share: float
+
+
+def page(report: Report) -> str:
     """The page for a report (`report.build_report`)."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number="{:.4f}".format, percent="{:.1%}".format, either=either, marks=_marks)
-    environment.globals.update(t=t, colour=colour)
+    environment.filters.update(
+        number=tables.number,
+        percent=tables.percent,
+        part="{:.2%}".format,
+        either=either,
+        words=words,
+        told=_told,
+        marks=_marks,
+    )
+    environment.globals.update(
+        {name: value for name, value in vars(tables).items() if name.endswith("_table")}, t=t, colour=colour
+    )
     style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
+    tasks = report["tasks"]
+    examples = (example for task in tasks.values() for example in task["examples"])
     return environment.get_template("page.html.j2").render(
         report=report,
-        heading=heading(report),
-        groups={
-            group: {name: task for name, task in report["tasks"].items() if task["group"] == group}
-            for group in GROUPS
-            if group in report["groups"]
+        heading=t("{suite} report", suite=report["title"]),
+        all_tasks=len(suite_of(tasks).tasks),
+        states=[state for state in STATES if any(state in task["states"] for task in tasks.values())],
+        kinds=list(dict.fromkeys(kind for example in examples for kind in example["kinds"])),
+        tables={
+            "scores": tables.score_table(report, report["intervals"]),
+            "protocols": tables.protocol_table(report),
+            "states": tables.state_table(report),
+            "kinds": [tables.kind_table(report, "repairs"), tables.kind_table(report, "problems")],
         },
-        score_columns=_SCORES,
-        all_tasks=len(suite_of(report["tasks"]).tasks),
-        states=[state for state in STATES if any(state in task["states"] for task in report["tasks"].values())],
-        kinds=list(
-            dict.fromkeys(
-                kind for task in report["tasks"].values() for row in task["examples"] for kind in row["kinds"]
-            )
-        ),
-        repairs=_sums(report, "repairs"),
-        problems=_sums(report, "problems"),
         charts=_charts(report),
         shown=Markup('<span class="shown"></span>'),
         meanings=_MEANINGS,
-        further_scores=further_scores,
-        reasons=REASONS,
         chinese=CHINESE,
         style=Markup(style),
         script=Markup(script),
@@ -104,7 +149,7 @@ def page(report: Mapping[str, Any]) -> str:
 
 def t(english: str, **values: object) -> Markup:
     """A text of the report in both languages, of which the page shows one."""
-    both = [("en", english), ("zh-CN", CHINESE[english])]
+    both = [("en", english), ("zh-CN", CHINESE.get(english, english))]
     return Markup("").join(
         Markup('<span class="t" lang="{}">{}</span>').format(language, Markup(escape(text)).format(**values))
         for language, text in both
@@ -113,7 +158,14 @@ def t(english: str, **values: object) -> Markup:
 
 def either(word: str) -> Markup:
     """A kind or name in both languages, or as it is where it belongs to neither."""
-    return t(word) if word in CHINESE else escape(word)
+    return t(word) if word in CHINESE else words(word)
+
+
+def words(text: str) -> Markup:
+    """A cell of a table: what is ours in both languages, line by line, and what others wrote as it is."""
+    if not isinstance(text, Phrase):
+        return escape(text)
+    return Markup("<br>").join(t(pattern, **values) for pattern, values in text.parts)
 
 
 def colour(kind: str) -> str:
@@ -127,82 +179,112 @@ def _style() -> str:
         f".fill-{name}{{fill:var(--{name})}}.stroke-{name}{{stroke:var(--{name})}}.on-{name}{{--key:var(--{name})}}"
         for name in PALETTE
     )
-    return f":root{{{colours}}}\n{classes}\n" + (_HERE / "page.css").read_text(encoding="utf-8")
+    shades = "".join(
+        f".matrix .s{tenth}{{--share:{12 + 8.8 * tenth:.0f}%{';color:var(--on)' * (tenth > 5)}}}" for tenth in range(11)
+    )
+    return f":root{{{colours}}}\n{classes}\n{shades}\n" + (_HERE / "page.css").read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _sums(report: Mapping[str, Any], what: str) -> list[tuple[str, int, dict[str, int]]]:
-    """Numbers of outputs by kind: over all tasks, and by task."""
-    by_kind: dict[str, dict[str, int]] = {}
-    for name, task in report["tasks"].items():
-        for kind, n in task[what].items():
-            by_kind.setdefault(kind, {})[name] = n
-    sums = [(kind, sum(tasks.values()), tasks) for kind, tasks in by_kind.items()]
-    return sorted(sums, key=lambda row: -row[1])
-
-
-def _marks(gold: Mapping[str, Any], prediction: Mapping[str, Any] | None, task: str) -> tuple[Markup, Markup]:
+def _marks(gold: ShownText, prediction: ShownText | None, task: str) -> tuple[Markup, Markup]:
     """Gold and predicted text with their differences marked."""
     by_character = REGISTRY[task].metric == "ROUGE-L"
     texts = gold["text"], prediction["text"] if prediction else ""
-    sides = differences(*texts, "character" if by_character else "part")
-    marked = []
-    for tag, pieces in zip(("del", "ins"), sides, strict=True):
-        marked.append(
-            Markup("").join(Markup("<{0}>{1}</{0}>").format(tag, text) if differs else text for text, differs in pieces)
+    ours, theirs = (
+        Markup("").join(Markup("<{0}>{1}</{0}>").format(tag, text) if differs else text for text, differs in pieces)
+        for tag, pieces in zip(
+            ("del", "ins"), differences(*texts, "character" if by_character else "part"), strict=True
         )
-    return marked[0], marked[1]
+    )
+    return ours, theirs
 
 
-def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
-    tasks = report["tasks"]
-    scores: list[Row] = []
+def differences(gold: str, predicted: str, by: Literal["character", "part"]) -> tuple[Pieces, Pieces]:
+    """The two texts in pieces, each marked where the other lacks it.
+
+    Args:
+        gold, predicted: texts of at most a few thousand characters.
+        by: compare single characters, as suits prose, or what stands between separators, as suits lists of items.
+
+    Returns:
+        the pieces of each text; one marked piece where the texts share no more than scraps.
+    """
+    ours, theirs = (list(text) if by == "character" else _SEPARATORS.split(text) for text in (gold, predicted))
+    marked: tuple[list[bool], list[bool]] = ([True] * len(ours), [True] * len(theirs))
+    # A lone equal character between two changes is chance.
+    least = 2 if by == "character" else 1
+    for block in Indel.opcodes(ours, theirs).as_matching_blocks():
+        if block.size >= least:
+            marked[0][block.a : block.a + block.size] = [False] * block.size
+            marked[1][block.b : block.b + block.size] = [False] * block.size
+    sides = _pieces(ours, marked[0]), _pieces(theirs, marked[1])
+    if max(map(len, sides)) > _MOST_PIECES:
+        return _pieces(ours, [True] * len(ours)), _pieces(theirs, [True] * len(theirs))
+    return sides
+
+
+def _pieces(tokens: Sequence[str], marked: Sequence[bool]) -> Pieces:
+    pieces: Pieces = []
+    for token, different in zip(tokens, marked, strict=True):
+        if pieces and pieces[-1][1] == different:
+            pieces[-1] = (pieces[-1][0] + token, different)
+        elif token:
+            pieces.append((token, different))
+    return pieces
+
+
+def _charts(report: Report) -> dict[str, object]:
+    tasks, known = report["tasks"], report["intervals"]
+
+    def scored(name: str, score: float) -> Bar:
+        return Bar(name, score, f"{score:.3f}", between=known.get(name))
+
+    scores: list[Bar] = []
     for group in report["groups"]:
-        scores.append(Row(group))
-        scores += (_score_row(name, task) for name, task in tasks.items() if task["group"] == group)
-    groups = [_score_row(name, group) for name, group in report["groups"].items()]
-    items = {name: _shares(task["outcomes"], _MEANINGS) for name, task in tasks.items() if "lengths" not in task}
+        scores.append(Bar(group))
+        scores += (scored(name, task["score"]) for name, task in tasks.items() if task["group"] == group)
+    overall = {**report["groups"], "overall": report["overall"]}
     return {
-        "scores": Markup(bars(scores)),
-        "groups": Markup(bars([*groups, _score_row("overall", report["overall"])])),
-        "states": Markup(stacked({name: _states(task) for name, task in tasks.items()})),
-        "outcomes": Markup(stacked(items)) if items else None,
+        "scores": scores,
+        "groups": [scored(name, score) for name, score in overall.items()],
+        "states": {name: _states(task) for name, task in tasks.items()},
+        "outcomes": {name: _outcomes(task["outcomes"]) for name, task in tasks.items() if "lengths" not in task},
         "tasks": {name: _task_charts(task) for name, task in tasks.items()},
     }
 
 
-def _score_row(name: str, row: Mapping[str, Any]) -> Row:
-    low_high = row["interval"]
-    return Row(name, row["score"], f"{row['score']:.3f}", "accent", tuple(low_high) if low_high else None)
+def _stacked(parts: Sequence[tuple[str, str, float]]) -> list[Part]:
+    starts = [sum(share for *_, share in parts[:place]) for place in range(len(parts))]
+    return [Part(kind, shade, start, share) for (kind, shade, share), start in zip(parts, starts, strict=True)]
 
 
-def _shares(outcomes: Sequence[Mapping[str, Any]], order: Mapping[str, str]) -> list[tuple[str, float]]:
-    shares = dict.fromkeys(order, 0.0)
+def _states(task: TaskReport) -> list[Part]:
+    return _stacked([(state, colour(state), task["states"].get(state, 0) / task["samples"]) for state in STATES])
+
+
+def _outcomes(outcomes: Sequence[KindCount]) -> list[Part]:
+    shares = dict.fromkeys(_MEANINGS, 0.0)
     for outcome in outcomes:
         shares[colour(outcome["kind"])] += outcome["share"]
-    return list(shares.items())
+    return _stacked([(_MEANINGS[shade], shade, share) for shade, share in shares.items()])
 
 
-def _states(task: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [(colour(state), task["states"].get(state, 0) / task["samples"]) for state in STATES]
+def _told(parts: Sequence[Part], language: Literal["en", "zh"]) -> str:
+    """What a bar of parts shows, for those who cannot see it."""
+    names = ((CHINESE.get(part.kind, part.kind) if language == "zh" else part.kind, part.share) for part in parts)
+    return ", ".join(f"{name} {share:.1%}" for name, share in names if share)
 
 
-def _task_charts(task: Mapping[str, Any]) -> dict[str, Markup]:
+def _task_charts(task: TaskReport) -> dict[str, list[Bar]]:
+    parts: list[Bar] = []
+    for name, bins in task["breakdowns"].items():
+        parts.append(Bar(name))
+        parts += (Bar(part["name"], part["score"], f"{part['score']:.3f}  (n = {part['n']})") for part in bins)
     outcomes = [
-        Row(row["kind"], row["share"], f"{row['n']} ({row['share']:.1%})", colour(row["kind"]))
+        Bar(row["kind"], row["share"], f"{row['n']} ({row['share']:.1%})", colour(row["kind"]))
         for row in task["outcomes"]
     ]
-    charts = {"outcomes": Markup(bars(outcomes))} if outcomes else {}
-    parts: list[Row] = []
-    for name, bins in task["breakdowns"].items():
-        parts.append(Row(name))
-        parts += (Row(part["name"], part["score"], f"{part['score']:.3f}  (n = {part['n']})") for part in bins)
-    if parts:
-        charts["breakdowns"] = Markup(bars(parts))
-    if "confusion" in task:
-        matrix = task["confusion"]
-        charts["confusion"] = Markup(confusion(*(matrix[name] for name in ("rows", "labels", "others", "matrix"))))
-    return charts
+    return {"outcomes": outcomes, "breakdowns": parts}

@@ -1,7 +1,7 @@
 """The report of a run: everything that is known of it as plain JSON values, and the folder it is written to.
 
 `build_report` makes the values; `write_report` writes them as ``report.json``, as Markdown and as one HTML page. All
-texts in them are excerpts with visible characters only (`report_text`), so none is long and any may be shown.
+texts in them are excerpts with visible characters only (`text`), so none is long and any may be shown.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from ..answers import TermList
-from ..compare.significance import Interval, counts_by_task, intervals
+from ..answers import Answer, TermList
+from ..compare.significance import counts_by_task, intervals
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
-from ..evaluation import Evaluation, Parser, ScoredSample
+from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
+from ..tasks import suite_of
 from ..version import VERSION
-from .analysis import Example, Outcome, TaskAnalysis, analyse, protocol_differences
+from .analysis import Bin, Details, Example, KindCount, Outcome, ProtocolDifference, TaskAnalysis, analyse
+from .analysis import protocol_differences as differences_of
 from .text import excerpt, short
 
 #: The files of a report.
@@ -31,11 +33,91 @@ _ERRORS = 12
 
 def require_libraries() -> None:
     """Raise `PromptCBLUEError` if a library is missing that only the report needs."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise PromptCBLUEError(
-            f"the report needs {' and '.join(missing)}, not installed here: pip install 'promptcblue[report]'"
-        )
+    if find_spec("jinja2") is None:
+        raise PromptCBLUEError("the report needs jinja2, not installed here: pip install 'promptcblue[report]'")
+
+
+class Field(TypedDict):
+    """A field of an item, and whether the item it was paired with has another value there."""
+
+    field: str
+    text: str
+    differs: bool
+
+
+class ItemError(TypedDict):
+    """An outcome that is an error."""
+
+    kind: str
+    gold: list[Field] | None
+    predicted: list[Field] | None
+
+
+class ShownText(TypedDict):
+    """The beginning of a text, and how many characters were left out."""
+
+    text: str
+    omitted: int
+
+
+class ShownSample(TypedDict):
+    """A sample to look at (`analysis.Example`)."""
+
+    sample_id: str
+    score: float
+    kinds: list[str]
+    state: str
+    prompt: ShownText
+    gold: ShownText
+    prediction: ShownText | None
+    errors: list[ItemError]
+    more_errors: int
+
+
+class TaskReport(TaskResult, Details):
+    """A task's scores and their error analysis (`analysis.TaskAnalysis`)."""
+
+    group: str
+    unit: str
+    outcomes: Sequence[KindCount]
+    states: Mapping[str, int]
+    repairs: Mapping[str, int]
+    problems: Mapping[str, int]
+    breakdowns: Mapping[str, Sequence[Bin]]
+    examples: list[ShownSample]
+
+
+class ProtocolScores(TypedDict):
+    """The scores under one protocol."""
+
+    signature: str
+    overall: float
+    groups: dict[str, float]
+    tasks: dict[str, float]
+
+
+class Report(TypedDict):
+    """A report: the scores as ``promptcblue-metric score --json`` writes them, and what explains them."""
+
+    title: str
+    version: str
+    signature: str
+    predictions: str
+    references: str
+    protocol: Protocol
+    parser: Parser
+    resamples: int
+    seed: int
+    samples: int
+    missing_predictions: int
+    well_formed: float
+    missing_tasks: list[str]
+    overall: float
+    groups: dict[str, float]
+    tasks: dict[str, TaskReport]
+    intervals: dict[str, list[float]]
+    protocols: dict[str, ProtocolScores]
+    protocol_differences: list[ProtocolDifference]
 
 
 def build_report(
@@ -48,7 +130,7 @@ def build_report(
     predictions: str = "",
     references: str = "",
     progress: Callable[[str], object] = lambda step: None,
-) -> dict[str, Any]:
+) -> Report:
     """Scores, intervals and error analysis of a run, as JSON values.
 
     Args:
@@ -61,7 +143,7 @@ def build_report(
         progress: told each step as it begins.
 
     Raises:
-        PromptCBLUEError: there are no samples.
+        PromptCBLUEError: there are no samples, or a task is of a kind that no analysis is known for.
     """
     evaluation = Evaluation(parser=parser)
     for sample in scored:
@@ -71,8 +153,8 @@ def build_report(
     progress("intervals")
     between = intervals(counts, protocol) if resamples else {}
     analyses = analyse(scored, protocol, progress)
-    differences = protocol_differences(results["official"], results["paper"], counts)
     return {
+        "title": suite_of(shown["tasks"]).title,
         "version": VERSION,
         "signature": shown["signature"],
         "predictions": short(predictions),
@@ -85,85 +167,63 @@ def build_report(
         "missing_predictions": sum(sample.prediction is None for sample in scored),
         "well_formed": shown["well_formed"],
         "missing_tasks": shown["missing_tasks"],
-        "overall": {"score": shown["overall"], "interval": _interval(between, "overall")},
-        "groups": {
-            group: {"score": score, "interval": _interval(between, group)} for group, score in shown["groups"].items()
-        },
-        "tasks": {
-            name: {**shown["tasks"][name], "interval": _interval(between, name), **_task(analysis)}
-            for name, analysis in analyses.items()
-        },
+        "overall": shown["overall"],
+        "groups": shown["groups"],
+        "tasks": {name: _task(shown["tasks"][name], analysis) for name, analysis in analyses.items()},
+        "intervals": {name: list(interval) for name, interval in between.items()},
         "protocols": {name: _scores(result) for name, result in results.items()},
-        "protocol_differences": [
-            {**difference._asdict(), "reasons": [reason._asdict() for reason in difference.reasons]}
-            for difference in differences
-        ],
+        "protocol_differences": differences_of(results["official"], results["paper"], counts),
     }
 
 
-def _interval(between: Mapping[str, Interval], name: str) -> list[float] | None:
-    return list(between[name]) if name in between else None
-
-
-def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(result: Result) -> ProtocolScores:
     tasks = {name: task["score"] for name, task in result["tasks"].items()}
     return {"signature": result["signature"], "overall": result["overall"], "groups": result["groups"], "tasks": tasks}
 
 
-def _task(analysis: TaskAnalysis) -> dict[str, Any]:
-    details = dict(analysis.details)
-    if "confusion" in details:
-        details["confusion"] = _readable(details["confusion"])
+def _task(result: TaskResult, analysis: TaskAnalysis) -> TaskReport:
     return {
+        **result,
+        **analysis.details,
         "group": analysis.task.group,
         "unit": analysis.unit,
-        "outcomes": [outcome._asdict() for outcome in analysis.outcomes],
-        **details,
-        "states": dict(analysis.states),
-        "repairs": dict(analysis.repairs),
-        "problems": dict(analysis.problems),
-        "breakdowns": {
-            name: [{**part._asdict(), "name": short(part.name)} for part in bins]
-            for name, bins in analysis.breakdowns.items()
-        },
+        "outcomes": analysis.outcomes,
+        "states": analysis.states,
+        "repairs": analysis.repairs,
+        "problems": analysis.problems,
+        "breakdowns": analysis.breakdowns,
         "examples": [_example(example) for example in analysis.examples],
     }
 
 
-def _readable(value: Any) -> Any:
-    """JSON values with every text in them cut and made visible."""
-    if isinstance(value, str):
-        return short(value)
-    if isinstance(value, Mapping):
-        return {key: _readable(part) for key, part in value.items()}
-    if isinstance(value, Sequence):
-        return [_readable(part) for part in value]
-    return value
-
-
-def _example(example: Example) -> dict[str, Any]:
+def _example(example: Example) -> ShownSample:
     sample = example.sample
     # Texts and labels are seen as they are; only answers made of items have errors of their own to list.
     listed = example.errors if isinstance(sample.gold, list) else ()
-    texts = {"prompt": sample.reference["input"], "gold": sample.reference["target"], "prediction": sample.prediction}
     return {
         "sample_id": short(str(sample.reference["sample_id"])),
         "score": example.score,
         "kinds": list(example.kinds),
         "state": example.state,
-        **{name: None if text is None else excerpt(text)._asdict() for name, text in texts.items()},
+        "prompt": _shown(sample.reference["input"]),
+        "gold": _shown(sample.reference["target"]),
+        "prediction": None if sample.prediction is None else _shown(sample.prediction),
         "errors": [_error(outcome) for outcome in listed[:_ERRORS]],
         "more_errors": len(listed[_ERRORS:]),
     }
 
 
-def _error(outcome: Outcome) -> dict[str, Any]:
+def _shown(text: str) -> ShownText:
+    beginning, omitted = excerpt(text)
+    return {"text": beginning, "omitted": omitted}
+
+
+def _error(outcome: Outcome) -> ItemError:
     gold, predicted = outcome.gold, outcome.predicted
     return {"kind": outcome.kind, "gold": _item(gold, predicted), "predicted": _item(predicted, gold)}
 
 
-def _item(item: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    """The fields of an item, each with whether the item it was paired with has another value there."""
+def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
     if item is None:
         return None
     return [
@@ -177,9 +237,7 @@ def _item(item: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> li
     ]
 
 
-def write_report(
-    report: Mapping[str, Any], folder: str | Path, progress: Callable[[str], object] = lambda step: None
-) -> None:
+def write_report(report: Report, folder: str | Path) -> None:
     """Write a report (`build_report`) into ``folder``, all its files or none; an older report there is replaced.
 
     Raises:
@@ -190,7 +248,6 @@ def write_report(
 
     target = Path(folder)
     check_output(target)
-    progress("charts")
     files = {
         "index.html": page(report),
         "report.md": markdown(report),

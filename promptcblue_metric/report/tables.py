@@ -1,69 +1,90 @@
-"""The score table for a terminal."""
+"""Tables as data: built once, and shown on a terminal, as Markdown, CSV and LaTeX here, and as HTML by the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rich import box
-from rich.table import Table
-
-from ..cli.common import make_console
-from ..evaluation import Result, further_scores
+from ..cli import common
+from ..evaluation import Result, TaskResult
+from ..scoring import PROTOCOLS
 from ..tasks import REGISTRY, suite_of
+from .analysis import REASONS, STATES, Confusion, Length, Section
+from .text import visible
 
 if TYPE_CHECKING:
-    from ..compare.significance import Interval
+    from .report import Report, TaskReport
 
-#: Three columns hold whichever scores a task has.
-_SCORE_COLUMNS = (("precision", "rouge1"), ("recall", "rouge2"), ("f1", "rougeL"))
+#: What reports and tables say, English to Chinese.
+CHINESE: Mapping[str, str] = json.loads(Path(__file__).with_name("zh.json").read_text(encoding="utf-8"))
+
+#: Columns that hold whichever of their scores a task has.
+SCORE_COLUMNS = {"P / R-1": ("precision", "rouge1"), "R / R-2": ("recall", "rouge2"), "F1 / R-L": ("f1", "rougeL")}
 
 
-def score_table(result: Result, intervals: Mapping[str, Interval] | None = None) -> Table:
-    """Scores of every task by group, with the group means and the overall score, in 0..1.
+class Phrase(str):
+    """A text of ours with values in it; its ``parts``, patterns with their values, can be put in another language."""
 
-    Args:
-        intervals: 95% intervals by task, group and ``overall``; without them the table has no such column.
+    parts: tuple[tuple[str, Mapping[str, object]], ...]
+
+    def __new__(cls, pattern: str, **values: object) -> Phrase:
+        return cls.of([(pattern, values)])
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, Mapping[str, object]]]) -> Phrase:
+        """Several, one after the other."""
+        kept = tuple(parts)
+        phrase = super().__new__(cls, "; ".join(pattern.format(**values) for pattern, values in kept))
+        phrase.parts = kept
+        return phrase
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: its head.
+        number: whether it holds figures, which are never broken, and not words.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("task", "metric"):
-        table.add_column(title, no_wrap=True)
-    for title in ("P / R-1", "R / R-2", "F1 / R-L", "score"):
-        table.add_column(title, justify="right", no_wrap=True)
-    if intervals:
-        table.add_column("95% interval", justify="right", no_wrap=True)
-    for title in ("samples", "well-formed"):
-        table.add_column(title, justify="right", no_wrap=True)
-    beside = {name: further_scores(name, task["scores"]) for name, task in result["tasks"].items()}
-    if any(beside.values()):
-        table.add_column("besides")
 
-    def score(name: str, value: float) -> list[str]:
-        between = intervals[name] if intervals else None
-        return [number(value)] + ([f"{number(between.low)} … {number(between.high)}"] if between else [])
-
-    for group, mean in result["groups"].items():
-        for name, task in result["tasks"].items():
-            if REGISTRY[name].group == group:
-                cells = [*_three(task["scores"]), *score(name, task["score"])]
-                cells += [str(task["samples"]), _share(task["well_formed"]), *_shown(beside[name])]
-                table.add_row(name, task["metric"], *cells)
-        table.add_row(group, "mean", "", "", "", *score(group, mean), "", "", style="dim", end_section=True)
-    scored, all_tasks = len(result["tasks"]), len(suite_of(result["tasks"]).tasks)
-    title = "overall" if scored == all_tasks else f"mean of {scored} of {all_tasks} tasks"
-    counted = [str(result["samples"]), _share(result["well_formed"])]
-    table.add_row(title, "", "", "", "", *score("overall", result["overall"]), *counted, style="bold")
-    return table
+    title: str
+    number: bool = True
 
 
-def _three(scores: Mapping[str, float]) -> list[str]:
-    """The scores of the three columns; a ranking has none of them."""
-    found = (next((scores[name] for name in names if name in scores), None) for names in _SCORE_COLUMNS)
-    return ["" if value is None else number(value) for value in found]
+class Row(NamedTuple):
+    """A row of a table: its cells, and its kind: ``mean`` ends a section, ``overall`` ends the table."""
+
+    cells: tuple[str, ...]
+    kind: str = ""
 
 
-def _shown(scores: Mapping[str, float]) -> list[str]:
-    return [", ".join(f"{name} {number(value)}" for name, value in scores.items())] if scores else []
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names its rows."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row] = field(default=())
+
+    def without(self, *titles: str) -> Table:
+        """The table without these columns, and without those that are empty."""
+        kept = [
+            place
+            for place, column in enumerate(self.columns)
+            if column.title not in titles and (not place or any(row.cells[place] for row in self.rows))
+        ]
+        return self.only(kept)
+
+    def only(self, places: Sequence[int]) -> Table:
+        """The table of some columns, in this order."""
+        rows = [Row(tuple(row.cells[place] for place in places), row.kind) for row in self.rows]
+        return replace(self, columns=[self.columns[place] for place in places], rows=rows)
 
 
 def number(value: float) -> str:
@@ -71,14 +92,277 @@ def number(value: float) -> str:
     return f"{value:.4f}"
 
 
-def _share(value: float) -> str:
-    return f"{value:.1%}"
+def percent(value: float | None) -> str:
+    """A share for a table."""
+    return "" if value is None else f"{value:.1%}"
 
 
-def print_scores(result: Result, intervals: Mapping[str, Interval] | None = None) -> None:
-    """Print the table, what is missing, and the signature."""
-    console = make_console()
-    console.print(score_table(result, intervals))
-    if result["missing_tasks"]:
-        console.print(f"not in the references: {', '.join(result['missing_tasks'])}", markup=False)
-    console.print(f"signature: {result['signature']}", markup=False, soft_wrap=True, highlight=False)
+def between(interval: Sequence[float] | None) -> str:
+    """An interval for a table."""
+    return f"{number(interval[0])} … {number(interval[1])}" if interval else ""
+
+
+def further_scores(name: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores of a task that are neither its primary one nor in a column of their own."""
+    elsewhere = {REGISTRY[name].scorer.primary, *(score for names in SCORE_COLUMNS.values() for score in names)}
+    return {score: value for score, value in scores.items() if score not in elsewhere}
+
+
+def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]] | None = None) -> Table:
+    """Scores of every task by group, with the group means and the overall score, in 0..1.
+
+    Args:
+        intervals: 95% intervals by task, group and ``overall``; without them the table has no such column.
+    """
+    tasks, suite, known = result["tasks"], suite_of(result["tasks"]), intervals or {}
+    columns = [Column("task", number=False), Column("metric", number=False)]
+    columns += [Column(title) for title in SCORE_COLUMNS]
+    columns += [Column("score"), Column("95% interval"), Column("samples"), Column("well-formed")]
+    rows = []
+    for group, mean in result["groups"].items():
+        for name, task in tasks.items():
+            if REGISTRY[name].group == group:
+                scores = task["scores"]
+                three = [
+                    next((number(scores[n]) for n in names if n in scores), "") for names in SCORE_COLUMNS.values()
+                ]
+                besides = ", ".join(f"{n} {number(value)}" for n, value in further_scores(name, scores).items())
+                cells = (number(task["score"]), between(known.get(name)), *_counted(task), besides)
+                rows.append(Row((name, task["metric"], *three, *cells)))
+        rows.append(
+            Row(
+                (Phrase(group), Phrase("mean"), "", "", "", number(mean), between(known.get(group)), "", "", ""), "mean"
+            )
+        )
+    partly = len(tasks) < len(suite.tasks)
+    title = Phrase("mean of {n} of {all} tasks", n=len(tasks), all=len(suite.tasks)) if partly else Phrase("overall")
+    cells = (number(result["overall"]), between(known.get("overall")), *_counted(result), "")
+    rows.append(Row((title, "", "", "", "", *cells), "overall"))
+    return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
+
+
+def _counted(row: Result | TaskResult | Report | TaskReport) -> tuple[str, str]:
+    return str(row["samples"]), percent(row["well_formed"])
+
+
+def as_markdown(table: Table) -> str:
+    """The table for a Markdown document; means are set in italics, the overall row in bold."""
+    marks = {"mean": "*", "overall": "**"}
+    rows = [
+        [f"{marks.get(row.kind, '')}{markdown_text(row.cells[0])}{marks.get(row.kind, '')}", *row.cells[1:]]
+        for row in table.rows
+    ]
+    lines = [[column.title for column in table.columns], ["---"] * len(table.columns), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in map(markdown_text, line)) + " |" for line in lines
+    )
+
+
+def markdown_text(text: str) -> str:
+    """Text that no reader of Markdown takes for markup of HTML, or for a link."""
+    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("`", "\\`"), ("[", "\\["), ("\n", " ")):
+        text = text.replace(character, escaped)
+    return text
+
+
+def as_csv(table: Table) -> str:
+    """The table as comma-separated values."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(
+        [[c.title for c in table.columns], *(row.cells for row in table.rows)]
+    )
+    return stream.getvalue().rstrip("\n")
+
+
+#: What LaTeX would not print as it is.
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "…": "--",
+    }
+)
+
+
+def as_latex(table: Table) -> str:
+    """The table as a ``tabular`` of LaTeX's ``booktabs``."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(visible(cell).translate(_LATEX) for cell in cells) + r" \\"
+
+    lines = [r"\begin{tabular}{" + "".join("lr"[column.number] for column in table.columns) + "}", r"\toprule"]
+    lines += [line(column.title for column in table.columns), r"\midrule"]
+    for place, row in enumerate(table.rows):
+        lines.append(line(row.cells))
+        if row.kind == "mean" and place + 1 < len(table.rows):
+            lines.append(r"\midrule")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+#: How a table is written other than for people at a terminal.
+FORMATS: Mapping[str, Callable[[Table], str]] = {"csv": as_csv, "latex": as_latex, "markdown": as_markdown}
+
+
+def show(table: Table, lines: Iterable[str] = (), *, titled: bool = False) -> None:
+    """Print a table, and lines below it (`common.show`)."""
+    texts = sum(1 for _ in takewhile(lambda column: not column.number, table.columns))
+    shown = common.make_table(*(column.title for column in table.columns), texts=texts)
+    if titled:
+        shown.title, shown.title_justify = table.title, "left"
+    for place in range(texts, len(table.columns)):
+        shown.columns[place].justify = "right" if table.columns[place].number else "left"
+    for row in table.rows:
+        if row.kind == "overall":
+            shown.add_section()
+        shown.add_row(
+            *row.cells, style={"mean": "dim", "overall": "bold"}.get(row.kind), end_section=row.kind == "mean"
+        )
+    common.show(shown, lines)
+
+
+def print_scores(result: Result, intervals: Mapping[str, Sequence[float]] | None = None) -> None:
+    """Print the scores, what is missing, and the signature."""
+    missing = [f"not in the references: {', '.join(result['missing_tasks'])}"] if result["missing_tasks"] else []
+    show(score_table(result, intervals), [*missing, f"signature: {result['signature']}"])
+
+
+def _table(title: str, words: Iterable[str], numbers: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of columns of words, then of numbers."""
+    columns = [*(Column(name, number=False) for name in words), *map(Column, numbers)]
+    return Table(title, columns, [Row(tuple(cells)) for cells in rows])
+
+
+def protocol_table(report: Report) -> Table:
+    """Where the two protocols differ, and why."""
+    rows = [
+        Row(
+            (
+                row["task"],
+                *_both(row["official"], row["paper"]),
+                Phrase.of((REASONS[reason["kind"]], reason) for reason in row["reasons"]),
+            )
+        )
+        for row in report["protocol_differences"]
+    ]
+    if rows:
+        overall = (report["protocols"][name]["overall"] for name in PROTOCOLS)
+        rows.append(Row((Phrase("overall"), *_both(*overall), ""), "overall"))
+    columns = [Column("task", number=False), *map(Column, (*PROTOCOLS, "difference")), Column("why", number=False)]
+    return Table("The two protocols", columns, rows)
+
+
+def _both(official: float, paper: float) -> tuple[str, str, str]:
+    return number(official), number(paper), f"{paper - official:+.4f}"
+
+
+def state_table(report: Report, *, repairs: bool = False) -> Table:
+    """What became of the outputs of each task, and how many outputs were repaired in which way."""
+    tasks = report["tasks"]
+    states = [state for state in STATES if any(state in task["states"] for task in tasks.values())]
+    columns = [Column("task", number=False), *map(Column, states)]
+    rows = []
+    for name, task in tasks.items():
+        mended = ", ".join(f"{kind} {n}" for kind, n in task["repairs"].items())
+        rows.append(Row((name, *(str(task["states"].get(state, 0)) for state in states), *[mended] * repairs)))
+    return Table("What became of the outputs", [*columns, *[Column("repairs", number=False)] * repairs], rows)
+
+
+def kind_table(report: Report, what: Literal["repairs", "problems"]) -> Table:
+    """How many outputs there were of each kind of repair or problem, over all tasks and by task."""
+    by_kind: dict[str, dict[str, int]] = {}
+    for name, task in report["tasks"].items():
+        for kind, n in task[what].items():
+            by_kind.setdefault(kind, {})[name] = n
+    sums = sorted(((kind, sum(tasks.values()), tasks) for kind, tasks in by_kind.items()), key=lambda row: -row[1])
+    rows = [
+        Row((Phrase(kind), str(n), " · ".join(f"{name} {m}" for name, m in tasks.items()))) for kind, n, tasks in sums
+    ]
+    captions = {
+        "repairs": "Repairs that the lenient parser made, by number of outputs",
+        "problems": "What the parser could not read, by number of outputs",
+    }
+    return Table(captions[what], [Column("kind", number=False), Column("outputs"), Column("Tasks", number=False)], rows)
+
+
+def outcome_table(task: TaskReport) -> Table:
+    """The outcomes of a task by kind; each row is of that kind."""
+    title = "Items of the answers by outcome" if task["unit"] == "items" else "Samples by outcome"
+    rows = [
+        (Phrase(row["kind"]), str(row["n"]), *map(percent, (row["share"], row["of_predicted"], row["of_gold"])))
+        for row in task["outcomes"]
+    ]
+    return _table(title, ["outcome"], ["number", "share", "of predicted", "of gold"], rows)
+
+
+def field_table(fields: Mapping[str, int]) -> Table:
+    """In how many pairs of items each field is wrong."""
+    title = "Fields that are wrong in pairs of a predicted and a gold item"
+    return _table(title, ["field"], ["pairs"], ((name, str(n)) for name, n in fields.items()))
+
+
+def length_table(lengths: Mapping[Literal["predicted", "reference"], Length]) -> Table:
+    """How long the texts are."""
+    rows = [
+        (Phrase(side), *(f"{value:,.1f}" for value in (found["mean"], found["median"], found["longest"])))
+        for side, found in lengths.items()
+    ]
+    return _table("Lengths in characters", [""], ["mean", "median", "longest"], rows)
+
+
+def section_table(sections: Sequence[Section]) -> Table:
+    """ROUGE and lengths by section."""
+    rows = [
+        (
+            row["section"],
+            *map(number, (row["rouge1"], row["rouge2"], row["rougeL"])),
+            f"{row['missing']} / {row['n']}",
+            *(f"{length:.1f}" for length in (row["predicted_characters"], row["reference_characters"])),
+        )
+        for row in sections
+    ]
+    columns = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "missing", "characters predicted", "in the reference"]
+    return _table("Sections", ["section"], columns, rows)
+
+
+def label_table(confusion: Confusion) -> Table:
+    """The scores of the labels."""
+    rows = [
+        (
+            row["label"],
+            *map(number, (row["precision"], row["recall"], row["f1"])),
+            str(row["gold"]),
+            str(row["predicted"]),
+        )
+        for row in confusion["per_label"]
+    ]
+    return _table("Scores of the labels", ["label"], ["precision", "recall", "F1", "gold", "predicted"], rows)
+
+
+def mistake_table(confusion: Confusion) -> Table:
+    """The most frequent confusions of labels."""
+    rows = [
+        (
+            row["gold"],
+            Phrase(row["predicted"]) if row["predicted"] in confusion["others"] else row["predicted"],
+            str(row["n"]),
+            percent(row["of_gold"]),
+        )
+        for row in confusion["most_frequent"]
+    ]
+    return _table("Most frequent confusions", ["gold label", "prediction"], ["number", "of gold"], rows)
+
+
+def invalid_table(confusion: Confusion) -> Table:
+    """The most frequent outputs that are no label."""
+    rows = [(row["text"], str(row["n"])) for row in confusion["invalid_outputs"]]
+    return _table("Most frequent invalid outputs", ["output"], ["number"], rows)
+
+
+def part_tables(task: TaskReport) -> list[Table]:
+    """The score by template, and by ranges of measures."""
+    return [
+        _table(name, [name], ["samples", "score"], ((b["name"], str(b["n"]), number(b["score"])) for b in bins))
+        for name, bins in task["breakdowns"].items()
+    ]

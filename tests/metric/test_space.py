@@ -22,10 +22,11 @@ import pytest
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
+from promptcblue_metric.report.report import Report
 
 from ..browser import Page, browser_page, find_chromium
 from ..conftest import ROOT, SampleRows
-from .test_report import HOSTILE
+from .report.test_page import HOSTILE
 
 pytest.importorskip("gradio")
 from promptcblue_metric.hub import page as space
@@ -41,7 +42,7 @@ def given(name: str, text: str = "", path: Path | None = None) -> space.Given:
     return space.Given(space.TEXTS[name], text, str(path) if path else None)
 
 
-def scored(predictions: space.Given, references: space.Given, **options: Any) -> dict[str, Any]:
+def scored(predictions: space.Given, references: space.Given, **options: Any) -> Report:
     return space.score(predictions, references, "official", "strict", **{"count_missing": False, **options})
 
 
@@ -75,7 +76,7 @@ def test_a_file_and_a_text_give_the_same_report_as_the_library(sample_rows: Samp
     references = given("references", lines(rows))
     for predictions in (given("predictions", lines(answers)), given("predictions", path=file)):
         report = scored(predictions, references)
-        assert report["overall"]["score"] == result["overall"]
+        assert report["overall"] == result["overall"]
         assert {name: task["scores"] for name, task in report["tasks"].items()} == {
             name: task["scores"] for name, task in result["tasks"].items()
         }

@@ -19,7 +19,7 @@ from promptcblue_metric.report.analysis import (
 )
 from promptcblue_metric.tasks import TASKS
 
-from ..conftest import SampleRows
+from ...conftest import SampleRows
 
 
 def scored(task: str, *samples: tuple[Any, Any], choices: Sequence[str] = (), prompt: str = "") -> list[ScoredSample]:
@@ -47,7 +47,7 @@ def scored(task: str, *samples: tuple[Any, Any], choices: Sequence[str] = (), pr
 
 
 def counts(analysis: TaskAnalysis) -> dict[str, int]:
-    return {outcome.kind: outcome.n for outcome in analysis.outcomes}
+    return {outcome["kind"]: outcome["n"] for outcome in analysis.outcomes}
 
 
 def entities(**mentions: str) -> list[dict[str, str]]:
@@ -62,10 +62,10 @@ def test_entities_are_correct_wrong_in_type_or_boundary_spurious_or_missed() -> 
     analysis = analyse_task(samples)
     assert counts(analysis) == {"correct": 1, "wrong type": 1, "boundary": 2, "spurious": 1, "missed": 1}
     assert analysis.details["fields"] == {"entity": 2, "type": 1}
-    shares = {outcome.kind: outcome for outcome in analysis.outcomes}
-    assert shares["boundary"].of_predicted == pytest.approx(2 / 5)
-    assert shares["spurious"].of_gold is None
-    assert shares["missed"].of_predicted is None
+    shares = {outcome["kind"]: outcome for outcome in analysis.outcomes}
+    assert shares["boundary"]["of_predicted"] == pytest.approx(2 / 5)
+    assert shares["spurious"]["of_gold"] is None
+    assert shares["missed"]["of_predicted"] is None
 
 
 def test_an_item_is_paired_once_and_the_closest_kind_goes_first() -> None:
@@ -229,14 +229,16 @@ def test_every_item_of_every_task_counts_once(sample_rows: SampleRows) -> None:
     result = evaluation.result()
     for name, analysis in analyse(samples).items():
         of_task = [sample for sample in samples if sample.task.name == name]
-        assert sum(outcome.share for outcome in analysis.outcomes) == pytest.approx(1)
-        for part in ("of_predicted", "of_gold"):
-            shares = [getattr(outcome, part) for outcome in analysis.outcomes if getattr(outcome, part) is not None]
-            assert sum(shares) == pytest.approx(1)
+        assert sum(outcome["share"] for outcome in analysis.outcomes) == pytest.approx(1)
+        for shares in (
+            [outcome["of_predicted"] for outcome in analysis.outcomes],
+            [outcome["of_gold"] for outcome in analysis.outcomes],
+        ):
+            assert sum(share for share in shares if share is not None) == pytest.approx(1)
         assert sum(analysis.states.values()) == analysis.samples == len(of_task)
         assert len(analysis.examples) <= EXAMPLES_OF_A_TASK
         for bins in analysis.breakdowns.values():
-            assert sum(part.n for part in bins) == len(of_task)
+            assert sum(part["n"] for part in bins) == len(of_task)
         totals = result["tasks"][name]["counts"]
         if analysis.unit == "items":
             kinds = counts(analysis)
@@ -263,11 +265,21 @@ def test_samples_are_broken_down_by_template_length_and_size() -> None:
         }
         samples.append(evaluation.add(target if number < 30 else "", row))
     breakdowns = analyse_task(samples).breakdowns
-    assert [tuple(part) for part in breakdowns["template"]] == [("first", 30, 1.0), ("second", 10, 0.0)]
+    assert [tuple(part.values()) for part in breakdowns["template"]] == [("first", 30, 1.0), ("second", 10, 0.0)]
     lengths = breakdowns["prompt length"]
-    assert [(part.name, part.n) for part in lengths] == [("10–19", 10), ("20–29", 10), ("30–39", 10), ("40–49", 10)]
-    assert [part.score for part in lengths] == [1, 1, 1, 0]
-    assert [(part.name, part.n) for part in breakdowns["answer size"]] == [("0", 10), ("1", 10), ("2", 10), ("3", 10)]
+    assert [(part["name"], part["n"]) for part in lengths] == [
+        ("10–19", 10),
+        ("20–29", 10),
+        ("30–39", 10),
+        ("40–49", 10),
+    ]
+    assert [part["score"] for part in lengths] == [1, 1, 1, 0]
+    assert [(part["name"], part["n"]) for part in breakdowns["answer size"]] == [
+        ("0", 10),
+        ("1", 10),
+        ("2", 10),
+        ("3", 10),
+    ]
     assert "choices offered" not in breakdowns
 
 
@@ -304,11 +316,11 @@ def test_it_says_why_the_protocols_differ() -> None:
         evaluation.add_scored(sample)
     results = evaluation.result("official"), evaluation.result("paper")
     (difference,) = protocol_differences(*results, counts_by_task(samples))
-    assert difference.task == "KUAKE-QIC"
-    assert difference.official < difference.paper
-    invalid, empty = difference.reasons
-    assert (invalid.kind, invalid.n, invalid.classes) == ("invalid classes", 3, 2)
-    assert (empty.kind, empty.n, empty.label) == ("empty as label", 1, "非上述类型")
+    assert difference["task"] == "KUAKE-QIC"
+    assert difference["official"] < difference["paper"]
+    invalid, empty = difference["reasons"]
+    assert (invalid["kind"], invalid["n"], invalid["classes"]) == ("invalid classes", 3, 2)
+    assert (empty["kind"], empty["n"], empty["label"]) == ("empty as label", 1, "非上述类型")
 
 
 def test_a_huge_output_takes_linear_time() -> None:

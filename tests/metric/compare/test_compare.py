@@ -19,7 +19,7 @@ from promptcblue_metric.cli.main import app
 from promptcblue_metric.compare.significance import compare, holm, intervals
 from promptcblue_metric.scoring import Counts, Protocol, sum_counts
 
-from ..conftest import SampleRows
+from ...conftest import SampleRows
 
 
 def label_counts(task: str, correct: Sequence[bool]) -> list[Counts]:

@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
-from promptcblue_metric.report import charts
-from promptcblue_metric.report.report import FILES, build_report, check_output, write_report
-from promptcblue_metric.report.text import CHINESE, differences, excerpt, short
+from promptcblue_metric.report.page import differences
+from promptcblue_metric.report.report import FILES, Report, build_report, check_output, write_report
+from promptcblue_metric.report.tables import CHINESE
+from promptcblue_metric.report.text import excerpt, short
 from promptcblue_metric.tasks import TASKS
 
-from ..browser import Page, browser_page, find_chromium
-from ..conftest import Run, SampleRows
-from .test_cli import COMMAND
+from ...browser import Page, browser_page, find_chromium
+from ...conftest import Run, SampleRows
+from ..test_cli import COMMAND
 
 HOSTILE = (
     "<script>document.title='owned'</script></textarea></pre><img src=x onerror=alert(1)>"
@@ -50,18 +50,18 @@ def samples(sample_rows: SampleRows) -> list[ScoredSample]:
 
 
 @pytest.fixture(scope="session")
-def report(samples: list[ScoredSample]) -> dict[str, Any]:
+def report(samples: list[ScoredSample]) -> Report:
     return build_report(samples, resamples=100, predictions="<b>run</b>.jsonl", references="sample")
 
 
 @pytest.fixture(scope="session")
-def folder(report: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "out"
     write_report(report, folder)
     return folder
 
 
-def test_the_folder_holds_three_files_that_agree(folder: Path, report: dict[str, Any]) -> None:
+def test_the_folder_holds_three_files_that_agree(folder: Path, report: Report) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def test_the_folder_holds_three_files_that_agree(folder: Path, report: dict[str,
     assert values["signature"] in text
 
 
-def test_the_same_run_gives_the_same_bytes(report: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(report: Report, folder: Path, tmp_path: Path) -> None:
     write_report(report, tmp_path / "again")
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
@@ -97,7 +97,7 @@ def test_model_text_is_escaped_and_bounded(folder: Path) -> None:
     assert "<script" not in markdown
 
 
-def test_an_older_report_is_replaced_and_other_files_are_not(report: dict[str, Any], tmp_path: Path) -> None:
+def test_an_older_report_is_replaced_and_other_files_are_not(report: Report, tmp_path: Path) -> None:
     target = tmp_path / "report"
     target.mkdir()
     (target / "index.html").write_text("old")
@@ -117,12 +117,13 @@ def test_a_report_of_one_task_without_intervals(sample_rows: SampleRows, tmp_pat
         evaluation = Evaluation()
         perfect = [evaluation.add(row["target"], row) for row in rows]
         values = build_report(perfect, "paper", resamples=0)
-        assert values["overall"] == {"score": pytest.approx(1, abs=1e-6), "interval": None}
+        assert values["overall"] == pytest.approx(1, abs=1e-6)
+        assert values["intervals"] == {}
         assert values["tasks"][task]["examples"] == []
         write_report(values, tmp_path / task)
 
 
-def test_every_word_of_the_report_is_said_in_both_languages(report: dict[str, Any]) -> None:
+def test_every_word_of_the_report_is_said_in_both_languages(report: Report) -> None:
     for task in report["tasks"].values():
         named = {*task["states"], *task["repairs"], *task["problems"], *task["breakdowns"]}
         assert named | {outcome["kind"] for outcome in task["outcomes"]} <= set(CHINESE)
@@ -163,14 +164,6 @@ def test_what_cannot_be_seen_is_written_out() -> None:
     assert short("一\n二" * 100, 3) == "一⏎二…"
 
 
-def test_charts_are_plain_svg_with_their_text() -> None:
-    svg = charts.confusion(["病情诊断", "<b>&$x$"], ["病情诊断"], ["invalid"], [[3, 0], [1, 2]])
-    root = ElementTree.fromstring(svg)
-    texts = [element.text for element in root.iter("text")]
-    assert {"病情诊断", "<b>&$x$", "invalid", "无效输出", "3", "1", "2"} <= set(texts)
-    assert not {"id", "style", "href"} & {name for element in root.iter() for name in element.attrib}
-
-
 def test_the_command_writes_a_report(sample_rows: SampleRows, run_python: Run, tmp_path: Path) -> None:
     rows = [{**row, "template": f"t{number % 2}"} for number, row in enumerate(sample_rows("train"))]
     references, predictions, output = (tmp_path / name for name in ("refs.jsonl", "run.jsonl", "report"))
@@ -199,11 +192,11 @@ def test_a_missing_library_is_named_before_any_work(run_python: Run, tmp_path: P
     code = f"""
 import importlib.util
 find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name == "jinja2" else find(name, *rest)
 {COMMAND}"""
     done = run_python(code, "report", "none.jsonl", "--references", "none", "--output", tmp_path / "report")
     assert done.returncode == 1
-    assert "matplotlib" in done.stderr
+    assert "jinja2" in done.stderr
     assert "promptcblue[report]" in done.stderr
 
 
@@ -258,7 +251,7 @@ def test_hostile_predictions_stay_text(page: Page) -> None:
     assert any("{{ 7 * 7 }}" in text for text in texts)
 
 
-def test_filters_filter(page: Page, report: dict[str, Any]) -> None:
+def test_filters_filter(page: Page, report: Report) -> None:
     examples = [(name, row) for name, task in report["tasks"].items() for row in task["examples"]]
     assert page.evaluate(f"{SHOWN}.length") == len(examples)
     for name, value, expected in (
@@ -284,9 +277,9 @@ def test_language_and_theme_change(page: Page) -> None:
     before, light = page.evaluate(heading), page.evaluate(paper)
     page.evaluate("document.getElementById('language').click()")
     after = page.evaluate(heading)
-    assert {before, after} == {"PromptCBLUE report", CHINESE["PromptCBLUE report"]}
+    assert {before, after} == {"PromptCBLUE report", CHINESE["{suite} report"].format(suite="PromptCBLUE")}
     shown = ".filter(found => found.getClientRects().length).map(found => found.textContent)"
-    assert "信息抽取" in page.evaluate("[...document.querySelectorAll('#scores svg text')]" + shown)
+    assert "信息抽取" in page.evaluate("[...document.querySelectorAll('#scores .bars .t')]" + shown)
     assert page.evaluate("[...document.querySelectorAll('option')].some(option => option.textContent === '遗漏')")
     page.evaluate("document.getElementById('language').click()")
     page.evaluate("document.getElementById('theme').click()")
@@ -302,11 +295,44 @@ def test_links_to_a_task_open_it(page: Page) -> None:
     assert page.evaluate("document.getElementById('task-CHIP-CTC').open")
 
 
-def test_chinese_labels_of_charts_have_their_room(page: Page) -> None:
+def test_charts_are_plain_shapes_with_their_text(page: Page) -> None:
+    assert page.evaluate("document.querySelectorAll('svg [style], svg [id], svg [href], .matrix [style]').length") == 0
+    page.evaluate("document.getElementById('open-all').click()")
+    lengths = page.evaluate(
+        """[...document.querySelectorAll("#scores .bars svg:not(.axis)")].map((svg) =>
+            svg.querySelector("rect").getBoundingClientRect().width / svg.getBoundingClientRect().width)"""
+    )
+    scores = page.evaluate("[...document.querySelectorAll('#scores .bars .value')].map((value) => value.textContent)")
+    assert len(lengths) == len(scores) > 16
+    assert all(abs(length - float(score)) < 0.01 for length, score in zip(lengths, scores, strict=True))
+    told = page.evaluate("document.querySelector('#form svg[role=img]').getAttribute('aria-label')")
+    assert "well-formed" in told
+    assert "%" in told
+
+
+def test_a_confusion_matrix_is_a_table_with_heads(page: Page, report: Report) -> None:
+    confusion = report["tasks"]["CHIP-STS"]["confusion"]
+    page.evaluate("document.getElementById('open-all').click()")
+    rows = page.evaluate(
+        """[...document.querySelectorAll("#task-CHIP-STS .matrix tbody tr")].map((row) =>
+            [...row.children].map((cell) => cell.textContent))"""
+    )
+    assert rows == [
+        [label, *(str(n or "") for n in counts)]
+        for label, counts in zip(confusion["rows"], confusion["matrix"], strict=True)
+    ]
+    heads = page.evaluate(
+        "[...document.querySelectorAll('#task-CHIP-STS .matrix thead th')].map(th => th.innerText.trim())"
+    )
+    assert heads == [*confusion["labels"], *confusion["others"]]
+
+
+def test_labels_of_charts_have_their_room(page: Page) -> None:
     page.evaluate("document.getElementById('open-all').click()")
     cut = page.evaluate(
-        """[...document.querySelectorAll("svg")].flatMap((svg) => [...svg.querySelectorAll("text")].filter((text) => {
-            const box = text.getBoundingClientRect(), room = svg.getBoundingClientRect();
+        """[...document.querySelectorAll(".bars")].flatMap((chart) => [...chart.querySelectorAll("span, text")].filter(
+        (text) => {
+            const box = text.getBoundingClientRect(), room = chart.getBoundingClientRect();
             return box.width && (box.left < room.left - 1 || box.right > room.right + 1 || box.top < room.top - 1);
         }).map((text) => text.textContent))"""
     )
