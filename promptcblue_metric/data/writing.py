@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,12 +42,21 @@ def replace_bytes(path: Path, content: bytes) -> None:
 def replacing_file(path: Path) -> Iterator[Path]:
     """A path to write to, whose file takes the place of ``path`` when the block ends well, and else vanishes.
 
+    A pipe or a device, such as ``/dev/stdout``, gets the content and stays what it is.
+
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
     with _scratch(path) as (target, temporary):
         yield temporary
-        temporary.replace(target)
+        if _is_stream(path):
+            path.write_bytes(temporary.read_bytes())
+        else:
+            temporary.replace(target)
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager
@@ -74,7 +84,7 @@ def replacing(output: Path) -> Iterator[Path]:
 def _scratch(path: Path) -> Iterator[tuple[Path, Path]]:
     """The place of ``path``, links followed, and a path beside it where nothing is, nor will be after the block."""
     try:
-        target = path.resolve()
+        target = Path(tempfile.gettempdir(), path.name) if _is_stream(path) else path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_over(target)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

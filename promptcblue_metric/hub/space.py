@@ -94,12 +94,18 @@ def install() -> Path:
 
     Returns:
         the folder that now holds the metric. Installing the same version again only marks it as the latest.
+
+    Raises:
+        PromptCBLUEError: the cache cannot be written.
     """
     from evaluate.loading import init_dynamic_modules
 
+    try:
+        metrics = Path(init_dynamic_modules()) / "metrics"
+    except OSError as error:
+        raise PromptCBLUEError(f"the cache of evaluate cannot be written: {error}; HF_HOME names its place") from error
     modules = sorted(PACKAGE.glob("*.py"))
     digest = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
-    metrics = Path(init_dynamic_modules()) / "metrics"
     target = metrics / _CACHE_NAME / digest
     with replacing(target) as staging:
         for module in modules:

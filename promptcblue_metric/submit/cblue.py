@@ -576,10 +576,13 @@ def _records(task: CBLUETask, path: Path, text: str) -> list[RawRecord]:
         raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
 
 
-def _raw_file(pattern: str, raw: Path) -> Path | None:
-    """The one file of a name that fits; copies count once."""
+def _check_folder(raw: Path) -> None:
     if not raw.is_dir():
         raise PromptCBLUEError(f"{raw}: no such folder; expected CBLUE's test files")
+
+
+def _raw_file(pattern: str, raw: Path) -> Path | None:
+    """The one file of a name that fits; copies count once."""
     found = sorted(path for path in raw.rglob("*") if re.fullmatch(pattern, path.name) and path.is_file())
     different = list({path.read_bytes(): path for path in reversed(found)}.values()) if len(found) > 1 else found
     if len(different) > 1:
@@ -623,6 +626,7 @@ def check_file(path: Path, raw: Path) -> int:
         PromptCBLUEError: lists what is wrong.
     """
     task = find_task(path)
+    _check_folder(raw)
     source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")
@@ -777,6 +781,9 @@ def write_cblue(
     Raises:
         PromptCBLUEError: lists what is wrong; no task can be written, so nothing is.
     """
+    _check_folder(raw)
+    if not Path(test).exists():
+        raise PromptCBLUEError(f"{test}: no such file or folder; expected the prompts")
     if raw.resolve() in output.resolve().parents:
         raise PromptCBLUEError(f"{output}: stands in the folder of the raw files, whose names it has; name another")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

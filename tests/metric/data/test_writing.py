@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -52,6 +54,22 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     assert folder.is_symlink()
     assert (tmp_path / "there" / "file").read_bytes() == b"new"
     assert (tmp_path / "there" / "folder" / "new").exists()
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_bytes(pipe, b"content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    replace_bytes(Path(os.devnull), b"content")
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+    full = Path("/dev/full")
+    if full.is_char_device():
+        with pytest.raises(PromptCBLUEError, match="/dev/full: cannot be written: No space left"):
+            replace_bytes(full, b"content")
 
 
 def test_what_a_killed_run_left_is_taken_away_and_a_running_ones_is_not(tmp_path: Path) -> None:
