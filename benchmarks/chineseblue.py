@@ -30,10 +30,10 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from promptcblue_dataset.build import Plan, build
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.reading import Content
-from promptcblue_dataset.raw_import import import_raw
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.cli.common import make_console, run
@@ -181,8 +181,9 @@ def results(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     with TemporaryDirectory(prefix="promptcblue-benchmark-") as scratch:
         folder = Path(options.work or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        imported = import_raw(options.raw, folder / "dataset", cache=False)
-        trainable = {split.task for split in imported.read if split.split == "train"}
+        plan = Plan(dict.fromkeys(SUITES["chineseblue"].tasks), skip_bad=True)
+        imported = build(options.raw, folder / "dataset", plan, cache=False)
+        trainable = {file.task for file in imported.files if file.notes and file.split == "train"}
         default = [task for task in SUITES["chineseblue"].tasks if task in (trainable if options.model else SMALL)]
         tasks = options.tasks.split(",") if options.tasks else default
         if unknown := [task for task in tasks if task not in trainable]:

@@ -1,8 +1,10 @@
-"""Building the benchmark from raw CBLUE (paper, section 3.2): splits, uniform draws, rows, files.
+"""From files to a dataset folder, by one road: read, check or build, split, write, report.
 
-The pool of a split holds each template filled with each of its raw samples. It is never made: a row is a number in
-it, numbers are drawn without repetition, and a number alone (with the seed) decides what its row says. So the same
-input and seed give the same bytes, whatever the machine and however many processes share the work.
+Official files hold samples, which are checked. Raw corpora hold raw records, of which samples are built as the paper
+builds them (section 3.2): the pool of a split holds each template filled with each of its raw samples. It is never
+made: a sample is a number in it, numbers are drawn without repetition, and a number alone (with the seed) decides what
+its sample says. So the same input and seed give the same bytes, whatever the machine and however many processes share
+the work. A corpus can also be written whole: each raw sample once, with a template that its group draws.
 """
 
 from __future__ import annotations
@@ -16,30 +18,39 @@ import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from promptcblue_dataset.checks import check_row, encodable
+from promptcblue_dataset.checks import Checked, check_files, check_row, encodable
 from promptcblue_dataset.corpora import CORPORA
 from promptcblue_dataset.corpora.archives import raw_files
-from promptcblue_dataset.corpora.reading import Content, Group, Reading, Sources
+from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading, Sources
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.folder import OFFICIAL, ConfigInfo, Origin, write_card, write_config
-from promptcblue_dataset.importer import check_output, fill_cache
+from promptcblue_dataset.folder import (
+    EMBEDDED,
+    OFFICIAL,
+    ConfigInfo,
+    Origin,
+    check_output,
+    fill_cache,
+    report_path,
+    write_card,
+    write_config,
+)
 from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.prompts.pool import TaskPrompts, load_pool
+from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
 from promptcblue_dataset.prompts.render import RELEASED, Rendered, Renderer, Style
 from promptcblue_metric.cli.common import Progress
-from promptcblue_metric.data.samples import SPLITS, Sample
+from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, Sample, resolve, sample_path, split_files
 from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.tasks import TASKS, get_task
+from promptcblue_metric.scoring import located
+from promptcblue_metric.tasks import REGISTRY, SUITES, get_task, suite_of
 
-#: Rows by split.
+#: Samples by split.
 Sizes = Mapping[str, int]
 
 # What messages name in place of a file that is not written yet.
@@ -47,9 +58,129 @@ _NO_FILE = Path("built row")
 
 # The splits that are scored come first: a raw text that two splits have goes to the earlier one.
 _DRAWN = ("test", "validation", "train")
-#: How many problems a message lists.
-_LISTED = 20
 _OFFICIAL_NAMES = {split: names[0] for split, names in SPLITS.items()}
+
+
+# --- Official files ---
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import of official files did.
+
+    Attributes:
+        output: the folder it wrote.
+        report: the JSON file, beside that folder, that lists bad rows and warnings.
+        cached: whether the datasets cache was filled.
+        missing_splits: splits for which there was no file.
+        missing: tasks without a good row, which have no config.
+        checked: the rows.
+    """
+
+    output: Path
+    report: Path
+    cached: bool
+    missing_splits: list[str]
+    missing: list[str]
+    checked: Checked
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Samples by config and split."""
+        return {
+            config: {split: len(rows) for split, rows in splits.items()}
+            for config, splits in self.checked.samples.items()
+        }
+
+    def warnings(self) -> Counter[str]:
+        """Flaws in targets, by kind."""
+        kinds: Counter[str] = Counter()
+        for (_, kind), count in self.checked.warnings.items():
+            kinds[kind] += count
+        return kinds
+
+
+def import_files(
+    source: str | Path,
+    output: str | Path,
+    *,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    cache: bool = True,
+    on_progress: Progress = lambda doing, item, total: None,
+) -> Imported:
+    """Check the official files of ``source`` and write them to ``output`` in the Hub layout, whole or not at all.
+
+    Args:
+        source: a folder with the official files, or the word ``sample``.
+        output: the folder to write; one that was written before is replaced.
+        skip_bad: leave bad rows out and list them in the report, rather than stop.
+        overwrite: replace ``output`` whatever it holds.
+        cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder.
+
+    Raises:
+        PromptCBLUEError: there is nothing to read, rows are bad (all are named), or something cannot be written.
+    """
+    folder, output = resolve(source), Path(output).expanduser()
+    files = _official_files(folder)
+    check_output(output, folder, overwrite)
+    checked = check_files(files, lambda split: on_progress("reading", split, None))
+    if not skip_bad:
+        checked.bad.stop_if_any("nothing was written; mend the files, or leave the rows out with --on-error skip")
+    if not checked.samples:
+        checked.bad.stop_if_any("no other rows are there; nothing was written")
+        raise PromptCBLUEError(f"{folder}: no rows in {', '.join(path.name for path in files.values())}")
+    suite = suite_of(checked.samples)  # before anything is written: a folder holds one suite
+    with replacing(output) as temporary:
+        infos = {}
+        for task, splits in checked.samples.items():
+            infos[task] = write_config(temporary, task, splits)
+            on_progress("writing", task, len(checked.samples))
+        write_card(temporary, infos, EMBEDDED if folder == sample_path() else OFFICIAL)
+    imported = Imported(
+        output=output,
+        report=report_path(output, "import"),
+        cached=cache,
+        missing_splits=[split for split in SPLITS if split not in files],
+        missing=[task for task in suite.tasks if task not in checked.samples],
+        checked=checked,
+    )
+    write_json(imported.report, _import_report(imported, folder))
+    if cache:
+        fill_cache(output, list(infos), on_progress)
+    return imported
+
+
+def _official_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        what = "is a file; expected the folder with" if folder.exists() else "no such folder; expected one with"
+        raise PromptCBLUEError(f"{folder}: {what} the official files (the embedded sample is called '{SAMPLE}')")
+    files = split_files(folder)
+    if not files:
+        raise PromptCBLUEError(
+            f"{folder}: no official files; expected train, dev and test (.json or .jsonl, .gz or not), at least one"
+        )
+    return files
+
+
+def _import_report(imported: Imported, folder: Path) -> dict[str, object]:
+    checked = imported.checked
+    return {
+        "source": str(folder),
+        "rows": checked.rows,
+        "samples": imported.counts(),
+        "missing_splits": imported.missing_splits,
+        "missing_tasks": imported.missing,
+        "warnings": [
+            {"task": task, "kind": kind, "samples": count} for (task, kind), count in sorted(checked.warnings.items())
+        ],
+        "bad_rows": [
+            {"file": error.path, "line": error.line, "field": error.field, "message": error.message}
+            for error in checked.bad.errors
+        ],
+    }
+
+
+# --- Raw corpora ---
 
 
 @dataclass(frozen=True)
@@ -57,7 +188,7 @@ class Plan:
     """What to build.
 
     Attributes:
-        sizes: rows by task and split.
+        sizes: samples by task and split; None in place of a task's sizes for each raw sample once.
         style: how prompts and targets are written.
         templates: a pool in the official form, or None for the project's own.
         seed: of all draws.
@@ -65,12 +196,17 @@ class Plan:
         skip_bad: leave out raw records that cannot be used, rather than stop.
     """
 
-    sizes: Mapping[str, Sizes]
+    sizes: Mapping[str, Sizes | None]
     style: Style = field(default_factory=Style)
     templates: Path | None = None
     seed: int = 0
     drop_separators: bool = False
     skip_bad: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether corpora are written whole."""
+        return None in self.sizes.values()
 
 
 @dataclass
@@ -89,17 +225,42 @@ class BuiltTask:
     left_out: dict[str, int]
 
 
+@dataclass
+class ReadFile:
+    """What became of the raw file of a split.
+
+    Attributes:
+        task: config name.
+        split: name of the split.
+        file: the file, or the folder whose files are its records, as a user sees it.
+        notes: what was read, mended and skipped; None where no file is there.
+        samples: samples that were made of its split.
+    """
+
+    task: str
+    split: str
+    file: str
+    notes: FileNotes | None = None
+    samples: int = 0
+
+    @property
+    def documented(self) -> int:
+        """How many records the corpus's authors say it has."""
+        return REGISTRY[self.task].sizes[list(SPLITS).index(self.split)]
+
+
 @dataclass(frozen=True)
 class Built:
     """What a build did.
 
     Attributes:
         output: the folder it wrote.
-        report: the JSON file beside it that lists everything that was left out.
+        report: the JSON file beside it that lists every repair and everything that was left out.
         cached: whether the datasets cache was filled.
         tasks: what was built, by task.
         missing: tasks whose raw files were not there, or could not be used.
         bad: raw records and files that could not be used, and why.
+        files: the raw files of every task and split, those that are not there too.
     """
 
     output: Path
@@ -108,6 +269,7 @@ class Built:
     tasks: dict[str, BuiltTask]
     missing: list[str]
     bad: list[str]
+    files: list[ReadFile]
 
 
 def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -120,7 +282,7 @@ def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
         PromptCBLUEError: it is none of these.
     """
     if text == "paper":
-        return {task: _three(TASKS[task].sizes, text) for task in tasks}
+        return {task: _three(REGISTRY[task].sizes, text) for task in tasks}
     numbers = [part.strip() for part in text.split(",")]
     if all(part.isdecimal() for part in numbers):
         return {task: _three([int(part) for part in numbers], text) for task in tasks}
@@ -133,16 +295,17 @@ def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
     if not isinstance(content, dict):
         raise PromptCBLUEError(f"{text}: expected an object of task to [train, dev, test], found {content!r:.80}")
     given = {get_task(name).name: value for name, value in content.items()}
-    return {task: _three(given.get(task, TASKS[task].sizes), f"{text}: {task}") for task in tasks}
+    return {task: _three(given.get(task, REGISTRY[task].sizes), f"{text}: {task}") for task in tasks}
 
 
-def _three(value: Any, where: str) -> dict[str, int]:
+def _three(value: object, where: str) -> dict[str, int]:
     numbers = list(value) if isinstance(value, list | tuple) else [value]
     if len(numbers) == 1:
         numbers *= 3
-    if len(numbers) != 3 or not all(isinstance(number, int) and number >= 0 for number in numbers) or not any(numbers):
+    sizes = [number for number in numbers if isinstance(number, int) and number >= 0]
+    if len(numbers) != 3 or len(sizes) != 3 or not any(sizes):
         raise PromptCBLUEError(f"{where}: expected one size or three (train, dev, test), found {value!r:.80}")
-    return dict(zip(SPLITS, numbers, strict=True))
+    return dict(zip(SPLITS, sizes, strict=True))
 
 
 def build(
@@ -156,64 +319,89 @@ def build(
     cache: bool = True,
     on_progress: Progress = lambda doing, item, total: None,
 ) -> Built:
-    """Build the tasks of ``plan`` from the raw corpora in ``raw`` and write them to ``output``, whole or not at all.
+    """Build the tasks of ``plan``, which are of one suite, from raw corpora into ``output``, whole or not at all.
 
     Args:
-        raw: a folder with the unpacked corpora or their zip archives, or one such archive.
+        raw: a folder with the unpacked corpora or their archives, or one archive.
         workers: processes; by default as many as there are processors, up to 3, which stay under 1.5 GB.
         must_have: tasks without which to stop; the others are left out where their files are not there.
         overwrite: replace ``output`` whatever it holds.
-        cache: make the rows what ``load_dataset("promptcblue", ...)`` gives in any folder.
+        cache: make the samples what ``load_dataset`` gives in any folder for the name of their suite.
 
     Raises:
         PromptCBLUEError: files are missing or bad, or something cannot be written.
     """
     raw, output = Path(raw).expanduser(), Path(output).expanduser()
+    suite = suite_of(plan.sizes)
     check_output(output, raw, overwrite)
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     with raw_files(raw) as files, replacing(output) as temporary:
         found = {name: corpus.find(files, list(plan.sizes)) for name, corpus in CORPORA.items()}
         jobs = [_Job(name, sources, plan, temporary) for name, sources in found.items() if sources.splits]
-        tasks: dict[str, BuiltTask] = {}
-        bad: list[str] = []
+        result = Built(output, report_path(output, "import" if plan.whole else "build"), cache, {}, [], [], [])
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
-            bad += done.bad
+            result.bad.extend(done.bad)
+            result.files.extend(done.files)
             for task, built in done.tasks.items():
                 on_progress("building", task, len(plan.sizes))
-                tasks[task] = built
-        if bad and not plan.skip_bad:
-            raise PromptCBLUEError("\n".join([*_listed(bad), "nothing was written; --on-error skip leaves them out"]))
-        tasks = {task: tasks[task] for task in TASKS if task in tasks}
-        missing = [task for task in plan.sizes if task not in tasks]
-        _stop_where_missing(raw, missing, tasks, must_have)
-        write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(plan))
-    report = output.absolute().with_name(f"{output.absolute().name}-build-report.json")
-    result = Built(output, report, cache, tasks, missing, bad)
-    write_json(report, _report(result, raw, plan))
+                result.tasks[task] = built
+        _put_in_order(result, plan)
+        _stop_where_needed(raw, result, plan, must_have)
+        infos = {task: built.info for task, built in result.tasks.items()}
+        write_card(temporary, infos, _origin(suite.name, plan, result.files))
+    write_json(result.report, _build_report(result, raw, plan))
     if cache:
-        fill_cache(output, list(tasks), on_progress)
+        fill_cache(output, list(infos), on_progress)
     return result
 
 
-def _stop_where_missing(raw: Path, missing: Sequence[str], tasks: Mapping[str, Any], must_have: Sequence[str]) -> None:
-    if wanted := [task for task in missing if task in must_have]:
-        raise PromptCBLUEError(f"{raw}: no labelled raw files of {', '.join(wanted)}; nothing was written")
-    if not tasks:
+def _put_in_order(result: Built, plan: Plan) -> None:
+    """Order tasks and files as the registry does, however the work was shared, and add what is missing."""
+    tasks = {task: result.tasks[task] for task in REGISTRY if task in result.tasks}
+    result.tasks.clear()
+    result.tasks.update(tasks)
+    result.missing.extend(task for task in REGISTRY if task in plan.sizes and task not in tasks)
+    found = {(file.task, file.split): file for file in result.files}
+    result.files[:] = [
+        found.get((task, split)) or ReadFile(task, split, f"{task}/{_OFFICIAL_NAMES[split]}")
+        for task in REGISTRY
+        if task in plan.sizes
+        for split in SPLITS
+    ]
+    result.bad.sort()
+
+
+def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence[str]) -> None:
+    if result.bad and not plan.skip_bad:
+        more = [f"… and {len(result.bad) - LISTED} more"] if len(result.bad) > LISTED else []
+        head = f"{len(result.bad)} raw records or files cannot be used; nothing was written"
         raise PromptCBLUEError(
-            f"{raw}: no raw CBLUE corpora; expected files such as CMeEE-V2_train.json in folders or zip archives"
+            "\n".join([f"{head}; --on-error skip leaves them out and lists them", *result.bad[:LISTED], *more])
+        )
+    if wanted := [task for task in result.missing if task in must_have]:
+        raise PromptCBLUEError(f"{raw}: no labelled raw files of {', '.join(wanted)}; nothing was written")
+    if not result.tasks:
+        suite = suite_of(plan.sizes)
+        raise PromptCBLUEError(
+            f"{raw}: no raw corpora of {suite.title}; expected folders or archives with files such as "
+            f"{_EXAMPLES.get(suite.name, 'those of its corpora')} (files in the official PromptCBLUE form are "
+            "imported, without --suite)"
         )
 
 
-def _listed(problems: Sequence[str]) -> list[str]:
-    more = [f"… and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-    return [f"{len(problems)} raw records or files cannot be used:", *problems[:_LISTED], *more]
+_EXAMPLES = {
+    "promptcblue": "CMeEE-V2_train.json",
+    "chineseblue": "cMedQQ/train.txt, dev.txt and test.txt",
+}
 
 
-class _Done(NamedTuple):
-    """What was built of a corpus, and which of its records and files could not be used."""
+@dataclass
+class _Done:
+    """What was built of a corpus, which of its records could not be used, and its files."""
 
-    tasks: dict[str, BuiltTask]
-    bad: list[str]
+    tasks: dict[str, BuiltTask] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+    files: list[ReadFile] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -226,28 +414,41 @@ class _Job:
     folder: Path
 
     def run(self) -> _Done:
-        """Read the corpus, build its tasks and write their files; nothing is built where the bad records stop it."""
-        reading = CORPORA[self.corpus].read(self.sources, self.plan.seed)
-        notes = [split.notes for of_split in reading.splits.values() for split in of_split.values()]
-        bad = [f"{task}: {why}" for task, why in reading.refused.items()]
-        bad += dict.fromkeys(message for of_file in notes for message in of_file.bad)
-        if bad and not self.plan.skip_bad:
-            return _Done({}, bad)
-        pool = load_pool(self.plan.templates, list(reading.splits))
-        splits = _assigned(reading, self.plan)
-        tasks = [task for task in reading.splits if task in pool and any(splits.get(task, {}).values())]
-        built = {}
-        for task in tasks:
-            drawing = _Drawing(task, pool[task], splits[task], reading.offers.get(task), self.plan, bad)
-            rows = {split: drawing.rows(split) for split in _DRAWN}
-            written = {split: rows[split] for split in SPLITS if rows[split]}
-            if written:
-                left_out: Counter[str] = Counter()
-                for of_split in reading.splits[task].values():
-                    left_out += of_split.notes.left_out()
-                info = write_config(self.folder, task, written)
-                built[task] = BuiltTask(info, {split: drawing.counts[split] for split in SPLITS}, dict(left_out))
-        return _Done(built, bad)
+        """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
+        plan = self.plan
+        reading = CORPORA[self.corpus].read(self.sources, plan.seed)
+        done = _Done(bad=[f"{task}: {why}" for task, why in reading.refused.items()])
+        for task, of_task in reading.splits.items():
+            for split, of_split in of_task.items():
+                paths = self.sources.splits[task][split]
+                name = paths[0].name.name if len(paths) == 1 else _OFFICIAL_NAMES[split]
+                done.files.append(ReadFile(task, split, f"{task}/{name}", of_split.notes))
+        if self._bad(done) and not plan.skip_bad:
+            return done
+        pool = load_pool(plan.templates, list(reading.splits))
+        groups = _assigned(reading, plan)
+        for task in (task for task in reading.splits if task in pool and any(groups[task].values())):
+            maker = _Every if plan.sizes[task] is None else _Drawing
+            making = maker(task, pool[task], groups[task], reading, plan)
+            samples = {split: making.samples(split) for split in _DRAWN}
+            done.bad += making.bad
+            for file in done.files:
+                if file.task == task:
+                    file.samples = len(samples[file.split])
+            if written := {split: samples[split] for split in SPLITS if samples[split]}:
+                notes = [of_split.notes for of_split in reading.splits[task].values()]
+                left_out = sum((of_file.left_out() for of_file in notes), Counter[str]())
+                counts = {split: making.counts[split] for split in SPLITS}
+                done.tasks[task] = BuiltTask(write_config(self.folder, task, written), counts, dict(left_out))
+        self._bad(done)
+        return done
+
+    @staticmethod
+    def _bad(done: _Done) -> list[str]:
+        """Everything that is bad so far, each once: files are shared by tasks."""
+        found = (message for file in done.files for message in (file.notes.bad if file.notes else ()))
+        done.bad = list(dict.fromkeys([*done.bad, *found]))
+        return done.bad
 
 
 def _run(job: _Job) -> _Done:
@@ -274,7 +475,7 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     # A fork starts in no time, and is safe here: the only other thread is the progress bar's, whose locks no worker
     # takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as executor:
+    with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as executor:
         try:
             for future in as_completed([executor.submit(_run, job) for job in jobs]):
                 yield future.result()
@@ -290,22 +491,24 @@ def _assigned(reading: Reading, plan: Plan) -> dict[str, dict[str, list[Group]]]
 
     A split has the labelled samples of its own file. One whose file is missing or has no labels (as CBLUE's test
     files) is cut from the validation file, or else from the train file: the file's groups, in an order that the seed
-    gives, are divided among its splits in proportion to their sizes, alike for all tasks of the corpus.
+    gives, are divided among its splits in proportion to their sizes, alike for all tasks of the corpus. Corpora that
+    are written whole are not cut.
     """
     samples = {
         task: {file: found.groups for file, found in files.items() if found.groups}
         for task, files in reading.splits.items()
     }
+    sizes = {task: size for task in samples if (size := plan.sizes[task]) is not None}
+    if not sizes:
+        return samples
     present = {split for files in samples.values() for split in files}
-    wanted = {split for task in samples for split, size in plan.sizes[task].items() if size}
+    wanted = {split for size in sizes.values() for split, count in size.items() if count}
     source = {
         split: next((file for file in (split, "validation", "train") if file in present), None) for split in wanted
     }
     assigned: dict[str, dict[str, list[Group]]] = {task: {} for task in samples}
     for file in present:
-        weights = {
-            split: sum(plan.sizes[task][split] for task in samples) for split in SPLITS if source.get(split) == file
-        }
+        weights = {split: sum(size[split] for size in sizes.values()) for split in SPLITS if source.get(split) == file}
         if len(weights) == 1:
             for task, files in samples.items():
                 assigned[task].update({split: files[file] for split in weights if file in files})
@@ -330,6 +533,78 @@ def _cut(groups: set[str], weights: Mapping[str, int], key: str) -> dict[str, st
     return homes
 
 
+class _Making:
+    """Makes the samples of a task, split by split."""
+
+    def __init__(
+        self, task: str, prompts: TaskPrompts, groups: Mapping[str, Sequence[Group]], reading: Reading, plan: Plan
+    ) -> None:
+        self.task, self.templates, self.groups, self.plan = task, prompts.templates, groups, plan
+        self.notes = {split: found.notes for split, found in reading.splits[task].items()}
+        self.counts: dict[str, Counter[str]] = {}
+        self.bad: list[str] = []
+        self._renderer = Renderer(prompts, plan.style, reading.offers.get(task))
+
+    def samples(self, split: str) -> list[Sample]:
+        """The samples of a split."""
+        raise NotImplementedError
+
+
+class _Every(_Making):
+    """Each raw sample once, in the order of the files; the samples of a group get the template that it draws."""
+
+    def samples(self, split: str) -> list[Sample]:
+        made = []
+        for group in self.groups.get(split, ()):
+            for content in group.samples:
+                try:
+                    made.append(self._sample(split, group.name, content))
+                except RowError as error:
+                    self.notes[split].skip("a row that cannot be used", _number(content), error.message)
+        contents = sum(len(group.samples) for group in self.groups.get(split, ()))
+        counts = {"raw samples": contents, "templates": len(self.templates), "rows": len(made)}
+        self.counts[split] = Counter(counts | {"rows asked for": len(made)})
+        return made
+
+    def _sample(self, split: str, group: str, content: Content) -> Sample:
+        """The sample of a raw one.
+
+        Raises:
+            RowError: its target cannot be read back, or a text is not Unicode.
+        """
+        draws = Draws(self.plan.seed, self.task, split, group)
+        template = draws.one(self.templates)
+        rendered = self._renderer.sample(template, content, draws, f"{_OFFICIAL_NAMES[split]}-{content.place}")
+        sample, notes = rendered.sample, self.notes[split]
+        if rendered.separators:
+            notes.add("kept", "a separator in a mention, which reads as two", _number(content), sample["target"])
+        numbers: Sequence[int] = content.pairs
+        if content.offsets and not rendered.separators:
+            numbers = _offsets(content, template, sample, notes)
+        if numbers:
+            sample["sample_id"] += "@" + ".".join(map(str, numbers))
+        check_row(sample, split, notes.path, _number(content))
+        return sample
+
+
+def _number(content: Content) -> int:
+    return int(content.place.partition("-")[0])
+
+
+def _offsets(content: Content, template: str, sample: Sample, notes: FileNotes) -> Sequence[int]:
+    """Number and offset in the prompt of each entity that stands elsewhere than its place in the answer tells."""
+    before = template.partition("[INPUT_TEXT]")[0]
+    start = len(fill(before, {"LIST_LABELS": "，".join(sample["answer_choices"] or ())}))
+    found = located(content.answer, sample["input"], sample["answer_choices"] or ())
+    elsewhere: list[int] = []
+    for number, (span, offset) in enumerate(zip(found, content.offsets, strict=True)):
+        if span is None or span[1] != start + offset:
+            elsewhere += (number, start + offset)
+            kind = "an entity that its place in the answer does not locate: its offset is in the id"
+            notes.add("kept", kind, _number(content))
+    return elsewhere
+
+
 class _SamplePool:
     """The raw samples of a split, by number."""
 
@@ -345,115 +620,136 @@ class _SamplePool:
         return self._groups[place].samples[number - self._ends[place]]
 
 
-@dataclass
-class _Drawing:
-    """Draws the rows of a task, split by split."""
+class _Drawing(_Making):
+    """Pairs of raw sample and template, in the order in which they are drawn."""
 
-    task: str
-    prompts: TaskPrompts
-    samples: Mapping[str, Sequence[Group]]
-    labels: Sequence[str] | None
-    plan: Plan
-    bad: list[str]
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    _taken: Neighbours = field(default_factory=Neighbours)
-    _prompts: set[str] = field(default_factory=set)
+    def __init__(
+        self, task: str, prompts: TaskPrompts, groups: Mapping[str, Sequence[Group]], reading: Reading, plan: Plan
+    ) -> None:
+        super().__init__(task, prompts, groups, reading, plan)
+        self._taken = Neighbours()
+        self._prompts: set[str] = set()
 
-    def __post_init__(self) -> None:
-        self._renderer = Renderer(self.prompts, self.plan.style, self.labels)
-
-    def rows(self, split: str) -> list[Sample]:
-        """The rows of a split, in the order in which they were drawn."""
-        pool, size = _SamplePool(self.samples.get(split, ())), self.plan.sizes[self.task][split]
-        templates = self.prompts.templates
+    def samples(self, split: str) -> list[Sample]:
+        pool, size = _SamplePool(self.groups.get(split, ())), (self.plan.sizes[self.task] or {})[split]
+        templates = self.templates
         self.counts[split] = Counter({"raw samples": len(pool), "templates": len(templates), "rows asked for": size})
         order = Draws(self.plan.seed, self.task, split, "order").order(len(pool) * len(templates))
         contents: dict[int, Content | None] = {}
-        rows: list[Sample] = []
-        # Rows are left out for many reasons, so what is missing is drawn again.
-        while len(rows) < size and (drawn := [place for place, _ in zip(order, range(size - len(rows)), strict=False)]):
+        made: list[Sample] = []
+        # Samples are left out for many reasons, so what is missing is drawn again.
+        while len(made) < size and (drawn := list(itertools.islice(order, size - len(made)))):
             self._load(split, pool, [place // len(templates) for place in drawn], contents)
             for place in drawn:
                 number, template = divmod(place, len(templates))
-                row = (content := contents[number]) and self._row(split, place, templates[template], content)
-                if row:
-                    rows.append(row)
+                sample = (content := contents[number]) and self._sample(split, place, templates[template], content)
+                if sample:
+                    made.append(sample)
         if split != _DRAWN[-1]:
             self._taken.add([_text(content) for content in contents.values() if content])
-        self.counts[split]["rows"] = len(rows)
-        return rows
+        self.counts[split]["rows"] = len(made)
+        return made
 
-    def _load(self, split: str, pool: _SamplePool, numbers: Sequence[int], contents: dict[int, Content | None]) -> None:
-        """Read raw samples; None stands for those that cannot be used."""
-        fresh: dict[int, Content] = {}
-        for number in dict.fromkeys(numbers):
-            if number not in contents:
-                contents[number] = None
-                fresh[number] = pool[number]
+    def _load(self, split: str, pool: _SamplePool, numbers: Iterable[int], contents: dict[int, Content | None]) -> None:
+        """Read raw samples; None stands for those that an earlier split has."""
+        fresh = {number: pool[number] for number in dict.fromkeys(numbers) if number not in contents}
         texts = [_text(content) for content in fresh.values()]
         for (number, content), found in zip(fresh.items(), self._taken.find(texts), strict=True):
-            if found is None:
-                contents[number] = content
-            else:
+            contents[number] = content if found is None else None
+            if found is not None:
                 kind = "equal" if found[1] == 1 else "nearly equal"
                 self.counts[split][f"raw samples left out: {kind} to one of an earlier split"] += 1
 
-    def _row(self, split: str, place: int, template: str, content: Content) -> Sample | None:
+    def _sample(self, split: str, place: int, template: str, content: Content) -> Sample | None:
         counts = self.counts[split]
         draws = Draws(self.plan.seed, self.task, split, place)
-        sample_id = f"{_OFFICIAL_NAMES[split]}-{place}"
-        row = self._renderer.sample(template, content, draws, sample_id)
-        if row.sample["input"] in self._prompts:
+        rendered = self._renderer.sample(template, content, draws, f"{_OFFICIAL_NAMES[split]}-{place}")
+        if rendered.sample["input"] in self._prompts:
             counts["rows left out: prompt drawn before"] += 1
             return None
-        if row.separators:
+        if rendered.separators:
             if self.plan.drop_separators:
                 counts["rows left out: separator in the answer"] += 1
                 return None
             counts["rows with a separator in the answer"] += 1
-        if self.plan.style.dialect == RELEASED and not _sure(row):
+        if self.plan.style.dialect == RELEASED and not _sure(rendered):
             try:
-                check_row(row.sample, split, _NO_FILE, place)
+                check_row(rendered.sample, split, _NO_FILE, place)
             except RowError as error:
                 counts["rows left out: target cannot be read back"] += 1
-                if not row.separators:
+                if not rendered.separators:
                     self.bad.append(f"{self.task}: {error}")
                 return None
-        self._prompts.add(row.sample["input"])
-        return row.sample
+        self._prompts.add(rendered.sample["input"])
+        return rendered.sample
 
 
-def _sure(row: Rendered) -> bool:
-    """Whether a row needs no check: a target without separators is written so that it reads back as it was."""
-    sample = row.sample
+def _sure(rendered: Rendered) -> bool:
+    """Whether a sample needs no check: a target without separators is written so that it reads back as it was."""
+    sample = rendered.sample
     texts = (sample["input"], sample["target"], *(sample["answer_choices"] or ()))
     complete = bool(sample["target"].strip()) and sample["answer_choices"] != []
-    return complete and not row.separators and encodable("".join(texts))
+    return complete and not rendered.separators and encodable("".join(texts))
 
 
 def _text(content: Content) -> str:
     return "\n".join(content.fields.values())
 
 
-def _origin(plan: Plan) -> Origin:
+# --- What is said of it ---
+
+_BUILT = """\
+The samples were built from the raw corpora of {corpora} as the paper describes (Zhu et al., *PromptCBLUE: A Chinese
+Prompt Tuning Benchmark for the Medical Domain*, section 3.2), with {pool}, seed {seed},
+the {dialect} dialect of the targets, and {extras}.
+Scores on them cannot be compared with scores on the official files. Each corpus keeps the terms of those who made it,
+in general for research only. Before you publish this folder make sure that you may."""
+_WHOLE = """\
+The samples were made from the raw files of {title}, each record one sample; prompts and answers are written with the
+templates of the promptcblue package. Each corpus keeps the terms of those who made it: before you publish this folder
+make sure that you may."""
+_CHINESEBLUE = """\
+The samples were made from the raw files of the ChineseBLUE repository, which publishes them under the Apache License
+2.0 (Zhang et al. 2020, *Conceptualized Representation Learning for Chinese Biomedical Text Mining*, arXiv 2008.10813).
+Each record is one sample; prompts and answers are written with the templates of the promptcblue package, and every
+label is offered, so that scores can stand beside published ones."""
+
+
+def _origin(suite: str, plan: Plan, files: Sequence[ReadFile]) -> Origin:
+    findings = _findings(files)
+    if plan.whole:
+        if suite == "chineseblue":
+            return Origin("apache-2.0", _CHINESEBLUE, findings)
+        return Origin(OFFICIAL.license, _WHOLE.format(title=SUITES[suite].title), findings)
     style = plan.style
     contents = [name for name in ("explain_labels", "format_spec", "step_by_step") if getattr(style, name)]
-    extras = f"the additional prompt contents {', '.join(contents)}" if contents else "no additional prompt contents"
-    pool = "templates of the official form" if plan.templates else "the templates of the promptcblue package"
-    return Origin(
-        OFFICIAL.license,
-        f"""\
-The samples were built from the raw corpora of CBLUE as the paper describes (Zhu et al., *PromptCBLUE: A Chinese Prompt
-Tuning Benchmark for the Medical Domain*, section 3.2), with {pool}, seed {plan.seed},
-the {style.dialect} dialect of the targets, and {extras}.
-Scores on them cannot be compared with scores on the official files. Each corpus keeps the terms of those who made it,
-in general for research only. Before you publish this folder make sure that you may.""",
+    text = _BUILT.format(
+        corpora="CBLUE" if suite == "promptcblue" else SUITES[suite].title,
+        pool="templates of the official form" if plan.templates else "the templates of the promptcblue package",
+        seed=plan.seed,
+        dialect=style.dialect,
+        extras=f"the additional prompt contents {', '.join(contents)}" if contents else "no additional prompt contents",
     )
+    return Origin(OFFICIAL.license, text, findings)
 
 
-def _report(built: Built, raw: Path, plan: Plan) -> dict[str, Any]:
+def _findings(files: Sequence[ReadFile]) -> str:
+    """A Markdown table of what was found in the files."""
+    lines = ["| file | records | samples | flaw | what was done | times |", "|---|---:|---:|---|---|---:|"]
+    for file in files:
+        if file.notes is None:
+            lines.append(f"| {file.file} | – | – | not in the source | | |")
+            continue
+        counts = f"{file.notes.records:,} | {file.samples:,}"
+        findings = [f"{kind} | {action} | {found.times}" for (action, kind), found in file.notes.findings.items()]
+        lines += [f"| {file.file} | {counts} | {finding} |" for finding in findings or ["none found |  | –"]]
+    return "\n".join(lines)
+
+
+def _build_report(built: Built, raw: Path, plan: Plan) -> dict[str, object]:
     return {
         "source": str(raw),
+        "suite": suite_of(plan.sizes).name,
         "seed": plan.seed,
         "style": asdict(plan.style),
         "templates": str(plan.templates) if plan.templates else None,
@@ -466,5 +762,23 @@ def _report(built: Built, raw: Path, plan: Plan) -> dict[str, Any]:
             }
             for task, done in built.tasks.items()
         },
+        "files": [
+            {
+                "task": file.task,
+                "split": file.split,
+                "file": file.file,
+                "records": file.notes.records,
+                "skipped_records": file.notes.skipped,
+                "samples": file.samples,
+                "findings": file.notes.as_json(),
+            }
+            for file in built.files
+            if file.notes
+        ],
+        "absent": [
+            {"task": file.task, "split": file.split, "file": file.file, "documented_records": file.documented}
+            for file in built.files
+            if not file.notes
+        ],
         "bad_records": built.bad,
     }

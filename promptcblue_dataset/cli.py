@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
-from promptcblue_metric.data.samples import SPLITS
+from promptcblue_metric.data.samples import ALL, SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -21,13 +22,18 @@ from promptcblue_metric.hub.client import (
     check_names,
     publish_or_write,
 )
-from promptcblue_metric.tasks import REGISTRY, TASKS, get_task, suite_of
+from promptcblue_metric.tasks import REGISTRY, SUITES, TASKS, get_task, suite_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from promptcblue_dataset.build import Built
-    from promptcblue_dataset.importer import Imported
+    from promptcblue_dataset.build import Built, Imported, Plan
+
+app = make_app("Make the PromptCBLUE dataset from its files.")
+templates_app = typer.Typer(no_args_is_help=True, help="Look at, check and extend the pool of prompt templates.")
+review_app = typer.Typer(no_args_is_help=True, help="Have samples examined by annotators, and count what they find.")
+app.add_typer(templates_app, name="templates")
+app.add_typer(review_app, name="review")
 
 
 class OnError(str, Enum):
@@ -37,10 +43,89 @@ class OnError(str, Enum):
     skip = "skip"
 
 
+class Dialect(str, Enum):
+    """How targets are written."""
+
+    released = "released"
+    paper = "paper"
+
+
+Pool = Annotated[
+    Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
+]
+Tasks = Annotated[str | None, typer.Option(help="Tasks, separated by commas; by default all.")]
+ExplainLabels = Annotated[bool, typer.Option("--explain-labels", help="Say what each offered label means.")]
+FormatSpec = Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")]
+StepByStep = Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds.")]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Make load_dataset of the suite's name work in any folder.")
+]
+
+
+def _names(tasks: str | None) -> list[str] | None:
+    """The tasks of an option in the registry's order; None without it."""
+    if not tasks:
+        return None
+    names = {get_task(name.strip()).name for name in tasks.split(",")}
+    return [name for name in REGISTRY if name in names]
+
+
+# --- import and build ---
+
+
+@app.command("import", epilog="Example: promptcblue-dataset import downloads/PromptCBLUE --output promptcblue")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Folder with train, dev and test (.json or .jsonl, .gz or not), the word `sample` for the small data "
+            "that come with the package, or with --suite the folder of that suite's raw corpora.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write, by default named for the suite; it can be uploaded to the Hub as it is."),
+    ] = None,
+    suite: Annotated[
+        str,
+        typer.Option(metavar="SUITE", help="promptcblue: files in the official form. chineseblue: its raw corpora."),
+    ] = "promptcblue",
+    on_error: Annotated[
+        OnError | None,
+        typer.Option(
+            help="Bad rows: stop and write nothing (the default), or skip and list them in the report (the default for "
+            "raw corpora, whose flaws are known)."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    cache: Cache = True,
+) -> None:
+    """Check official files, or read raw ChineseBLUE, and write a dataset: Parquet by config and split, and a card."""
+    from promptcblue_dataset.build import Plan, import_files
+
+    if suite not in SUITES:
+        raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
+    output = output or Path(suite)
+    if suite != "promptcblue":
+        plan = Plan(dict.fromkeys(SUITES[suite].tasks), skip_bad=on_error is not OnError.stop)
+        _build(Path(source), output, plan, None, (), overwrite=overwrite, cache=cache)
+        return
+    with progress_bars() as on_progress:
+        imported = import_files(
+            source,
+            output,
+            skip_bad=on_error is OnError.skip,
+            overwrite=overwrite,
+            cache=cache,
+            on_progress=on_progress,
+        )
+    show(_imported_table(imported), _imported_notes(imported))
+
+
 def _imported_table(imported: Imported) -> Table:
     """Samples of each config by split, and how many flaws their targets have."""
-    from promptcblue_metric.data.samples import ALL
-
     counts, warnings = imported.counts(), imported.checked.warnings
     shown = make_table("config", *SPLITS, "warnings")
     for config, splits in counts.items():
@@ -61,50 +146,24 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
     checked = imported.checked
     if imported.missing_splits:
         yield f"no file for the split(s): {', '.join(imported.missing_splits)}"
-    if imported.missing_tasks:
-        yield f"no samples, and so no config, of: {', '.join(imported.missing_tasks)}"
+    if imported.missing:
+        yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
     if bad := checked.bad.errors:
         yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
     if kinds := imported.warnings():
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         yield f"targets kept though not quite in the dialect: {listed}"
-    yield f"wrote {imported.output} and {imported.report}"
-    config = next(iter(imported.checked.samples))
-    where = "in any folder" if imported.cached else f"from {imported.output.absolute().parent}"
-    name = suite_of([config]).name if imported.cached else imported.output.name
+    yield from _next(imported, next(iter(checked.samples)))
+
+
+def _next(done: Imported | Built, config: str) -> Iterator[str]:
+    yield f"wrote {done.output} and {done.report}"
+    name = suite_of([config]).name if done.cached else done.output.name
+    where = "in any folder" if done.cached else f"from {done.output.absolute().parent}"
     yield f'load_dataset("{name}", "{config}") now works {where}'
 
 
-templates_app = typer.Typer(no_args_is_help=True, help="Look at, check and extend the pool of prompt templates.")
-review_app = typer.Typer(no_args_is_help=True, help="Have samples examined by annotators, and count what they find.")
-
-Pool = Annotated[
-    Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
-]
-Tasks = Annotated[str | None, typer.Option(help="Tasks, separated by commas; by default all.")]
-
-
-class Dialect(str, Enum):
-    """How targets are written."""
-
-    released = "released"
-    paper = "paper"
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the sub-commands of this module to the command."""
-    app.command("build", epilog="Example: promptcblue-dataset build CBLUE --output promptcblue --seed 0")(build_)
-    app.command("stats", epilog="Example: promptcblue-dataset stats promptcblue")(stats_)
-    app.add_typer(templates_app, name="templates")
-    app.add_typer(review_app, name="review")
-
-
-def _names(tasks: str | None) -> list[str]:
-    """The tasks of an option in the registry's order; without it, all of every suite."""
-    names = {get_task(name.strip()).name for name in tasks.split(",")} if tasks else set(REGISTRY)
-    return [name for name in REGISTRY if name in names]
-
-
+@app.command("build", epilog="Example: promptcblue-dataset build CBLUE --output promptcblue --seed 0")
 def build_(
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder (or zip) with the raw CBLUE corpora.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it can be uploaded to the Hub as it is.")] = Path(
@@ -119,11 +178,9 @@ def build_(
     dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")] = (
         Dialect.released
     ),
-    explain_labels: Annotated[
-        bool, typer.Option("--explain-labels", help="Say what each offered label means.")
-    ] = False,
-    format_spec: Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")] = False,
-    step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")] = False,
+    explain_labels: ExplainLabels = False,
+    format_spec: FormatSpec = False,
+    step_by_step: StepByStep = False,
     drop_separators: Annotated[
         bool, typer.Option("--drop-separators", help="Leave out samples whose answer holds a separator.")
     ] = False,
@@ -133,22 +190,19 @@ def build_(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds.")
-    ] = False,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help='Make load_dataset("promptcblue") work in any folder.')
-    ] = True,
+    overwrite: Overwrite = False,
+    cache: Cache = True,
 ) -> None:
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
-    from promptcblue_dataset.build import Plan, build, parse_sizes
+    from promptcblue_dataset.build import Plan, parse_sizes
     from promptcblue_dataset.prompts.render import Style
 
-    names = _names(tasks) if tasks else list(TASKS)
-    if others := [name for name in names if name not in TASKS]:
+    names = _names(tasks) or list(TASKS)
+    suite = suite_of(names)
+    if suite.name == "chineseblue":
         raise PromptCBLUEError(
-            f"{', '.join(others)}: not built from CBLUE; `promptcblue-dataset import RAW --suite "
-            f"{REGISTRY[others[0]].suite}` makes it from its own raw files"
+            f"{', '.join(names)}: not built from CBLUE; `promptcblue-dataset import RAW --suite {suite.name}` makes "
+            "them from their own raw files"
         )
     plan = Plan(
         sizes=parse_sizes(sizes, names),
@@ -158,38 +212,66 @@ def build_(
         drop_separators=drop_separators,
         skip_bad=on_error is OnError.skip,
     )
+    _build(raw, output, plan, workers, names if tasks else (), overwrite=overwrite, cache=cache)
+
+
+def _build(
+    raw: Path,
+    output: Path,
+    plan: Plan,
+    workers: int | None,
+    must_have: Sequence[str],
+    *,
+    overwrite: bool,
+    cache: bool,
+) -> None:
+    from promptcblue_dataset.build import build
+
     with progress_bars() as on_progress:
         built = build(
             raw,
             output,
             plan,
             workers=workers,
-            must_have=names if tasks else (),
+            must_have=must_have,
             overwrite=overwrite,
             cache=cache,
             on_progress=on_progress,
         )
-    show(_built_table(built), _built_notes(built))
+    show(_files_table(built) if plan.whole else _built_table(built), _built_notes(built, plan))
 
 
 def _built_table(built: Built) -> Table:
     table = make_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
     for task, done in built.tasks.items():
         splits = done.counts.values()
-        rows = [f"{counts['rows']:,}" for counts in splits]
         left_out = sum(count for counts in splits for kind, count in counts.items() if "left out" in kind)
         table.add_row(
             task,
             f"{sum(counts['raw samples'] for counts in splits):,}",
             str(max(counts["templates"] for counts in splits)),
-            *rows,
+            *(f"{counts['rows']:,}" for counts in splits),
             f"{sum(counts['rows with a separator in the answer'] for counts in splits):,}",
             f"{left_out + sum(done.left_out.values()):,}",
         )
     return table
 
 
-def _built_notes(built: Built) -> Iterator[str]:
+def _files_table(built: Built) -> Table:
+    table = make_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept", texts=2)
+    for file in built.files:
+        notes = file.notes
+        if notes is None:
+            table.add_row(file.task, file.split, "absent", f"{file.documented:,}")
+            continue
+        counts = (notes.records - notes.skipped, file.documented, notes.skipped, file.samples)
+        flaws = (notes.times("mended"), notes.times("kept"))
+        table.add_row(file.task, file.split, *(f"{count:,}" for count in (*counts, *flaws)))
+    return table
+
+
+def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
+    """What else there is to know, a line each, and the call to type next."""
     short = [
         f"{task} {split} {counts['rows']:,} of {counts['rows asked for']:,}"
         for task, done in built.tasks.items()
@@ -198,15 +280,35 @@ def _built_notes(built: Built) -> Iterator[str]:
     ]
     if short:
         yield f"fewer rows than asked for, since the pool has no more: {', '.join(short)}"
-    if built.missing:
+    if plan.whole:
+        yield from _documented(built)
+    elif built.missing:
         yield f"no labelled raw files, and so no config, of: {', '.join(built.missing)}"
+    kinds: Counter[str] = Counter()
+    for notes in {id(file.notes): file.notes for file in built.files if file.notes}.values():
+        kinds.update({f"{action}: {kind}": found.times for (action, kind), found in notes.findings.items()})
+    for kind, times in kinds.most_common():
+        yield f"{kind} ({times:,})"
     if built.bad:
         yield f"skipped {len(built.bad):,} raw records that cannot be used; the report lists them"
-    yield f"wrote {built.output} and {built.report}"
-    config = next(iter(built.tasks))
-    name = "promptcblue" if built.cached else built.output.name
-    where = "in any folder" if built.cached else f"from {built.output.absolute().parent}"
-    yield f'load_dataset("{name}", "{config}") now works {where}'
+    yield from _next(built, next(iter(built.tasks)))
+
+
+def _documented(built: Built) -> Iterator[str]:
+    absent: dict[str, list[str]] = {}
+    for file in built.files:
+        if file.notes is None:
+            absent.setdefault(file.task, []).append(file.split)
+        elif (usable := file.notes.records - file.notes.skipped) != file.documented:
+            yield f"{file.file}: {usable:,} usable records, documented are {file.documented:,}"
+        if file.notes and file.notes.bad:
+            yield f"{file.file}: skipped {file.notes.skipped:,}, such as {file.notes.bad[-1]}"
+    if absent:
+        listed = (f"{task} ({', '.join(found)})" for task, found in absent.items())
+        yield f"not in the source: {'; '.join(listed)}"
+
+
+# --- templates ---
 
 
 @templates_app.command("check", epilog="Example: promptcblue-dataset templates check --templates templates.json")
@@ -230,7 +332,7 @@ def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
     r"""Print one template a line: task, number and text between tabs, line ends as \n."""
     from promptcblue_dataset.prompts.pool import lines, load_pool
 
-    for line in lines(load_pool(templates, tasks and _names(tasks), checked=False)):
+    for line in lines(load_pool(templates, _names(tasks), checked=False)):
         print(line)
 
 
@@ -239,11 +341,9 @@ def templates_render(
     task: Annotated[str, typer.Argument(help="A task.")],
     number: Annotated[int, typer.Argument(min=1, help="Number of the template, as `templates list` gives it.")] = 1,
     templates: Pool = None,
-    explain_labels: Annotated[
-        bool, typer.Option("--explain-labels", help="Say what each offered label means.")
-    ] = False,
-    format_spec: Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")] = False,
-    step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")] = False,
+    explain_labels: ExplainLabels = False,
+    format_spec: FormatSpec = False,
+    step_by_step: StepByStep = False,
     dialect: Annotated[Dialect, typer.Option(help="Whose answer format to specify.")] = Dialect.released,
 ) -> None:
     """Show a template with its placeholders as they stand and the additional contents in their place."""
@@ -273,7 +373,7 @@ def templates_requests(
     from promptcblue_dataset.prompts.pool import load_pool
     from promptcblue_dataset.prompts.rephrase import write_requests
 
-    count = write_requests(output, load_pool(templates, tasks and _names(tasks)), model, times)
+    count = write_requests(output, load_pool(templates, _names(tasks)), model, times)
     print(f"wrote {count} requests for {times} rephrasings each to {output}")
 
 
@@ -311,6 +411,10 @@ def templates_accept(
     print(f"wrote {output}")
 
 
+# --- statistics and review ---
+
+
+@app.command("stats", epilog="Example: promptcblue-dataset stats promptcblue")
 def stats_(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
     json_path: Annotated[Path | None, typer.Option("--json", help="File to write everything to, as JSON.")] = None,
@@ -354,7 +458,7 @@ def review_sample(
     """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
     from promptcblue_dataset.review import write_sheet
 
-    for task, count in write_sheet(source, output, number, split, _names(tasks), seed).items():
+    for task, count in write_sheet(source, output, number, split, _names(tasks) or list(REGISTRY), seed).items():
         print(f"{task}\t{count}")
     print(f"wrote {output}")
 
@@ -379,81 +483,7 @@ def review_tally(
     show(table)
 
 
-app = make_app("Make the PromptCBLUE dataset from its files.")
-
-
-class SuiteName(str, Enum):
-    """What the source holds."""
-
-    promptcblue = "promptcblue"
-    chineseblue = "chineseblue"
-
-
-@app.command("import", epilog="Example: promptcblue-dataset import downloads/PromptCBLUE --output promptcblue")
-def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC",
-            help="Folder with train, dev and test (.json or .jsonl, .gz or not), the word `sample` for the small data "
-            "that come with the package, or with --suite chineseblue the folder of its raw corpora.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write, by default named for the suite; it can be uploaded to the Hub as it is."),
-    ] = None,
-    suite: Annotated[
-        SuiteName, typer.Option(help="promptcblue: files in the official form. chineseblue: its raw corpora.")
-    ] = SuiteName.promptcblue,
-    on_error: Annotated[
-        OnError | None,
-        typer.Option(
-            help="Bad rows: stop and write nothing (the default), or skip and list them in the report (the default for "
-            "raw corpora, whose flaws are known)."
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output folder even if no import wrote it.")
-    ] = False,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Make load_dataset of the suite's name work in any folder.")
-    ] = True,
-) -> None:
-    """Check official files, or read raw ChineseBLUE, and write a dataset: Parquet by config and split, and a card."""
-    output = output or Path(suite.value)
-    if suite is SuiteName.chineseblue:
-        _import_raw(source, output, skip_bad=on_error is not OnError.stop, overwrite=overwrite, cache=cache)
-        return
-    from promptcblue_dataset.importer import import_files
-
-    with progress_bars() as on_progress:
-        imported = import_files(
-            source,
-            output,
-            skip_bad=on_error is OnError.skip,
-            overwrite=overwrite,
-            cache=cache,
-            on_progress=on_progress,
-        )
-    _print_summary(imported)
-
-
-def _import_raw(source: str, output: Path, *, skip_bad: bool, overwrite: bool, cache: bool) -> None:
-    from promptcblue_dataset.raw_import import import_raw, summary, table_rows
-
-    with progress_bars() as on_progress:
-        imported = import_raw(
-            source, output, skip_bad=skip_bad, overwrite=overwrite, cache=cache, on_progress=on_progress
-        )
-    shown = make_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept")
-    for row in table_rows(imported):
-        shown.add_row(*row)
-    show(shown, summary(imported))
-
-
-def _print_summary(imported: Imported) -> None:
-    show(_imported_table(imported), _imported_notes(imported))
+# --- the Hub ---
 
 
 @app.command(epilog="Example: promptcblue-dataset publish promptcblue --repo ORG/promptcblue --dry-run look")
@@ -478,9 +508,6 @@ def publish(
     with progress_bars() as on_progress:
         dataset = publication(folder, repo, have_rights=have_rights, on_progress=on_progress)
     publish_or_write(dataset, repo, private=private, tag=tag, dry_run=dry_run)
-
-
-add_commands(app)
 
 
 def main() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import TypedDict
 
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
 CARD = "README.md"
@@ -75,26 +77,6 @@ def is_ours(folder: Path) -> bool:
         *(path for splits in parquet_files(folder).values() for paths in splits.values() for path in paths),
     }
     return all(path in written for path in folder.rglob("*") if not path.is_dir())
-
-
-def write_folder(
-    folder: Path,
-    samples: Mapping[str, Mapping[str, Sequence[Sample]]],
-    origin: Origin,
-    on_config: Callable[[str], object] = lambda config: None,
-) -> None:
-    """Write the samples (by config and split) as Parquet with their card; the same samples give the same bytes.
-
-    Args:
-        folder: an existing empty folder.
-        origin: what the card says of their source.
-        on_config: called with each config when it is written, to show progress.
-    """
-    infos = {}
-    for config, splits in samples.items():
-        infos[config] = write_config(folder, config, splits)
-        on_config(config)
-    write_card(folder, infos, origin)
 
 
 def write_config(folder: Path, config: str, splits: Mapping[str, Sequence[Sample]]) -> ConfigInfo:
@@ -181,3 +163,45 @@ def _table(infos: Mapping[str, ConfigInfo]) -> str:
         counts = [f"{splits[split]['num_examples']:,}" if split in splits else "–" for split in SPLITS]
         lines.append(f"| {config} | {REGISTRY[config].group} | {REGISTRY[config].metric} | {' | '.join(counts)} |")
     return "\n".join(lines)
+
+
+def check_output(output: Path, source: Path, overwrite: bool) -> None:
+    """Stop before any work if the output folder must not be replaced."""
+    target = output.resolve()
+    for precious in (Path.cwd(), Path.home(), source.resolve()):
+        if precious.is_relative_to(target):
+            raise PromptCBLUEError(
+                f"{output}: cannot be replaced, since it is or holds {precious}; name another --output"
+            )
+    if not output.exists() or overwrite:
+        return
+    if not output.is_dir():
+        raise PromptCBLUEError(f"{output}: is a file; name another --output, or replace it with --overwrite")
+    if any(output.iterdir()) and not is_ours(output):
+        raise PromptCBLUEError(
+            f"{output}: holds files that no import wrote; name another --output, or replace it with --overwrite"
+        )
+
+
+def report_path(output: Path, made_by: str) -> Path:
+    """Where the report of what ``import`` or ``build`` did stands."""
+    return output.absolute().with_name(f"{output.absolute().name}-{made_by}-report.json")
+
+
+def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:
+    """Make the samples of a written folder what ``load_dataset`` gives in any folder for the name of its suite.
+
+    Raises:
+        PromptCBLUEError: the cache cannot be written.
+    """
+    from datasets.exceptions import DatasetsError
+
+    from promptcblue_dataset.promptcblue_dataset import prime
+
+    try:
+        prime(output, configs, lambda config: on_progress("caching", config, len(configs) + 1))
+    except (OSError, DatasetsError) as error:
+        raise PromptCBLUEError(
+            f"{output} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
+            "written, or leave the cache alone with --no-cache"
+        ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_dataset.importer import Imported, import_files
+from promptcblue_dataset.build import Imported, import_files
 
 from ..conftest import Run
 

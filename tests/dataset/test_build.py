@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptcblue_dataset.build import Built, Plan, build, parse_sizes
+from promptcblue_dataset.build import Built, Plan, build, import_files, parse_sizes
 from promptcblue_dataset.draws import Draws
-from promptcblue_dataset.importer import import_files
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.render import PAPER, Candidates, Style, write
 from promptcblue_metric import TASKS, Evaluation

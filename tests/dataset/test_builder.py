@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from promptcblue_dataset.importer import Imported
+from promptcblue_dataset.build import Imported
 from promptcblue_metric.data.samples import ALL
 from promptcblue_metric.tasks import TASKS
 

@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from promptcblue_dataset.build import Built, Plan, build, import_files
 from promptcblue_dataset.cli import app
 from promptcblue_dataset.corpora.archives import RawFile, raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.reading import FileNotes, Sources, ranges
 from promptcblue_dataset.folder import CARD, is_ours
-from promptcblue_dataset.importer import import_files
-from promptcblue_dataset.raw_import import RawImported, import_raw
 from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric import REGISTRY, SUITES, Evaluation, PromptCBLUEError
 from promptcblue_metric.data.samples import Sample, load_samples
@@ -116,22 +115,26 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def import_raw(raw: Path, output: Path, *, skip_bad: bool = True) -> Built:
+    return build(raw, output, Plan(dict.fromkeys(SUITES["chineseblue"].tasks), skip_bad=skip_bad), cache=False)
+
+
 @pytest.fixture(scope="session")
-def imported(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> RawImported:
-    return import_raw(raw, tmp_path_factory.mktemp("out") / "chineseblue", cache=False)
+def imported(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return import_raw(raw, tmp_path_factory.mktemp("out") / "chineseblue")
 
 
-def samples(imported: RawImported, split: str, task: str) -> list[Sample]:
+def samples(imported: Built, split: str, task: str) -> list[Sample]:
     return load_samples(imported.output, split, [task])
 
 
-def findings(imported: RawImported, file: str) -> dict[tuple[str, str], tuple[int, str]]:
+def findings(imported: Built, file: str) -> dict[tuple[str, str], tuple[int, str]]:
     report = json.loads(imported.report.read_text(encoding="utf-8"))
     (found,) = (entry for entry in report["files"] if entry["file"] == file)
     return {(row["action"], row["kind"]): (row["times"], row["records"]) for row in found["findings"]}
 
 
-def test_every_file_is_counted_and_the_absent_ones_are_named(imported: RawImported) -> None:
+def test_every_file_is_counted_and_the_absent_ones_are_named(imported: Built) -> None:
     report = json.loads(imported.report.read_text(encoding="utf-8"))
     counts = {row["file"]: (row["records"], row["skipped_records"], row["samples"]) for row in report["files"]}
     assert counts == {
@@ -150,7 +153,7 @@ def test_every_file_is_counted_and_the_absent_ones_are_named(imported: RawImport
     ]
 
 
-def test_entities_are_mended_and_keep_their_offsets(imported: RawImported) -> None:
+def test_entities_are_mended_and_keep_their_offsets(imported: Built) -> None:
     first, second = samples(imported, "train", "cEHRNER")
     assert "体温>38度" in first["input"]
     assert "解剖部位实体：胃\n疾病和诊断实体：胃癌" in first["target"]
@@ -172,7 +175,7 @@ def test_entities_are_mended_and_keep_their_offsets(imported: RawImported) -> No
     assert found["skipped", "no JSON"] == (1, "3")
 
 
-def test_mentions_that_are_misspelt_misplaced_or_missing_are_listed(imported: RawImported) -> None:
+def test_mentions_that_are_misspelt_misplaced_or_missing_are_listed(imported: Built) -> None:
     first, second = samples(imported, "validation", "cMedQANER")
     assert "检查检验实体：tct" in first["target"]
     assert "疾病实体：感冒\n" in second["target"]
@@ -186,7 +189,7 @@ def test_mentions_that_are_misspelt_misplaced_or_missing_are_listed(imported: Ra
     assert found["skipped", "an empty text"] == (1, "4")
 
 
-def test_tables_are_mended(imported: RawImported) -> None:
+def test_tables_are_mended(imported: Built) -> None:
     right, *_ = samples(imported, "validation", "cMedQA")
     assert "俗称“白水" not in right["input"]
     assert '俗称"白水"。' in right["input"]
@@ -213,7 +216,7 @@ def test_tables_are_mended(imported: RawImported) -> None:
     }
 
 
-def test_documents_know_their_query_and_their_pairs(imported: RawImported) -> None:
+def test_documents_know_their_query_and_their_pairs(imported: Built) -> None:
     found = samples(imported, "test", "cMedIR")
     assert [sample["sample_id"] for sample in found] == ["test-1-1@1.3", "test-1-2@1", "test-1-3@3"]
     assert [sample["target"] for sample in found] == ["部分匹配", "很少匹配", "完全不匹配"]
@@ -230,7 +233,7 @@ def test_documents_know_their_query_and_their_pairs(imported: RawImported) -> No
     assert notes["skipped", "not two documents"] == (1, "5")
 
 
-def test_symptoms_of_a_dialogue_have_their_last_status(imported: RawImported) -> None:
+def test_symptoms_of_a_dialogue_have_their_last_status(imported: Built) -> None:
     first, second = samples(imported, "train", "CMDD")
     assert first["sample_id"] == "train-0"
     assert "患者：有点咳嗽\n医生：没有发热吧\n患者：咳嗽好了" in first["input"]
@@ -250,7 +253,7 @@ def test_symptoms_of_a_dialogue_have_their_last_status(imported: RawImported) ->
     }
 
 
-def test_every_row_scores_one_against_itself_and_offers_all_labels(imported: RawImported) -> None:
+def test_every_row_scores_one_against_itself_and_offers_all_labels(imported: Built) -> None:
     evaluation = Evaluation()
     for split in ("train", "validation", "test"):
         for sample in load_samples(imported.output, split):
@@ -263,14 +266,14 @@ def test_every_row_scores_one_against_itself_and_offers_all_labels(imported: Raw
     assert result["missing_tasks"] == ["cMedQNLI"]
 
 
-def test_the_same_files_give_the_same_bytes(raw: Path, imported: RawImported, tmp_path: Path) -> None:
-    again = import_raw(raw, tmp_path / "again", cache=False)
+def test_the_same_files_give_the_same_bytes(raw: Path, imported: Built, tmp_path: Path) -> None:
+    again = import_raw(raw, tmp_path / "again")
     for path in imported.output.rglob("*"):
         if path.is_file():
             assert (again.output / path.relative_to(imported.output)).read_bytes() == path.read_bytes()
 
 
-def test_the_card_names_licence_source_sizes_and_defects(imported: RawImported) -> None:
+def test_the_card_names_licence_source_sizes_and_defects(imported: Built) -> None:
     card = (imported.output / CARD).read_text(encoding="utf-8")
     assert "license: apache-2.0" in card
     assert "pretty_name: ChineseBLUE" in card
@@ -280,7 +283,7 @@ def test_the_card_names_licence_source_sizes_and_defects(imported: RawImported) 
     assert is_ours(imported.output)
 
 
-def test_statistics_stand_beside_the_documented_sizes(imported: RawImported) -> None:
+def test_statistics_stand_beside_the_documented_sizes(imported: Built) -> None:
     found = statistics(imported.output)
     assert list(found) == [name for name in NAMES if name != "cMedQNLI"]
     assert found["CMDD"]["published"]["samples"] == {"train": 1240, "validation": 412, "test": 412}
@@ -291,16 +294,16 @@ def test_statistics_stand_beside_the_documented_sizes(imported: RawImported) -> 
 
 
 def test_unusable_records_can_stop_the_import(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(PromptCBLUEError, match=r"CMDD/train: no JSON: .*train_10\.json"):
-        import_raw(raw, tmp_path / "out", skip_bad=False, cache=False)
+    with pytest.raises(PromptCBLUEError, match=r"CMDD/train: record 10: no JSON: train_10\.json"):
+        import_raw(raw, tmp_path / "out", skip_bad=False)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dataset_holds_one_suite(imported: RawImported, official: Official, tmp_path: Path) -> None:
+def test_a_dataset_holds_one_suite(imported: Built, official: Official, tmp_path: Path) -> None:
     rows = [*load_samples(imported.output, "train", ["cMedQQ"])]
     own = import_files(official(train=rows), tmp_path / "own", cache=False)
     assert list(own.checked.samples) == ["cMedQQ"]
-    assert own.missing_tasks == [name for name in NAMES if name != "cMedQQ"]
+    assert own.missing == [name for name in NAMES if name != "cMedQQ"]
     with pytest.raises(PromptCBLUEError, match="several suites"):
         import_files(official("mixed", train=[*rows, row()]), tmp_path / "mixed-out", cache=False)
     assert not (tmp_path / "mixed-out").exists()
@@ -309,7 +312,7 @@ def test_a_dataset_holds_one_suite(imported: RawImported, official: Official, tm
 def test_a_folder_without_the_corpora_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(PromptCBLUEError, match="no raw corpora of ChineseBLUE"):
-        import_raw(tmp_path / "raw", tmp_path / "out", cache=False)
+        import_raw(tmp_path / "raw", tmp_path / "out")
 
 
 def test_the_command_builds_no_task_of_it_from_cblue(tmp_path: Path) -> None:
@@ -385,21 +388,19 @@ def test_numbers_are_listed_as_ranges() -> None:
 
 
 def test_the_published_files_give_the_documented_counts(shared: Path, tmp_path: Path) -> None:
-    imported = import_raw(shared / "data" / "chineseblue", tmp_path / "out", cache=False)
-    usable = {
-        (split.task, split.split): split.notes.records - split.notes.skipped for split in imported.splits if split.notes
-    }
+    imported = import_raw(shared / "data" / "chineseblue", tmp_path / "out")
+    usable = {(file.task, file.split): file.notes.records - file.notes.skipped for file in imported.files if file.notes}
     for (task, name), records in usable.items():
         documented = REGISTRY[task].sizes[("train", "validation", "test").index(name)]
         # The archive of CMDD has one dialogue more in dev and in test than its authors say.
         assert records == documented + (task == "CMDD" and name != "train"), (task, name)
-    absent = [(split.task, split.split) for split in imported.splits if not split.notes]
+    absent = [(file.task, file.split) for file in imported.files if not file.notes]
     assert absent == [
         *(("cMedQNLI", name) for name in ("train", "validation", "test")),
         ("cMedQA", "train"),
         ("cMedIR", "train"),
     ]
-    (broken,) = (split for split in imported.splits if split.notes and split.notes.skipped)
+    (broken,) = (file for file in imported.files if file.notes and file.notes.skipped)
     assert (broken.task, broken.split) == ("CMDD", "train")
     evaluation = Evaluation()
     for sample in load_samples(imported.output, "test"):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from promptcblue_dataset.build import Imported, import_files
 from promptcblue_dataset.checks import check_files
-from promptcblue_dataset.importer import Imported, import_files
 from promptcblue_metric.data.samples import parquet_files
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import TASKS
@@ -245,7 +245,7 @@ def test_the_official_samples_are_all_good(shared: Path, tmp_path: Path) -> None
 
 def test_the_embedded_sample_is_all_good_and_whole(sample_dataset: Imported) -> None:
     assert not sample_dataset.checked.warnings
-    assert not sample_dataset.missing_tasks
+    assert not sample_dataset.missing
     for counts in sample_dataset.counts().values():
         assert counts["train"] >= 12
         assert counts["validation"] >= 4

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from promptcblue_dataset.importer import Imported, import_files
+from promptcblue_dataset.build import Imported, import_files
 from promptcblue_metric.data.samples import ALL
 from promptcblue_metric.tasks import TASKS
 

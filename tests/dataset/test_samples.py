@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from promptcblue_dataset import load_samples, sample_path
-from promptcblue_dataset.importer import Imported, import_files
+from promptcblue_dataset.build import Imported, import_files
 from promptcblue_metric.errors import PromptCBLUEError, UnknownTaskError
 from promptcblue_metric.tasks import TASKS
 
@@ -103,7 +103,7 @@ def test_a_dataset_that_no_hub_has_is_one_clear_error(run_python: Run, tmp_path:
 def test_the_name_of_the_cached_dataset_is_a_source(run_python: Run, tmp_path: Path, three_tasks: Path) -> None:
     code = (
         "import sys; from promptcblue_dataset import load_samples\n"
-        "from promptcblue_dataset.importer import import_files\n"
+        "from promptcblue_dataset.build import import_files\n"
         "folder = sys.argv[1]; import_files(folder, 'made/promptcblue')\n"
         "key = lambda sample: (sample['task_dataset'], sample['sample_id'])\n"
         "for tasks in (None, ['CHIP-STC', 'MedDG']):\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_dataset.importer import import_files
+from promptcblue_dataset.build import import_files
 from promptcblue_metric.version import VERSION
 
 from ..conftest import Run, SampleRows
