@@ -105,7 +105,7 @@ def test_what_is_too_large_or_unclear_is_refused_in_both_languages(
     # Comparing each of many items with each of many others takes more time than any text of the benchmark.
     items = [f"{number}痛" for number in range(1800)]
     target = "上述句子中的实体包含：\n疾病实体：" + "，".join(items)
-    crowded = {**space.EXAMPLE_REFERENCES[2], "answer_choices": ["疾病"], "target": target}
+    crowded = {**space.EXAMPLE[2], "answer_choices": ["疾病"], "target": target}
     rows = [{**crowded, "sample_id": str(number)} for number in range(4)]
     answers = [{"sample_id": row["sample_id"], "prediction": target.replace("痛", "疼")} for row in rows]
     assert "too many items" in refusal(given("predictions", lines(answers)), given("references", lines(rows)))[0]
