@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.tasks import REGISTRY, get_task
 
-from .run import ADAPTER_CONFIG, BACKBONE, folder_fingerprint
+from .run import ADAPTER_CONFIG, BACKBONE, RECORD, folder_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -170,6 +172,18 @@ def load_for_prediction(
                 f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
             ) from error
     return model.eval()
+
+
+def tuned_tasks(source: ModelSource) -> Collection[str]:
+    """The tasks whose targets a model was fine-tuned on here, as the record of its run says; none for other models."""
+    for name in filter(None, source):
+        if record := _file_of(name, RECORD):
+            try:
+                configs = json.loads(record.read_text(encoding="utf-8"))["notes"]["recipe"].get("configs")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            return [get_task(config).name for config in configs] if configs else list(REGISTRY)
+    return ()
 
 
 def context_length(model: Any) -> int | None:

@@ -53,7 +53,8 @@ def predict(
     Args:
         dataset: as for `load_samples`, or what was read of it already.
         configs: tasks to predict; every one by default.
-        max_new_tokens: longest answer; by default each task's own (`answer_limits`).
+        max_new_tokens: longest answer; by default each task's own (`answer_limits`), or what a model needs that has not
+            learnt how long the targets are.
         shots: demonstrations to show before each prompt; none by default.
         failed_as_empty: write a sample that failed as an empty answer, which is then scored as one.
         overwrite: begin an empty output.
@@ -70,7 +71,8 @@ def predict(
     shown = Demonstrations(shots, splits, split, samples) if shots else None
     engine = load_backend(backend)
     tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-    limits = dict.fromkeys(tasks, max_new_tokens) if max_new_tokens else answer_limits(splits, tasks, engine)
+    tight = {} if max_new_tokens else answer_limits(splits, tasks, engine)
+    limits = {task: max_new_tokens or max(tight[task], engine.least_limit(task)) for task in tasks}
     settings = {
         "samples": samples_fingerprint(samples),
         "split": split,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
+from datetime import date
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -23,6 +25,10 @@ _THOUGHTS = tuple((mark, f"{mark[0]}/{mark[1:]}") for mark in ("<think>", "<thin
 
 #: How demonstrations are shown: as turns of a conversation before the prompt, or as one text with it.
 ShotStyle = Literal["chat", "text"]
+Thinking = Literal["off", "on", "auto"]
+#: The day that templates print, and how they ask for it.
+DATE = date(2025, 1, 1)
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class Shot(NamedTuple):
@@ -97,22 +103,33 @@ class PromptEncoder:
     A tokenizer with a chat template gets the prompt as the user's turn, ended by what opens the assistant's; any
     other gets the text as it is, after the tokenizer's own start token. Prompt and target are tokenised apart, so
     that no token spans the boundary and the model is trained on exactly the prompt it is given at prediction.
+    A template that prints the date prints `DATE`, so that tomorrow's prompts are today's.
 
     Args:
         tokenizer: a tokenizer with an end-of-sequence token.
+        thinking: ``off`` for answers without a thought, which stands empty in the prompt where the template has that
+            form or opens one by itself; ``on`` for answers after one; ``auto`` for what the template does untold.
+        system: what the model is told before everything else.
 
     Raises:
         PromptCBLUEError: the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "off", system: str | None = None
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise PromptCBLUEError(
                 f"the tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token, without which no answer "
                 "ends; set eos_token in its tokenizer_config.json"
             )
-        self.tokenizer = tokenizer
-        self.chat = tokenizer.chat_template is not None
+        self.tokenizer, self.thinking, self.system = tokenizer, thinking, system
+        template = tokenizer.chat_template
+        self.chat = template is not None
+        self._chat_template = _TODAY.sub(lambda found: repr(DATE.strftime(found[2])), str(template))
+        kept = tokenizer.added_tokens_decoder
+        #: Marks of thoughts that decoding would leave out with the other special tokens.
+        self._marks = {id_: str(kept[id_]) for id_ in kept if str(kept[id_]) in chain(*_THOUGHTS) and kept[id_].special}
 
     def prompts(
         self, texts: Sequence[str], shots: Sequence[Sequence[Shot]] | None = None, style: ShotStyle = "chat"
@@ -124,8 +141,8 @@ class PromptEncoder:
         before = [()] * len(texts) if shots is None else shots
         if self.chat:
             pairs = zip(texts, before, strict=True)
-            return self._ids([self._template(conversation(text, own, style)) for text, own in pairs])
-        texts = [one_text(text, own) for text, own in zip(texts, before, strict=True)]
+            return self._ids([self._template(conversation(text, own, style, self.system)) for text, own in pairs])
+        texts = [one_text(text, own, self.system) for text, own in zip(texts, before, strict=True)]
         ids = self._ids(texts, add_special_tokens=True)
         # Some tokenizers also close what they are given; an answer follows here.
         return [row[:-1] if row[-1:] == [self.tokenizer.eos_token_id] else row for row in ids]
@@ -150,7 +167,14 @@ class PromptEncoder:
         if not self.chat:
             return "plain"
         # What the template writes, and not its source: another way to write the same is the same.
-        return f"chat template {hashlib.sha256(self._turns('?', answer=_MARK).encode()).hexdigest()[:16]}"
+        written = self._turns("?", answer=_MARK) + self._turns("?")
+        dated = f", dated {DATE}" if self._chat_template != self.tokenizer.chat_template else ""
+        return f"chat template {hashlib.sha256(written.encode()).hexdigest()[:16]}{dated}"
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether prompts end within a thought, which the answer has to close."""
+        return self.chat and _is_open(self._turns("?")) is not None
 
     @cached_property
     def frame(self) -> Frame:
@@ -187,28 +211,46 @@ class PromptEncoder:
         return Fitted(self.fit(ids, room), len(shots), cut=True)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of generated ids."""
+        """The text of generated ids, without special tokens but those that open and close a thought."""
+        places = [place for place, token in enumerate(ids) if token in self._marks] if self._marks else []
+        if places:
+            return self.decode(ids[: places[0]]) + self._marks[ids[places[0]]] + self.decode(ids[places[0] + 1 :])
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
     def _turns(self, prompt: str, answer: str | None = None) -> str:
-        turns = conversation(prompt)
+        turns = conversation(prompt, system=self.system)
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
         return self._template(turns)
 
     def _template(self, turns: list[dict[str, str]]) -> str:
-        # The targets hold no reasoning, so templates that can open a thinking block are told not to.
-        text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=turns[-1]["role"] == "user", enable_thinking=False
+        answered = turns[-1]["role"] == "assistant"
+        on = self.thinking == "on"
+        text = str(
+            self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=self._chat_template,
+                tokenize=False,
+                add_generation_prompt=not answered,
+                date_string=DATE.strftime("%d %b %Y"),
+                **({} if self.thinking == "auto" else {"enable_thinking": on, "thinking": on}),
+            )
         )
-        return str(text)
+        if self.thinking == "off" and not answered and (opened := _is_open(text)):
+            return f"{text.rstrip()}\n\n{opened}\n\n"
+        return text
 
     def _ids(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
         if not texts:
             return []
         rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]
         return rows
+
+
+def _is_open(text: str) -> str | None:
+    """What would close the thought that a text ends in, if it does."""
+    return next((end for start, end in _THOUGHTS if text.rfind(start) > text.rfind(end)), None)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.data import training_rows
-from promptcblue_training.prompts import IGNORED, PromptEncoder
+from promptcblue_training.prompts import DATE, IGNORED, PromptEncoder, conversation, split_thought
 from promptcblue_training.tiny import build_tokenizer
 
 PROMPT, TARGET = "找出疾病实体：\n患者患有高血压和糖尿病。\n答：", "上述句子中的实体包含：\n疾病实体：高血压，糖尿病"
@@ -165,3 +165,94 @@ def test_an_empty_target_is_an_error() -> None:
     rows = [sample(), sample(target=" ", name="train-2")]
     with pytest.raises(PromptCBLUEError, match="train-2"):
         training_rows(rows, PromptEncoder(plain()), 100, "train")
+
+
+#: As Qwen3's: an empty thought in the prompt where thinking is switched off.
+SWITCHED = CHATML.replace(
+    "assistant\n{% endif %}",
+    "assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}",
+)
+#: As DeepSeek-R1's and Qwen3-Thinking's: the prompt opens a thought, whatever it is told.
+OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+EMPTY = "<think>\n\n</think>\n\n"
+
+
+def thinker(template: str) -> Any:
+    tokenizer = build_tokenizer([PROMPT, TARGET, "user assistant <think></think> 0123456789 Jan"])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "ending", "opens"),
+    [
+        (SWITCHED, "off", f"assistant\n{EMPTY}", False),
+        (SWITCHED, "on", "assistant\n", False),
+        (SWITCHED, "auto", "assistant\n", False),
+        (OPENING, "off", f"assistant\n{EMPTY}", False),
+        (OPENING, "on", "assistant\n<think>\n", True),
+        (OPENING, "auto", "assistant\n<think>\n", True),
+        (CHATML, "off", "assistant\n", False),
+    ],
+)
+def test_thinking_is_what_was_asked_for(template: str, thinking: Any, ending: str, *, opens: bool) -> None:
+    encoder = PromptEncoder(thinker(template), thinking)
+    (ids,) = encoder.prompts([PROMPT])
+    assert encoder.tokenizer.decode(ids).endswith(ending)
+    assert encoder.opens_thought is opens
+
+
+def test_no_answer_is_trained_within_a_thought() -> None:
+    encoder = PromptEncoder(thinker(OPENING))
+    (row,) = training_rows([sample()], encoder, 1024, "train").dataset
+    text = encoder.tokenizer.decode(row["input_ids"])
+    assert f"</think>\n\n{TARGET}" in text
+
+
+def test_prompts_that_differ_in_their_ending_alone_are_described_apart() -> None:
+    described = {PromptEncoder(thinker(template), "on").describe() for template in (CHATML, OPENING, SWITCHED)}
+    assert len(described) == 2  # switched on, the second kind is written as the first
+    assert len({PromptEncoder(thinker(SWITCHED), thinking).describe() for thinking in ("on", "off")}) == 2
+
+
+@pytest.mark.parametrize(
+    "dated",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        '{% if strftime_now is defined %}{% set day = strftime_now("%Y") %}{% endif %}{{ day }}',
+        "{{ date_string }}",
+    ],
+)
+def test_a_template_that_prints_the_date_prints_one_day_for_ever(dated: str) -> None:
+    encoder = PromptEncoder(thinker(dated + CHATML))
+    (ids,) = encoder.prompts([PROMPT])
+    text = encoder.tokenizer.decode(ids)
+    assert str(DATE.year) in text.partition("<|im")[0]
+    assert str(DATE) in encoder.describe() or "date_string" in dated
+
+
+def test_what_the_model_is_told_first_stands_first() -> None:
+    assert conversation(PROMPT, system="患者")[0] == {"role": "system", "content": "患者"}
+    (told,), (untold,) = (PromptEncoder(plain(), system=system).prompts([PROMPT]) for system in ("患者", None))
+    assert plain().decode(told[1:]) == f"患者\n\n{PROMPT}"
+    assert plain().decode(untold[1:]) == PROMPT
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "parted"),
+    [
+        ("答", False, ("", "答", True)),
+        ("<think>想</think>\n\n答", False, ("想", "答", True)),
+        ("想</think>答", True, ("想", "答", True)),
+        ("想</think>答", False, ("想", "答", True)),
+        ("<think>想", False, ("想", "", False)),
+        ("想", True, ("想", "", False)),
+        ("\n[THINK]想[/THINK]答", False, ("想", "答", True)),
+        ("先说<think>", False, ("", "先说<think>", True)),
+        ("", True, ("", "", False)),
+        ("", False, ("", "", True)),
+    ],
+)
+def test_thoughts_are_parted_from_answers(text: str, opened: bool, parted: tuple[str, str, bool]) -> None:
+    assert split_thought(text, opened=opened) == parted

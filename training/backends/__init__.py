@@ -13,6 +13,8 @@ from ..processes import process_count
 from ..prompts import Shot
 
 T = TypeVar("T")
+#: Tokens that an answer of a model which was not fine-tuned may have, and with a thought before it.
+LOOSE, THINKING = 1024, 2048
 #: Who ended an answer: the model; the limit, or the limit while it still thought; or it is none, but a refusal.
 FinishReason = Literal["stop", "length", "thought", "refusal"]
 
@@ -177,6 +179,9 @@ class Backend(Protocol):
 
     def count_tokens(self, targets: Sequence[str]) -> list[int]:
         """Tokens of each target, its end included."""
+
+    def least_limit(self, task: str) -> int:
+        """The tokens that answers to a task may have, however short its targets are."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request once, in any order, each as soon as it is complete."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 
 from ..constrained import TokenChoices
-from ..prompts import PromptEncoder, ShotStyle
-from . import Choices, Request
+from ..model import find_model, identify, load_tokenizer, tuned_tasks
+from ..prompts import PromptEncoder, ShotStyle, Thought, split_thought
+from . import LOOSE, THINKING, BackendSettings, Choices, Completion, Request
 
 #: Requests tokenised at a time.
 _CHUNK = 1000
@@ -23,6 +26,91 @@ class Encoded(NamedTuple):
     ids: array[int]
     dropped: int
     cut: bool
+
+
+class LocalBackend:
+    """What the backends that load a model share: where it is, its tokenizer, and what names both.
+
+    A model that was fine-tuned here was so without thoughts, and gives its answers without, unless told otherwise.
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self.settings = settings
+        self.source = find_model(settings.model, settings.adapter)
+        tokenizer = load_tokenizer(self.source.tokenizer, trust_remote_code=settings.trust_remote_code)
+        thinking = "off" if settings.thinking == "auto" and self.tuned_on else settings.thinking
+        self.encoder = PromptEncoder(tokenizer, thinking, settings.system)
+
+    @cached_property
+    def tuned_on(self) -> Collection[str]:
+        """The tasks that it was fine-tuned on here."""
+        return tuned_tasks(self.source)
+
+    def model_identity(self) -> dict[str, object]:
+        """The model's state, prompt and decoding."""
+        return {
+            "backend": self.settings.name,
+            "model": identify(self.source.backbone),
+            "adapter": identify(self.source.adapter) if self.source.adapter else None,
+            "prompt": self.encoder.describe(),
+            "beams": self.settings.beams,
+            "stop": list(self.settings.stop),
+            **self.settings.decoding(),
+            "thinking": self.encoder.thinking,
+        }
+
+    def count_tokens(self, targets: Sequence[str]) -> list[int]:
+        """Tokens of each target, its end included."""
+        return [len(ids) for ids in self.encoder.targets(targets)]
+
+    def least_limit(self, task: str) -> int:
+        """None for a task whose targets it has learnt; for others what a chat model needs, if its context holds it."""
+        if task in self.tuned_on and self.encoder.thinking == "off":
+            return 0
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.source.backbone, trust_remote_code=self.settings.trust_remote_code)
+        context = getattr(config.get_text_config(), "max_position_embeddings", None) or THINKING * 2
+        thinks = self.encoder.thinking == "on" or self.encoder.opens_thought
+        return min(THINKING if thinks or self.encoder.thinking == "auto" else LOOSE, int(context) // 2)
+
+    def answered(self, item: Encoded, ids: Sequence[int], ends: Collection[int]) -> tuple[Completion, bool]:
+        """What generated ids answer, and whether that is all of it."""
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        own = list(ids[:end])
+
+        def read(count: int) -> Thought:
+            return split_thought(self.encoder.decode(own[:count]), opened=self.encoder.opens_thought)
+
+        def stops(count: int) -> bool:
+            answer = read(count).answer
+            return until(answer, self.settings.stop) != answer
+
+        thought, written, closed = read(len(own))
+        if stopped := stops(len(own)):
+            # What was generated before anyone looked is not counted.
+            own = own[: _least(len(own), stops)]
+        thinks = len(own) if thought and not closed else 0
+        if thought and closed:
+            thinks = _least(len(own), lambda count: bool(read(count).thought) and read(count).closed)
+        over = end is not None or stopped
+        completion = Completion(
+            index=item.request.index,
+            text=until(written, self.settings.stop),
+            finish_reason="thought" if not closed else "stop" if over else "length",
+            prompt_tokens=len(item.ids),
+            new_tokens=len(own) - thinks + (end is not None and not stopped),
+            cut=item.cut,
+            dropped=item.dropped,
+            thought=thought,
+            thought_tokens=thinks,
+        )
+        return completion, over
+
+
+def _least(most: int, holds: Callable[[int], bool]) -> int:
+    """The least number that something holds for, if it holds for all above; else ``most``."""
+    return bisect_left(range(most), True, key=holds)
 
 
 def encode(

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urluns
 from promptcblue_metric.errors import PromptCBLUEError
 
 from ..prompts import Shot, conversation, one_text, split_thought
-from . import BackendSettings, Completion, Failure, FinishReason, Request, refuse
+from . import LOOSE, THINKING, BackendSettings, Completion, Failure, FinishReason, Request, refuse
 from .encoding import until
 
 #: The key's environment variable, as the ``openai`` client has it.
@@ -128,6 +128,10 @@ class OpenAIBackend:
     def count_tokens(self, targets: Sequence[str]) -> list[int]:
         """About how many tokens each target has, its end included."""
         return [_estimate(target) + 1 for target in targets]
+
+    def least_limit(self, task: str) -> int:
+        """What a model that may think needs, if its context, where it is known, holds it."""
+        return min(LOOSE if self.settings.thinking == "off" else THINKING, (self.server.context or THINKING * 2) // 2)
 
     def summary(self) -> list[str]:
         """Tokens and cost of this run, which models answered, and what did not go well at once."""

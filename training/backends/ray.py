@@ -49,6 +49,10 @@ class RayBackend:
         """Tokens of each target, its end included."""
         return self.inner.count_tokens(targets)
 
+    def least_limit(self, task: str) -> int:
+        """That of the backend in the workers."""
+        return self.inner.least_limit(task)
+
     def summary(self) -> list[str]:
         """Nothing more."""
         return []

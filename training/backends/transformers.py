@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +22,15 @@ from ..model import (
     best_dtype,
     choose_dtype,
     context_length,
-    find_model,
     four_bit,
-    identify,
     load_for_prediction,
-    load_tokenizer,
     spare_threads,
 )
 from ..processes import process_state
 from ..progress import quiet_libraries
 from ..prompts import PromptEncoder
 from . import BackendSettings, Completion, Failure, Request
-from .encoding import Encoded, encode, token_choices, until
+from .encoding import Encoded, LocalBackend, encode, token_choices
 
 #: New tokens after which a batch is first looked through for rows that have ended; then after twice as many, and so on.
 _FIRST_LOOK = 8
@@ -111,7 +107,7 @@ def _join(parts: Sequence[_Active]) -> _Active:
     return _Active(rows, ids, mask, new, cache)
 
 
-class TransformersBackend:
+class TransformersBackend(LocalBackend):
     """Answers in batches of like lengths, longest first, each padded on the left.
 
     ``generate`` computes every row of a batch until the last one ends, and most answers are far shorter than the
@@ -123,16 +119,13 @@ class TransformersBackend:
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        self.settings = settings
-        self.source = find_model(settings.model, settings.adapter)
         self.state = process_state()
         self.device = best_device()
         quantised = settings.dtype == FOUR_BIT
         self.dtype = best_dtype(self.device) if quantised else choose_dtype(settings.dtype, self.device)
         self.quantisation = four_bit(self.dtype) if quantised else None
         quiet_libraries()
-        tokenizer = load_tokenizer(self.source.tokenizer, trust_remote_code=settings.trust_remote_code)
-        self.encoder = PromptEncoder(tokenizer)
+        super().__init__(settings)
         self._largest: int | None = None
         self._halved = 0
 
@@ -153,15 +146,7 @@ class TransformersBackend:
     def identity(self) -> Mapping[str, Any]:
         """The model's state, number format, prompt and decoding."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return {
-            "backend": self.settings.name,
-            "model": identify(self.source.backbone),
-            "adapter": identify(self.source.adapter) if self.source.adapter else None,
-            "dtype": f"{FOUR_BIT} {dtype}" if self.quantisation else dtype,
-            "prompt": self.encoder.describe(),
-            "beams": self.settings.beams,
-            "stop": list(self.settings.stop),
-        }
+        return {**self.model_identity(), "dtype": f"{FOUR_BIT} {dtype}" if self.quantisation else dtype}
 
     def notes(self) -> Mapping[str, Any]:
         """Where the model was, device and versions."""
@@ -172,10 +157,6 @@ class TransformersBackend:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
-
-    def count_tokens(self, targets: Sequence[str]) -> list[int]:
-        """Tokens of each target, its end included."""
-        return [len(ids) for ids in self.encoder.targets(targets)]
 
     def summary(self) -> list[str]:
         """How often the memory did not hold a batch."""
@@ -364,14 +345,14 @@ class TransformersBackend:
             self._go_on(active)
             width = active.ids.shape[1]
             made = [
-                self._completion(row, ids[width - new :])
+                self.answered(row, ids[width - new :], self.ends)
                 for row, ids, new in zip(active.rows, active.ids.tolist(), active.new, strict=True)
             ]
             ended = [
-                not self._drops_rows or each.finish_reason == "stop" or new >= row.request.max_new_tokens
-                for each, row, new in zip(made, active.rows, active.new, strict=True)
+                not self._drops_rows or over or new >= row.request.max_new_tokens
+                for (_, over), row, new in zip(made, active.rows, active.new, strict=True)
             ]
-            done += [each for each, end in zip(made, ended, strict=True) if end]
+            done += [each for (each, _), end in zip(made, ended, strict=True) if end]
             left = [place for place, end in enumerate(ended) if not end]
             if not left:
                 break
@@ -428,30 +409,6 @@ class TransformersBackend:
         ]
         width = active.ids.shape[1] - active.new[0]
         return lambda row, ids: rows[row].allowed(ids[width:].tolist())
-
-    def _completion(self, item: Encoded, new: list[int]) -> Completion:
-        length = next((position for position, token in enumerate(new) if token in self.ends), None)
-        answer = new if length is None else new[:length]
-        written = self.encoder.decode(answer)
-        text = until(written, self.settings.stop)
-        if stopped := len(text) < len(written):
-            # What was generated before anyone looked is not counted.
-            marks = self.settings.stop
-            enough = bisect_left(
-                range(len(answer)),
-                True,
-                key=lambda count: any(each in self.encoder.decode(answer[:count]) for each in marks),
-            )
-            answer = answer[:enough]
-        return Completion(
-            index=item.request.index,
-            text=text,
-            finish_reason="length" if length is None and not stopped else "stop",
-            prompt_tokens=len(item.ids),
-            new_tokens=len(answer) + (length is not None and not stopped),
-            cut=item.cut,
-            dropped=item.dropped,
-        )
 
 
 def _out_of_memory(error: RuntimeError) -> str:

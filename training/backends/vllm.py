@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,39 +13,26 @@ from typing import Any
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..model import find_model, identify, load_tokenizer
-from ..prompts import PromptEncoder
 from . import BackendSettings, Choices, Completion, Failure, Request, refuse
-from .encoding import Encoded, encode, until
+from .encoding import Encoded, LocalBackend, encode
 
 #: The ranks that vLLM makes room for; an adapter takes the next one up.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class VllmBackend:
+class VllmBackend(LocalBackend):
     """Hands all requests to the engine at once, which fills its batches itself, and yields answers as they end."""
 
     def __init__(self, settings: BackendSettings) -> None:
         import vllm  # noqa: F401 - said now, and not after the data was read
 
         refuse(settings, beams_above_1=settings.beams > 1)
-        self.settings = settings
-        self.source = find_model(settings.model, settings.adapter)
-        tokenizer = load_tokenizer(self.source.tokenizer, trust_remote_code=settings.trust_remote_code)
-        self.encoder = PromptEncoder(tokenizer)
+        super().__init__(settings)
         self.rank = _lora_rank(self.source.adapter) if self.source.adapter else None
 
     def identity(self) -> Mapping[str, Any]:
         """The model's state, number format, prompt and decoding."""
-        return {
-            "backend": self.settings.name,
-            "model": identify(self.source.backbone),
-            "adapter": identify(self.source.adapter) if self.source.adapter else None,
-            "dtype": self.dtype,
-            "prompt": self.encoder.describe(),
-            "beams": 1,
-            "stop": list(self.settings.stop),
-        }
+        return {**self.model_identity(), "dtype": self.dtype}
 
     def notes(self) -> Mapping[str, Any]:
         """Where the model was, GPUs and versions."""
@@ -65,10 +53,6 @@ class VllmBackend:
         from ..model import best_dtype
 
         return str(best_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))).removeprefix("torch.")
-
-    def count_tokens(self, targets: Sequence[str]) -> list[int]:
-        """Tokens of each target, its end included."""
-        return [len(ids) for ids in self.encoder.targets(targets)]
 
     def summary(self) -> list[str]:
         """Nothing more."""
@@ -125,32 +109,32 @@ class VllmBackend:
         return LoRARequest("adapter", 1, self.source.adapter)
 
     def _sampling(self, request: Request) -> Any:
-        """Greedy decoding with the request's limit and choices."""
+        """Decoding with the request's limit and choices."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        settings = self.settings
         guided = StructuredOutputsParams(**_guide(request.choices)) if request.choices else None
         return SamplingParams(
-            temperature=0.0,
+            temperature=(1.0 if settings.temperature is None else settings.temperature) if settings.samples else 0.0,
+            top_p=1.0 if settings.top_p is None else settings.top_p,
             max_tokens=request.max_new_tokens,
-            stop=list(self.settings.stop),
-            stop_token_ids=sorted({self.encoder.end, self.encoder.tokenizer.eos_token_id}),
+            # A stop text in a thought is none.
+            stop=list(settings.stop) if self.encoder.thinking == "off" else [],
+            stop_token_ids=self._ends,
             structured_outputs=guided,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, item: Encoded, output: Any) -> Completion:
-        ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id}
-        ids = [token for token in output.token_ids if token not in ends]
-        return Completion(
-            index=item.request.index,
-            text=until(self.encoder.decode(ids), self.settings.stop),
-            finish_reason="length" if output.finish_reason == "length" else "stop",
-            prompt_tokens=len(item.ids),
-            new_tokens=len(output.token_ids),
-            cut=item.cut,
-            dropped=item.dropped,
-        )
+        completion, over = self.answered(item, output.token_ids, self._ends)
+        if not over and output.finish_reason != "length" and completion.finish_reason == "length":
+            return replace(completion, finish_reason="stop")  # at a stop text, which vLLM has cut off
+        return completion
+
+    @property
+    def _ends(self) -> list[int]:
+        return sorted({self.encoder.end, self.encoder.tokenizer.eos_token_id})
 
 
 def _guide(choices: Choices) -> dict[str, Any]:

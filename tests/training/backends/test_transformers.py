@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -290,3 +292,44 @@ def test_what_waits_keeps_to_the_size_of_a_batch(
     monkeypatch.setattr(TransformersBackend, "_go_on", spy)
     assert answers(load_backend(settings), longer) == straight
     assert all(rows == 1 or (rows <= 4 and tokens <= budget) for rows, tokens in sizes)
+
+
+@pytest.mark.parametrize(
+    ("opening", "ids", "read", "counts"),
+    [
+        (False, "<think>想</think>答。E", ("想", "答。", "stop"), (16, 3)),
+        (False, "<think>想想", ("想想", "", "thought"), (9, 0)),
+        (True, "想</think>答", ("想", "答", "length"), (9, 1)),
+        (True, "想想E", ("想想", "", "thought"), (2, 1)),
+        (False, "<think>。想</think>答。答", ("。想", "答", "stop"), (17, 2)),
+    ],
+)
+def test_thoughts_are_kept_apart_from_answers(
+    tmp_path: Path, opening: bool, ids: str, read: tuple[str, str, str], counts: tuple[int, int]
+) -> None:
+    from promptcblue_training.tiny import build_tokenizer
+
+    tokenizer = build_tokenizer(["<think></think>想答。E"])
+    tokenizer.chat_template = "{{ messages[0].content }}" + ("<think>" if opening else "")
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    stop = ("。答", "。想") if "。答" in ids else ()
+    backend = TransformersBackend(BackendSettings(model=str(tmp_path), thinking="on", stop=stop))
+    item = Encoded(Request(0, "", 99), array("i", [1]), 0, cut=False)
+    end = backend.encoder.end
+    tokens = [end if letter == "E" else tokenizer.convert_tokens_to_ids(letter) for letter in ids]
+    completion, over = backend.answered(item, tokens, [end])
+    assert (completion.thought, completion.text, completion.finish_reason) == read
+    assert (completion.thought_tokens, completion.new_tokens) == counts
+    assert over is (ids.endswith("E") or bool(stop))
+
+
+def test_a_model_that_was_not_fine_tuned_here_is_not_starved(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other, ignore=shutil.ignore_patterns("checkpoint-*", "run.json"))
+    limits = [
+        load_backend(BackendSettings(model=str(model), thinking=thinking)).least_limit("CHIP-CTC")  # type: ignore[arg-type]
+        for model, thinking in ((trained, "auto"), (trained, "on"), (other, "off"))
+    ]
+    # The context of this model is 1,024 tokens, of which half are for the prompt.
+    assert limits == [0, 512, 512]
