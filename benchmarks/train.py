@@ -37,8 +37,8 @@ from promptcblue_training.methods import METHODS
 from promptcblue_training.progress import quiet_libraries
 from promptcblue_training.prompts import PromptEncoder
 from promptcblue_training.settings import parse_recipe
-from promptcblue_training.sft import build_trainer
 from promptcblue_training.tiny import build_model, build_tokenizer
+from promptcblue_training.trainer import build_trainer
 
 #: Characters of prompt and target together, at these shares of the official samples (toy train file).
 LENGTHS = {0.0: 45, 0.1: 73, 0.25: 92, 0.5: 139, 0.75: 235, 0.9: 851, 1.0: 2038}

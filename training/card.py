@@ -19,25 +19,12 @@ from promptcblue_metric.data.writing import read_json_object, replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.version import VERSION
 
-from .run import ADAPTER_CONFIG, CARD, CHOICE_FILE, CURVE_PNG, EVALUATED, FINISHED, RECORD
+from .methods import METHODS, Method
+from .run import ADAPTER_CONFIG, CARD, CURVE_PNG, RunFacts, read_run
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-_SOURCES = {
-    "run": RECORD,
-    "train": FINISHED,
-    "eval": EVALUATED,
-    "choice": CHOICE_FILE,
-}
-#: How the names of the settings begin that matter to a method alone.
-_METHOD_SETTINGS: Mapping[Any, tuple[str, ...]] = {
-    "lora": ("lora_",),
-    "adalora": ("lora_", "adalora_"),
-    "parallel-adapter": ("adapter_",),
-    "p-tuning": ("virtual_", "encoder_"),
-    "p-tuning-v2": ("virtual_",),
-}
 _SAID_ELSEWHERE = ("samples", "model", "from_config", "train_split", "validation_split")
 #: Libraries whose version can change a result.
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "deepspeed")
@@ -59,17 +46,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_card(folder: Path, results: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     """Write a run's card, without scores.
 
     Args:
         folder: the run's output folder.
-        results: what is not in a file there yet, by its key in the folder's files: ``train``, ``eval``.
+        results: what is not in a file there yet, as for `read_run`.
 
     Raises:
         PromptCBLUEError: the folder is not that of a run, or cannot be written.
     """
-    facts = _read_facts(folder, results or {})
+    facts = read_run(folder, **results)
     _save(folder, _card_data(folder, facts), _body(folder, facts))
 
 
@@ -136,25 +123,11 @@ def _read_scores(path: Path) -> dict[str, Any]:
     return result
 
 
-def _read_facts(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    if not (folder / _SOURCES["run"]).is_file():
-        raise PromptCBLUEError(f"{folder} is not the output folder of promptcblue-train sft: no {_SOURCES['run']}")
-    facts: dict[str, Any] = {}
-    for key, name in _SOURCES.items():
-        there = (folder / name).is_file()
-        facts[key] = dict(results[key]) if key in results else read_json_object(folder / name) if there else {}
-    facts["settings"] = facts["run"].get("settings", {})
-    facts["notes"] = facts["run"].get("notes", {})
-    facts["recipe"] = facts["notes"].get("recipe", {})
-    return facts
-
-
-def _card_data(folder: Path, facts: Mapping[str, Any]) -> ModelCardData:
+def _card_data(folder: Path, facts: RunFacts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     adapter = (folder / ADAPTER_CONFIG).is_file()
-    method, backbone = str(facts["recipe"].get("method")), _hub_id(facts["recipe"].get("model"))
-    dataset = _hub_id(facts["recipe"].get("dataset"))
+    backbone, dataset = _hub_id(facts.recipe.get("model")), _hub_id(facts.recipe.get("dataset"))
     return ModelCardData(
         model_name=folder.resolve().name,
         language="zh",
@@ -163,103 +136,99 @@ def _card_data(folder: Path, facts: Mapping[str, Any]) -> ModelCardData:
         base_model=backbone,
         base_model_relation=("adapter" if adapter else "finetune") if backbone else None,
         datasets=[dataset] if dataset else None,
-        tags=["promptcblue", "medical", "chinese", "sft", "trl", method],
+        tags=["promptcblue", "medical", "chinese", "sft", "trl", str(facts.recipe.get("method"))],
     )
 
 
-def _hub_id(name: Any) -> str | None:
+def _hub_id(name: object) -> str | None:
     """The name if it is one on the Hub."""
     return name if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def _body(folder: Path, facts: Mapping[str, Any]) -> str:
-    recipe, settings, train = facts["recipe"], facts["settings"], facts["train"]
-    adapter = (folder / ADAPTER_CONFIG).is_file()
+def _body(folder: Path, facts: RunFacts) -> str:
+    recipe, settings = facts.recipe, facts.settings
     backbone = _hub_id(recipe.get("model"))
-    base = f"[{backbone}](https://huggingface.co/{backbone})" if backbone else _base_name(recipe, settings)
-    trainable, total = train.get("trainable_parameters"), train.get("parameters")
+    base = f"[{backbone}](https://huggingface.co/{backbone})" if backbone else f"`{settings.get('model')}`"
+    if isinstance(config := recipe.get("from_config"), dict):
+        base = f"a {config.get('model_type', 'model')} with random weights"
+    trainable, total = facts.train.get("trainable_parameters"), facts.train.get("parameters")
     share = ""
     if trainable and total:
         share = f": {trainable:,} trained parameters, {trainable / total:.2%} of the backbone's {total:,}"
     template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
     return template.substitute(
         title=folder.resolve().name,
-        what="An adapter for" if adapter else "All weights of",
+        what="An adapter for" if (folder / ADAPTER_CONFIG).is_file() else "All weights of",
         base=base,
         method=recipe.get("method", "unknown"),
         share=share,
         scores=f"{_START}\n{_NO_SCORES}\n{_END}",
         training=_training(facts),
-        settings=_table(("setting", "value"), [(f"`{key}`", _value(value)) for key, value in _settings(facts)]),
+        settings=_table(("setting", "value"), _settings(facts)),
         loss=_loss(folder, facts),
         commands=_commands(facts),
         signature=settings.get("samples", "unknown"),
-        versions=_table(("library", "version"), list(facts["notes"].get("versions", {}).items())),
+        versions=_table(("library", "version"), list(facts.versions.items())),
     )
 
 
-def _base_name(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    if recipe.get("from_config"):
-        return f"a {recipe['from_config'].get('model_type', 'model')} with random weights"
-    return f"`{settings.get('model')}`"
-
-
-def _training(facts: Mapping[str, Any]) -> str:
-    choice, train = facts["choice"], facts["train"]
-    lines = []
+def _training(facts: RunFacts) -> str:
+    train, validation, lines = facts.train, facts.validation, []
     if "train_samples" in train:
-        tasks = facts["recipe"].get("configs")
-        lines.append(f"- {train['train_samples']:,} samples of {', '.join(tasks) if tasks else 'every task'}")
-    if choice:
+        tasks = facts.recipe.get("configs")
         lines.append(
-            f"- weights of step {choice['step']:,}, chosen as {choice['reason']}; training ended at step "
-            f"{choice['last_step']:,}"
+            f"{train['train_samples']:,} samples of {', '.join(tasks) if isinstance(tasks, list) else 'every task'}"
         )
-    if "eval_loss" in facts["eval"]:
-        lines.append(f"- validation loss of these weights: {facts['eval']['eval_loss']:.4f}")
-    if "eval_overall" in facts["eval"]:
-        lines.append(f"- score on validation samples in training: {facts['eval']['eval_overall']:.4f}")
+    if choice := facts.choice:
+        lines.append(
+            f"weights of step {choice.step:,}, chosen as {choice.reason}; training ended at step {choice.last_step:,}"
+        )
+    if "eval_loss" in validation:
+        lines.append(f"validation loss of these weights: {validation['eval_loss']:.4f}")
+    if "eval_overall" in validation:
+        lines.append(f"score on validation samples in training: {validation['eval_overall']:.4f}")
     if "train_runtime" in train:
-        lines.append(f"- {train['train_runtime'] / 3600:.2f} hours")
-    return "\n".join(lines)
+        lines.append(f"{train['train_runtime'] / 3600:.2f} hours")
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def _settings(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What decides the result: without the settings of other methods, with sizes as they were fitted to a budget."""
-    own = _METHOD_SETTINGS.get(facts["recipe"].get("method"), ())
-    others = tuple({prefix for prefixes in _METHOD_SETTINGS.values() for prefix in prefixes} - set(own))
+def _settings(facts: RunFacts) -> list[tuple[str, str]]:
+    """What decides the result, without what nobody set, and the settings of other methods; with sizes as they were
+    fitted to a budget.
+    """
+    method = METHODS.get(str(facts.recipe.get("method")), Method())
+    others = tuple({prefix for each in METHODS.values() for prefix in each.settings} - set(method.settings))
+    left = (*_SAID_ELSEWHERE, *facts.left_alone)
     return [
-        (key, facts["train"].get(key, value))
-        for key, value in facts["settings"].items()
-        if key not in _SAID_ELSEWHERE and not key.startswith(others) and value not in (None, [], {})
+        (f"`{key}`", f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`")
+        for key, value in {
+            **facts.settings,
+            **{key: facts.train[key] for key in facts.settings if key in facts.train},
+        }.items()
+        if key not in left and not key.startswith(others) and value not in (None, [], {})
     ]
 
 
-def _value(value: Any) -> str:
-    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`"
-
-
-def _loss(folder: Path, facts: Mapping[str, Any]) -> str:
-    losses: Sequence[Mapping[str, float]] = facts["choice"].get("losses", [])
+def _loss(folder: Path, facts: RunFacts) -> str:
     parts = [f"![Loss over the steps, with the chosen step marked]({CURVE_PNG})"] * (folder / CURVE_PNG).is_file()
-    if losses:
+    if (losses := facts.losses) and (choice := facts.choice):
         # A long run's table shows steps at equal distances; the CSV file has them all.
         every = -(-len(losses) // _LOSSES_SHOWN)
-        kept = {facts["choice"]["step"], facts["choice"]["lowest"]["step"] if facts["choice"]["lowest"] else None}
+        kept = {choice.step, losses[-1].step, choice.lowest.step if choice.lowest else None}
         shown = [
-            (str(row["step"]), f"{row['loss']:.4f}")
-            for place, row in enumerate(losses)
-            if place % every == 0 or place == len(losses) - 1 or row["step"] in kept
+            (str(one.step), f"{one.loss:.4f}")
+            for place, one in enumerate(losses)
+            if place % every == 0 or one.step in kept
         ]
         parts.append(_table(("step", "validation loss"), shown))
-    elif "train_loss" in facts["train"]:
-        parts.append(f"Mean training loss {facts['train']['train_loss']:.4f}; there were no validation samples.")
+    elif "train_loss" in facts.train:
+        parts.append(f"Mean training loss {facts.train['train_loss']:.4f}; there were no validation samples.")
     return "\n\n".join(parts)
 
 
-def _commands(facts: Mapping[str, Any]) -> str:
-    dataset = shlex.quote(public(str(facts["recipe"].get("dataset", "promptcblue"))))
-    recipe = shlex.join(public(word) for word in facts["notes"].get("command", ["RECIPE"]))
+def _commands(facts: RunFacts) -> str:
+    dataset = shlex.quote(str(public(str(facts.recipe.get("dataset", "promptcblue")))))
+    recipe = shlex.join(str(public(word)) for word in facts.command)
     lines = [
         "pip install 'promptcblue[train]'",
         f"promptcblue-train sft {recipe}",
@@ -271,7 +240,7 @@ def _commands(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def public(value: Any) -> Any:
+def public(value: object) -> object:
     """A JSON value in which folders of this machine are called by their last name alone."""
     if isinstance(value, dict):
         return {key: public(each) for key, each in value.items()}

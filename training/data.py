@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.draws import Draws
 from promptcblue_metric.data.samples import Sample, canonical_split, iter_samples, load_samples, splits_of
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .prompts import IGNORED, PromptEncoder
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -154,6 +156,23 @@ def mix(samples: Sequence[Sample], weights: Mapping[str, float], seed: int) -> l
     if not mixed:
         raise PromptCBLUEError("mixing: no samples are left to train on; give a task a weight above 0")
     return mixed
+
+
+def training_samples(recipe: Recipe, splits: Splits, seed: int) -> list[Sample]:
+    """The samples of an epoch: the recipe's split and tasks, or the paper's demonstrations of them, mixed as it says.
+
+    Args:
+        splits: of the recipe's dataset and tasks.
+        seed: of the run, which draws the samples of weights that are no whole numbers.
+
+    Raises:
+        PromptCBLUEError: there are none, or they cannot be read.
+    """
+    samples = splits.samples(recipe.train_split)
+    if recipe.few_shot:
+        counts = paper_counts(dict.fromkeys(sample["task_dataset"] for sample in samples))
+        samples = draw(samples, counts, recipe.few_shot_seed)
+    return mix(samples, recipe.mixing, seed) if isinstance(recipe.mixing, dict) else samples
 
 
 class Splits:

@@ -7,9 +7,7 @@ folder of the machine that it was made on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
@@ -26,7 +24,9 @@ from .run import (
     FINISHED,
     RECORD,
     WEIGHTS,
+    RunFacts,
     is_model_file,
+    read_run,
 )
 
 RECIPE = "recipe.yaml"
@@ -59,7 +59,7 @@ def publication(folder: Path, repo: str) -> Publication:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or the run is not finished.
     """
-    record = _read_finished(folder)
+    facts = _read_finished(folder)
     if not (folder / CARD).is_file():
         write_card(folder)
     files: dict[str, Content] = {
@@ -70,7 +70,7 @@ def publication(folder: Path, repo: str) -> Publication:
     for name in _NAMING:
         if name in files:
             files[name] = _without_folders(folder / name)
-    files[RECIPE] = _recipe(record)
+    files[RECIPE] = _recipe(facts)
     files[CARD] = _card(folder, repo)
     return Publication("model", dict(sorted(files.items())), _OWNED, _prediction(folder, repo), _notes(folder))
 
@@ -102,21 +102,20 @@ def _notes(folder: Path) -> list[str]:
     return found
 
 
-def _read_finished(folder: Path) -> Mapping[str, Any]:
-    """The record of a run.
+def _read_finished(folder: Path) -> RunFacts:
+    """What a run says of itself.
 
     Raises:
-        PromptCBLUEError: there is none, or the run is not finished.
+        PromptCBLUEError: there is no run, or it is not finished.
     """
-    if not (folder / RECORD).is_file():
-        raise PromptCBLUEError(f"{folder}: not the output folder of `promptcblue-train sft` (no {RECORD})")
+    facts = read_run(folder)
     if not (folder / FINISHED).is_file():
         raise PromptCBLUEError(
             f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
         )
     if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
         raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(WEIGHTS)})")
-    return read_json_object(folder / RECORD)
+    return facts
 
 
 def _without_folders(path: Path) -> Content:
@@ -126,15 +125,15 @@ def _without_folders(path: Path) -> Content:
     return path if shown == value else (json.dumps(shown, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _recipe(record: Mapping[str, Any]) -> bytes:
+def _recipe(facts: RunFacts) -> bytes:
     """A recipe for the same run, from what it recorded."""
     import yaml
 
-    run, settings = record.get("notes", {}).get("recipe", {}), record.get("settings", {})
+    left = (*facts.recipe, *_COMPUTED, *facts.left_alone)
     wanted = {
-        **run,
-        **{key: value for key, value in settings.items() if key not in (*run, *_COMPUTED)},
-        "batch_size": settings.get("batch"),
+        **facts.recipe,
+        **{key: value for key, value in facts.settings.items() if key not in left},
+        "batch_size": facts.settings.get("batch"),
         "batch_tokens": _BATCH_TOKENS,
     }
     kept = {key: public(value) for key, value in wanted.items() if value is not None and key != "overwrite"}

@@ -15,16 +15,19 @@ FSDP and ZeRO-3 divide the first two over the GPUs, and hold one layer whole at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.cli.common import make_table, show
 
-from .recipe import RECIPES, defaults, find_recipe, read_recipe, shipped
+from .methods import METHODS, Shape
+from .recipe import RECIPES, Recipe, defaults, find_recipe, read_recipe, shipped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+#: What a recipe says, over the defaults.
+Settings = Mapping[str, Any]
 #: GPUs in the last column of the table of recipes.
 GPUS = 8
 #: What CUDA and its libraries take on a GPU before any model is there.
@@ -66,6 +69,12 @@ class Backbone:
         hidden, key_value, inner = self.hidden, self.key_value, self.inner
         attention = [(hidden, hidden), (hidden, key_value), (hidden, key_value), (hidden, hidden)]
         return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes that say how large an adapter of it is."""
+        matrices = self.layers * self.matrices
+        return Shape(matrices, 2 * self.layers, self.hidden, self.hidden, self.layers, self.key_value)
 
     @property
     def in_matrices(self) -> int:
@@ -112,32 +121,14 @@ class Estimate:
         return whole + self.activations + CONTEXT_BYTES
 
 
-def trained_parameters(settings: Mapping[str, Any], backbone: Backbone) -> int:
-    """How many parameters a recipe trains; with ``fit_budget`` as many as it allows, which is a little too many.
-
-    Args:
-        settings: of the recipe, with the defaults.
-    """
-    if budget := settings.get("fit_budget"):
-        return int(budget * backbone.parameters)
-    hidden, layers, method = backbone.hidden, backbone.layers, settings["method"]
-    if method in ("lora", "adalora"):
-        rank = int(settings["lora_rank"])
-        # AdaLoRA has a singular value for each rank beside the two matrices.
-        singular = 1 if method == "adalora" else 0
-        return layers * rank * sum(wide + high + singular for wide, high in backbone.matrices)
-    if method == "parallel-adapter":
-        width = settings["adapter_bottleneck"]
-        return int(layers * 2 * (2 * hidden * width + width + hidden))
-    if method == "p-tuning-v2":
-        return int(settings["virtual_tokens"] * layers * 2 * backbone.key_value)
-    if method == "p-tuning":
-        width = int(settings["encoder_width"])
-        # Embeddings, an LSTM of two layers both ways, a perceptron.
-        lstm = sum(2 * 4 * width * (taken + width + 2) for taken in (hidden, 2 * width))
-        perceptron = 2 * width * (2 * width + 1) + (2 * width + 1) * hidden
-        return int(settings["virtual_tokens"] * hidden + lstm + perceptron)
-    return backbone.parameters
+def trained_parameters(settings: Settings, backbone: Backbone) -> int:
+    """How many parameters a recipe trains; with ``fit_budget`` as many as it allows, which is a little too many."""
+    names = {each.name for each in fields(Recipe)}
+    recipe = Recipe(**{"model": "", **{key: value for key, value in settings.items() if key in names}})
+    count = METHODS[recipe.method].parameters
+    if recipe.fit_budget:
+        return int(recipe.fit_budget * backbone.parameters)
+    return count(recipe, backbone.shape) if count else backbone.parameters
 
 
 def layer_bytes(backbone: Backbone) -> int:
@@ -151,19 +142,15 @@ def layer_bytes(backbone: Backbone) -> int:
     return 2 * hidden + 2 * 6 * hidden + 4 * hidden + 6 * key_value + 2 * 2 * hidden + 4 * 2 * inner
 
 
-def pass_tokens(settings: Mapping[str, Any]) -> int:
+def pass_tokens(settings: Settings) -> int:
     """Tokens that a device takes at once."""
     if tokens := settings.get("batch_tokens"):
         return int(tokens)
     return int(settings.get("per_device_train_batch_size", 8) * settings["max_length"])
 
 
-def estimate(settings: Mapping[str, Any], backbone: Backbone) -> Estimate:
-    """The memory of a recipe.
-
-    Args:
-        settings: of the recipe, with the defaults.
-    """
+def estimate(settings: Settings, backbone: Backbone) -> Estimate:
+    """The memory of a recipe."""
     full, parameters = settings["method"] == "full", backbone.parameters
     trained = trained_parameters(settings, backbone)
     if settings.get("dtype") == "4bit":
@@ -206,8 +193,7 @@ def recipe_table(names: Sequence[str] = ()) -> Table:
     table = make_table("recipe", "method", "backbone", *numbers, texts=3)
     common = defaults()
     for path in [find_recipe(name) for name in names] or shipped().values():
-        settings = {**common, **read_recipe(path)}
-        settings.setdefault("method", "lora")
+        settings = {"method": "lora", **common, **read_recipe(path)}
         model = str(settings.get("model") or "built from the recipe")
         method = f"{settings['method']}, 4 bits" if settings.get("dtype") == "4bit" else settings["method"]
         backbone = BACKBONES.get(model)

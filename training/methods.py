@@ -1,19 +1,22 @@
-"""The ways to fine-tune: each method says which PEFT adapter it trains, or None for the model's own weights."""
+"""The ways to fine-tune: which PEFT adapter each trains, how many parameters that is, and what else it needs.
+
+Imports torch, transformers and PEFT only to make an adapter, so that recipes can be listed at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 
+from .recipe import Recipe
+
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from torch import nn
     from transformers import PreTrainedModel, TrainerCallback
-
-    from .recipe import Recipe
 
 #: The share of the backbone's parameters that the paper lets an adapter have (section 4.2).
 SHARE_LIMIT = 0.01
@@ -21,29 +24,51 @@ _ALL_LINEAR = "all-linear"
 _LOW_RANK = ("lora", "adalora")
 
 
-def _nothing(recipe: Recipe) -> Sequence[TrainerCallback]:
-    return ()
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to fine-tune.
+class Shape(NamedTuple):
+    """The sizes of a backbone that say how large an adapter of it is.
 
     Attributes:
-        adapter: the PEFT adapter to train on a model, or None to train the model's own weights.
-        packs: whether several samples may share a row: not where virtual tokens stand before each sample.
-        recomputes: whether gradient checkpointing works with it: not where the prompt is in the cache.
-        size: the field of a recipe that decides how many parameters there are; None where nothing does.
-        parameters: how many parameters a recipe trains on a model.
-        callbacks: what must run beside the training loop.
+        matrices: columns and rows of each matrix that LoRA adapts, in all blocks.
+        parts: places for a parallel adapter: self-attention and feed-forward of every block.
+        hidden: width of the hidden states.
+        embedding: width of the token embeddings.
+        layers: number of blocks.
+        key_value: width of all key heads together, which is that of the value heads.
     """
 
-    adapter: Callable[[Recipe, PreTrainedModel], PeftConfig | None]
-    packs: bool = True
-    recomputes: bool = True
-    size: str | None = None
-    parameters: Callable[[Recipe, PreTrainedModel], int] | None = None
-    callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = _nothing
+    matrices: Sequence[tuple[int, int]] = ()
+    parts: int = 0
+    hidden: int = 0
+    embedding: int = 0
+    layers: int = 0
+    key_value: int = 0
+
+
+def _low_rank_size(recipe: Recipe, shape: Shape) -> int:
+    return recipe.lora_rank * sum(wide + high for wide, high in shape.matrices)
+
+
+def _adalora_size(recipe: Recipe, shape: Shape) -> int:
+    # A singular value for each rank beside the two matrices.
+    return _low_rank_size(recipe, shape) + recipe.lora_rank * len(shape.matrices)
+
+
+def _parallel_size(recipe: Recipe, shape: Shape) -> int:
+    # Down and up, each with its bias.
+    width = recipe.adapter_bottleneck
+    return shape.parts * (2 * shape.hidden * width + width + shape.hidden)
+
+
+def _encoder_size(recipe: Recipe, shape: Shape) -> int:
+    # Embeddings, an LSTM of two layers both ways, and a perceptron on it.
+    width, hidden = shape.embedding, recipe.encoder_width
+    lstm = sum(2 * 4 * hidden * (taken + hidden + 2) for taken in (width, 2 * hidden))
+    return recipe.virtual_tokens * width + lstm + 2 * hidden * (2 * hidden + 1) + (2 * hidden + 1) * width
+
+
+def _prefix_size(recipe: Recipe, shape: Shape) -> int:
+    # A key and a value for each virtual token, key-value head and layer.
+    return recipe.virtual_tokens * shape.layers * 2 * shape.key_value
 
 
 def _lora_layers(recipe: Recipe, model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -62,7 +87,27 @@ def _lora_layers(recipe: Recipe, model: PreTrainedModel) -> dict[str, nn.Module]
     return named_layers(model, recipe.lora_target_modules)
 
 
-def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
+def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
+    """Those of a model's sizes that the recipe's method asks for."""
+    from .adapters.blocks import sublayers, widths
+    from .adapters.prompts import key_value_heads
+
+    text = model.config.get_text_config()
+    if recipe.method in _LOW_RANK:
+        return Shape(matrices=[widths(layer) for layer in _lora_layers(recipe, model).values()])
+    if recipe.method == "parallel-adapter":
+        return Shape(parts=len(sublayers(model)), hidden=text.hidden_size)
+    if recipe.method == "p-tuning-v2":
+        heads, size = key_value_heads(model.config)
+        return Shape(layers=text.num_hidden_layers, key_value=heads * size)
+    return Shape(embedding=_embedding_width(model))
+
+
+def _embedding_width(model: PreTrainedModel | PeftModel) -> int:
+    return int(model.get_input_embeddings().weight.shape[1])
+
+
+def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     from transformers.pytorch_utils import Conv1D
 
     layers = _lora_layers(recipe, model)
@@ -79,12 +124,6 @@ def _lora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     from peft import LoraConfig
 
     return LoraConfig(r=recipe.lora_rank, **_low_rank(recipe, model))
-
-
-def _lora_parameters(recipe: Recipe, model: PreTrainedModel) -> int:
-    from .adapters.blocks import widths
-
-    return recipe.lora_rank * sum(sum(widths(layer)) for layer in _lora_layers(recipe, model).values())
 
 
 def _adalora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
@@ -105,14 +144,10 @@ def _adalora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     )
 
 
-def _adalora_parameters(recipe: Recipe, model: PreTrainedModel) -> int:
-    return _lora_parameters(recipe, model) + recipe.lora_rank * len(_lora_layers(recipe, model))
-
-
 def _rank_schedule(recipe: Recipe) -> Sequence[TrainerCallback]:
-    from .adapters.adalora import Phases, RankSchedule
+    from .adapters.adalora import RankSchedule
 
-    return [RankSchedule(Phases(recipe.adalora_start, recipe.adalora_end, recipe.adalora_interval))]
+    return [RankSchedule(recipe.adalora_start, recipe.adalora_end, recipe.adalora_interval)]
 
 
 def _parallel(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
@@ -125,12 +160,6 @@ def _parallel(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     )
 
 
-def _parallel_parameters(recipe: Recipe, model: PreTrainedModel) -> int:
-    from .adapters.parallel import count_parallel
-
-    return count_parallel(model, recipe.adapter_bottleneck)
-
-
 def _p_tuning(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     from peft import PromptEncoderConfig
 
@@ -141,16 +170,6 @@ def _p_tuning(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
         token_dim=_embedding_width(model),
         task_type="CAUSAL_LM",
     )
-
-
-def _embedding_width(model: Any) -> int:
-    return int(model.get_input_embeddings().weight.shape[1])
-
-
-def _p_tuning_parameters(recipe: Recipe, model: PreTrainedModel) -> int:
-    from .adapters.prompts import count_encoder
-
-    return count_encoder(_embedding_width(model), recipe.virtual_tokens, recipe.encoder_width)
 
 
 def _p_tuning_v2(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
@@ -168,27 +187,69 @@ def _p_tuning_v2(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     )
 
 
-def _p_tuning_v2_parameters(recipe: Recipe, model: PreTrainedModel) -> int:
-    from .adapters.prompts import count_prefix
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune.
 
-    return count_prefix(model.config, recipe.virtual_tokens)
+    Attributes:
+        adapter: the PEFT adapter to train on a model, or None to train the model's own weights.
+        size: the field of a recipe that decides how many parameters there are; None where nothing does.
+        parameters: how many parameters a recipe trains on a backbone of a shape.
+        settings: how the names of the settings begin that belong to it.
+        packs: whether several samples may share a row: not where virtual tokens stand before each sample.
+        recomputes: whether gradient checkpointing works with it: not where the prompt is in the cache.
+        callbacks: what must run beside the training loop.
+    """
+
+    adapter: Callable[[Recipe, PreTrainedModel], PeftConfig | None] = lambda recipe, model: None
+    size: str | None = None
+    parameters: Callable[[Recipe, Shape], int] | None = None
+    settings: tuple[str, ...] = ()
+    packs: bool = True
+    recomputes: bool = True
+    callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
 
 METHODS: Mapping[str, Method] = {
     # Hu et al. 2021
-    "lora": Method(_lora, size="lora_rank", parameters=_lora_parameters),
+    "lora": Method(_lora, "lora_rank", _low_rank_size, ("lora_",)),
     # Zhang et al. 2023
-    "adalora": Method(_adalora, size="lora_rank", parameters=_adalora_parameters, callbacks=_rank_schedule),
+    "adalora": Method(_adalora, "lora_rank", _adalora_size, ("lora_", "adalora_"), callbacks=_rank_schedule),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method(_p_tuning, packs=False, size="encoder_width", parameters=_p_tuning_parameters),
+    "p-tuning": Method(_p_tuning, "encoder_width", _encoder_size, ("virtual_", "encoder_"), packs=False),
     # Liu et al. 2022
-    "p-tuning-v2": Method(
-        _p_tuning_v2, packs=False, recomputes=False, size="virtual_tokens", parameters=_p_tuning_v2_parameters
-    ),
+    "p-tuning-v2": Method(_p_tuning_v2, "virtual_tokens", _prefix_size, ("virtual_",), packs=False, recomputes=False),
     # He et al. 2021
-    "parallel-adapter": Method(_parallel, size="adapter_bottleneck", parameters=_parallel_parameters),
-    "full": Method(lambda recipe, model: None),
+    "parallel-adapter": Method(_parallel, "adapter_bottleneck", _parallel_size, ("adapter_",)),
+    "full": Method(),
 }
+
+
+class Trainable(NamedTuple):
+    """Parameters that are trained, and those of the backbone, which are the same ones in full fine-tuning."""
+
+    trained: int
+    backbone: int
+
+    @property
+    def share(self) -> float:
+        """Trained parameters for each of the backbone."""
+        return self.trained / self.backbone
+
+    def __str__(self) -> str:
+        return f"{self.trained:,}, {self.share:.2%} of the backbone's {self.backbone:,}"
+
+
+def count_trainable(model: PreTrainedModel | PeftModel) -> Trainable:
+    """Count the parameters of a model that is ready to be trained."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        # PEFT's count knows of weights in 4 bits, two to a byte, and of those that lie on other processes.
+        trained, total = model.get_nb_trainable_parameters()
+        # AdaLoRA writes the rank it started with beside each of its matrices.
+        ranks = sum(".ranknum." in name for name, _ in model.named_parameters())
+        return Trainable(trained, total - trained - ranks)
+    counts = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()]
+    return Trainable(sum(count for count, trained in counts if trained), sum(count for count, _ in counts))
 
 
 def fit_to_budget(recipe: Recipe, model: PreTrainedModel) -> Recipe:
@@ -201,33 +262,43 @@ def fit_to_budget(recipe: Recipe, model: PreTrainedModel) -> Recipe:
     """
     if recipe.fit_budget is None:
         return recipe
-    from .adapters.budget import largest_that_fits
-
     method = METHODS[recipe.method]
     size, parameters = method.size, method.parameters
     if size is None or parameters is None:
         raise PromptCBLUEError(f"fit_budget: method {recipe.method} trains every weight; leave one of them out")
+    shape, backbone = shape_of(recipe, model), model.num_parameters()
+    most = int(recipe.fit_budget * backbone)
 
     def sized(value: int) -> Recipe:
-        if size != "lora_rank":
-            changed: dict[str, Any] = {size: value}
-            return replace(recipe, **changed)
-        return replace(recipe, lora_rank=value, lora_alpha=max(1, round(recipe.lora_alpha * value / recipe.lora_rank)))
+        if size == "lora_rank":
+            alpha = max(1, round(recipe.lora_alpha * value / recipe.lora_rank))
+            return replace(recipe, lora_rank=value, lora_alpha=alpha)
+        return replace(recipe, **{size: value})  # type: ignore[arg-type]
 
-    value = largest_that_fits(
-        lambda value: parameters(sized(value), model), recipe.fit_budget, model.num_parameters(), size
-    )
-    return sized(value)
+    def fits(value: int) -> bool:
+        return parameters(sized(value), shape) <= most
+
+    if not fits(1):
+        raise PromptCBLUEError(
+            f"fit_budget {recipe.fit_budget:g} allows {most:,} parameters on this backbone of {backbone:,}, and {size} "
+            f"1 needs {parameters(sized(1), shape):,}; allow more"
+        )
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return sized(low)
 
 
-def describe_trainable(recipe: Recipe, model: Any) -> str:
+def describe_trainable(recipe: Recipe, model: PreTrainedModel | PeftModel) -> str:
     """How many parameters of a wrapped model are trained, in a line or more, with a warning where the paper's limit is
     passed.
     """
     from .adapters.blocks import count_experts
-    from .adapters.budget import count_trainable
 
-    count = count_trainable(model)
+    count, size = count_trainable(model), METHODS[recipe.method].size
     lines = [f"trainable parameters: {count}"]
     if recipe.method == "p-tuning":
         kept = recipe.virtual_tokens * _embedding_width(model)
@@ -235,11 +306,10 @@ def describe_trainable(recipe: Recipe, model: Any) -> str:
     if recipe.method in _LOW_RANK and (experts := count_experts(model)):
         lines.append(f"  {experts} matrices of experts are left as they are: they are no linear layers of their own")
     if recipe.fit_budget is not None:
-        size = METHODS[recipe.method].size
         lines.append(f"  fit_budget {recipe.fit_budget:g} gives {size} {getattr(recipe, str(size))}")
     elif recipe.method != "full" and count.share > SHARE_LIMIT:
         lines.append(
             f"warning: {count.share:.2%} is over the {SHARE_LIMIT:.0%} that the paper's adapters keep to; "
-            f"--fit_budget {SHARE_LIMIT:g} chooses the largest {METHODS[recipe.method].size} that fits"
+            f"--fit_budget {SHARE_LIMIT:g} chooses the largest {size} that fits"
         )
     return "\n".join(lines)

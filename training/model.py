@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
+from .recipe import DTYPES, FOUR_BIT, Recipe
 from .run import ADAPTER_CONFIG, BACKBONE, RECORD, folder_fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-#: The number format that quantises a backbone's weights.
-FOUR_BIT = "4bit"
+    from promptcblue_metric.data.samples import Sample
+
+    from .settings import TrainingSettings
+
 #: Parameters below which one CPU thread is as fast as several, and far faster where other programs want the cores.
 _TINY = 4_000_000
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class ModelSource(NamedTuple):
@@ -124,7 +127,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:
     """A causal language model in ``dtype``, on the CPU unless the options say where, ready to be trained.
 
     Args:
@@ -141,7 +144,46 @@ def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False
     return model
 
 
-def four_bit(dtype: torch.dtype) -> Any:
+def load_to_train(
+    recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
+
+    The tokenizer keeps its chat template only where the prompts are written with it.
+
+    Raises:
+        PromptCBLUEError: one of them cannot be loaded or built, or there is no chat template to write prompts with.
+    """
+    name, trust = recipe.model or str(_own_backbone(recipe, training, samples)), training.trust_remote_code
+    tokenizer = load_tokenizer(name, trust_remote_code=trust)
+    if recipe.prompt_format == "plain":
+        tokenizer.chat_template = None
+    if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
+        raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
+    # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
+    wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
+    dtype, options = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device), {}
+    if wanted == FOUR_BIT:
+        options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
+    model = load_model(name, dtype, trust_remote_code=trust, **options)
+    spare_threads(model, training.device)
+    return model, tokenizer
+
+
+def _own_backbone(recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]) -> Path:
+    """The folder of the backbone that the recipe's ``from_config`` describes, built if it is not there yet."""
+    from .tiny import build_backbone
+
+    folder = Path(str(training.output_dir)) / BACKBONE
+    with training.main_process_first(desc="building the backbone"):
+        if not (folder / "config.json").is_file():
+            assert isinstance(recipe.from_config, dict)
+            texts = (text for sample in samples for text in (sample["input"], sample["target"]))
+            build_backbone(recipe.from_config, texts, folder, training.seed)
+    return folder
+
+
+def four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Weights of four bits (NF4, their scales quantised too), computed with in ``dtype`` (Dettmers et al. 2023)."""
     import bitsandbytes  # noqa: F401 - its absence is reported by name, where transformers would only say that it fails
     from transformers import BitsAndBytesConfig
@@ -152,14 +194,16 @@ def four_bit(dtype: torch.dtype) -> Any:
 
 
 def load_for_prediction(
-    source: ModelSource, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: Any
-) -> Any:
+    source: ModelSource, dtype: torch.dtype, *, trust_remote_code: bool = False, **options: object
+) -> PreTrainedModel | PeftModel:
     """A model with its adapter, in evaluation mode, where `load_model` puts it.
 
     Raises:
         PromptCBLUEError: the backbone or the adapter cannot be loaded.
     """
-    model: Any = load_model(source.backbone, dtype, trust_remote_code=trust_remote_code, **options)
+    model: PreTrainedModel | PeftModel = load_model(
+        source.backbone, dtype, trust_remote_code=trust_remote_code, **options
+    )
     if source.adapter:
         from peft import PeftModel
 
@@ -186,7 +230,7 @@ def tuned_tasks(source: ModelSource) -> Collection[str]:
     return ()
 
 
-def context_length(model: Any) -> int | None:
+def context_length(model: PreTrainedModel | PeftModel) -> int | None:
     """How many tokens the model can see, prompt and answer together; None where its config does not say.
 
     An adapter's virtual tokens are not among them: they take their positions before the prompt.
@@ -197,7 +241,7 @@ def context_length(model: Any) -> int | None:
     return int(length) - virtual if length else None
 
 
-def _load(auto_class: Any, name: str, **options: Any) -> Any:
+def _load(auto_class: Any, name: str, **options: object) -> Any:
     check_exists(name)
     try:
         return auto_class.from_pretrained(str(Path(name).expanduser()) if Path(name).exists() else name, **options)
@@ -244,7 +288,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def spare_threads(model: Any, device: torch.device) -> None:
+def spare_threads(model: PreTrainedModel, device: torch.device) -> None:
     """Give a tiny model on the CPU one thread, unless ``OMP_NUM_THREADS`` asks for a number.
 
     The threads of each small operation wait for one another; measured with 0.8 million parameters on two cores that

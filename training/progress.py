@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import warnings
@@ -64,16 +63,6 @@ def log_line(logs: dict[str, float]) -> str:
         "eval_overall": ("validation score", ".4f"),
     }
     return "  ".join(f"{title} {float(logs[key]):{form}}" for key, (title, form) in shown.items() if key in logs)
-
-
-def check_finite(loss: float, step: int) -> None:
-    """Refuse to train on with a loss that is not a number.
-
-    Raises:
-        FloatingPointError: says at which step.
-    """
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} at step {step}")
 
 
 def quiet_libraries() -> None:

@@ -12,13 +12,15 @@ import yaml
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import get_task
 
-from .model import DTYPES, FOUR_BIT
-
 RECIPES = Path(__file__).parent / "recipes"
 #: What every recipe says unless it says otherwise.
 DEFAULTS = Path(__file__).parent / "defaults.yaml"
 #: The class of backbones that a method's name alone stands for.
 _USUAL = "small"
+#: Number formats of a backbone's weights; the last one quantises them.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+FOUR_BIT = "4bit"
+#: The ways to fine-tune; `promptcblue_training.methods` has what each is.
 METHODS = ("lora", "adalora", "p-tuning", "p-tuning-v2", "parallel-adapter", "full")
 PROMPT_FORMATS = ("auto", "chat", "plain")
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from promptcblue_metric.data.samples import Sample
-from promptcblue_metric.data.writing import replace_bytes, replacing_file, write_json
+from promptcblue_metric.data.writing import read_json_object, replace_bytes, replacing_file, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 
 #: Which run the checkpoints in a folder are of.
@@ -59,6 +59,8 @@ CHOICES: Mapping[str, str] = {
     "best": "the lowest validation loss",
     "last": "the end of training",
 }
+#: A trainer's log, each entry with its ``step``.
+Log = Iterable[Mapping[str, float]]
 #: Columns of the table: the trainer's names for the losses on both splits and for the benchmark score.
 LOSSES = ("loss", "eval_loss", "eval_overall")
 _TITLES = {"loss": "training loss", "eval_loss": "validation loss", "eval_overall": "score on validation samples"}
@@ -93,7 +95,7 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """The settings that are not the same, each as ``name: before, now now``."""
     return [
         f"{name} was {_shown(before, name)}, is now {_shown(now, name)}"
@@ -102,16 +104,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _shown(settings: Mapping[str, Any], name: str) -> str:
+def _shown(settings: Mapping[str, object], name: str) -> str:
     return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not recorded"
 
 
-def write_settings(record: Path, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+def write_settings(record: Path, settings: Mapping[str, object], notes: Mapping[str, object] | None = None) -> None:
     """Write the settings that a run must share to go on with another's work, and notes that may differ."""
     write_json(record, {"settings": dict(settings), "notes": dict(notes or {})})
 
 
-def check_settings(record: Path, settings: Mapping[str, Any], remedy: str) -> None:
+def check_settings(record: Path, settings: Mapping[str, object], remedy: str) -> None:
     """Refuse to go on with work that was begun with other settings.
 
     Raises:
@@ -126,6 +128,89 @@ def check_settings(record: Path, settings: Mapping[str, Any], remedy: str) -> No
     # Through JSON, so that a tuple and the list it was saved as are the same.
     if changed := differences(before, json.loads(json.dumps(settings))):
         raise PromptCBLUEError(f"{record} is of a run with other settings: {'; '.join(changed)}. To go on, {remedy}")
+
+
+def claim(folder: Path, settings: Mapping[str, object], notes: Mapping[str, object], *, overwrite: bool) -> None:
+    """Make sure that what an output folder holds, if anything, is of this run, and record what this run is.
+
+    Args:
+        overwrite: remove what another run left.
+
+    Raises:
+        PromptCBLUEError: the folder is of a run with other settings.
+    """
+    if overwrite:
+        _remove_work(folder)
+    if any(folder.glob("checkpoint-*")) or (folder / FINISHED).is_file():
+        remedy = "choose another output_dir, or pass --overwrite true to start anew"
+        check_settings(folder / RECORD, settings, remedy)
+    else:
+        _remove_work(folder)
+        write_settings(folder / RECORD, settings, notes)
+
+
+def _remove_work(folder: Path) -> None:
+    for old in (*folder.glob("checkpoint-*"), folder / BACKBONE):
+        if old.is_dir():
+            shutil.rmtree(old)
+    for name in (RECORD, FINISHED):
+        (folder / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run left in its folder about itself; each part is empty where its file is not there.
+
+    Attributes:
+        settings: those that decide the result, the recipe's and the trainer's.
+        recipe: the recipe's alone.
+        command: the words after ``promptcblue-train sft``.
+        versions: of the libraries.
+        left_alone: settings that have their library's default.
+        train: results and speed of training.
+        validation: what was measured with the weights of the chosen step.
+        choice: which checkpoint the weights are.
+        losses: the validation losses it was chosen by.
+    """
+
+    settings: Mapping[str, object]
+    recipe: Mapping[str, object]
+    command: Sequence[str]
+    versions: Mapping[str, str]
+    left_alone: Sequence[str]
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    choice: Choice | None
+    losses: Sequence[Evaluated]
+
+
+def read_run(folder: Path, **results: Mapping[str, float]) -> RunFacts:
+    """What a run left in its output folder.
+
+    Args:
+        results: what is in no file yet: ``train``, ``validation``.
+
+    Raises:
+        PromptCBLUEError: the folder is not that of a run, or a file in it cannot be read.
+    """
+    if not (folder / RECORD).is_file():
+        raise PromptCBLUEError(f"{folder} is not the output folder of promptcblue-train sft: no {RECORD}")
+    record, train, validation, choice = (
+        read_json_object(folder / name) if (folder / name).is_file() else {}
+        for name in (RECORD, FINISHED, EVALUATED, CHOICE_FILE)
+    )
+    notes, losses, lowest = record.get("notes", {}), choice.pop("losses", []), choice.get("lowest")
+    return RunFacts(
+        settings=record.get("settings", {}),
+        recipe=notes.get("recipe", {}),
+        command=notes.get("command", ["RECIPE"]),
+        versions=notes.get("versions", {}),
+        left_alone=notes.get("left_alone", []),
+        train=results.get("train", train),
+        validation=results.get("validation", validation),
+        choice=Choice(**{**choice, "lowest": lowest and Evaluated(**lowest)}) if choice else None,
+        losses=[Evaluated(**one) for one in losses],
+    )
 
 
 class Evaluated(NamedTuple):
@@ -187,7 +272,7 @@ class Choice:
     lowest: Evaluated | None
 
 
-def evaluated(log_history: Iterable[Mapping[str, Any]]) -> list[Evaluated]:
+def evaluated(log_history: Log) -> list[Evaluated]:
     """The validation losses of a trainer's log, by step; a step that was evaluated twice counts once."""
     found = {int(entry["step"]): float(entry["eval_loss"]) for entry in log_history if "eval_loss" in entry}
     return [Evaluated(step, found[step]) for step in sorted(found)]
@@ -237,6 +322,12 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end."""
+    steps = saved_checkpoints(folder)
+    return str(steps[max(steps)]) if steps else None
+
+
 @contextmanager
 def writing(folder: str) -> Iterator[None]:
     """Makes one message of the many ways in which a model's files fail to be written.
@@ -259,7 +350,7 @@ def writing(folder: str) -> Iterator[None]:
         ) from error
 
 
-def record(folder: Path, choice: Choice, losses: Sequence[Evaluated]) -> None:
+def write_choice(folder: Path, choice: Choice, losses: Sequence[Evaluated]) -> None:
     """Write the choice with the losses it was made by.
 
     Raises:
@@ -291,7 +382,7 @@ def take_weights(checkpoint: Path, folder: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def curve_rows(log_history: Iterable[Mapping[str, Any]], chosen: int | None = None) -> list[dict[str, Any]]:
+def curve_rows(log_history: Log, chosen: int | None = None) -> list[dict[str, float | None]]:
     """What was measured at each step that measured anything, in order.
 
     Args:
@@ -301,7 +392,7 @@ def curve_rows(log_history: Iterable[Mapping[str, Any]], chosen: int | None = No
     Returns:
         Rows with ``step``, `LOSSES` (None where not measured), and ``chosen`` (0 or 1).
     """
-    steps: dict[int, dict[str, Any]] = {} if chosen is None else {chosen: {}}
+    steps: dict[int, dict[str, float]] = {} if chosen is None else {chosen: {}}
     for entry in log_history:
         values = {name: entry[name] for name in LOSSES if name in entry}
         if values:
@@ -310,7 +401,7 @@ def curve_rows(log_history: Iterable[Mapping[str, Any]], chosen: int | None = No
     return [{"step": step, **empty, **steps[step], "chosen": int(step == chosen)} for step in sorted(steps)]
 
 
-def write_curve(folder: Path, log_history: Iterable[Mapping[str, Any]], chosen: int | None = None) -> bool:
+def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bool:
     """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed.
 
     Returns:
@@ -326,14 +417,14 @@ def write_curve(folder: Path, log_history: Iterable[Mapping[str, Any]], chosen: 
     table.writerows(rows)
     replace_bytes(folder / CURVE_CSV, text.getvalue().encode())
     try:
-        picture = _draw(rows)
+        picture = _draw(rows, chosen)
     except ImportError:
         return False
     replace_bytes(folder / CURVE_PNG, picture)
     return True
 
 
-def _draw(rows: list[dict[str, Any]]) -> bytes:
+def _draw(rows: Sequence[Mapping[str, float | None]], chosen: int | None) -> bytes:
     """The curve as PNG: losses on the left axis, the score on one of its own at the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -342,9 +433,8 @@ def _draw(rows: list[dict[str, Any]]) -> bytes:
     FigureCanvasAgg(figure)
     left = figure.add_subplot(xlabel="step", ylabel="loss")
     left.grid(alpha=0.3)
-    colours = dict(zip(LOSSES, ("tab:gray", "tab:blue", "tab:green"), strict=True))
     lines = []
-    for name in LOSSES:
+    for name, colour, marker in zip(LOSSES, ("tab:gray", "tab:blue", "tab:green"), (None, "o", "o"), strict=True):
         points = [(row["step"], row[name]) for row in rows if row[name] is not None]
         if not points:
             continue
@@ -352,12 +442,9 @@ def _draw(rows: list[dict[str, Any]]) -> bytes:
         if name == "eval_overall":
             axes = left.twinx()
             axes.set(ylabel="score", ylim=(0, 1))
-        marker = None if name == "loss" else "o"
-        lines += axes.plot(*zip(*points, strict=True), color=colours[name], label=_TITLES[name], marker=marker, ms=3)
-    for row in rows:
-        if row["chosen"]:
-            at = row["step"]
-            lines.append(left.axvline(at, color="tab:red", linestyle="--", label=f"chosen: step {at}"))
+        lines += axes.plot(*zip(*points, strict=True), color=colour, label=_TITLES[name], marker=marker, ms=3)
+    if chosen is not None:
+        lines.append(left.axvline(chosen, color="tab:red", linestyle="--", label=f"chosen: step {chosen}"))
     if lines:
         left.legend(handles=lines, loc="upper right")
     stream = io.BytesIO()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,14 +16,13 @@ from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
 
-from .backends import BackendSettings, Completion, Request
+from .backends import BackendSettings, Completion, Failure, Request
 from .backends.transformers import TransformersBackend, decoders
 from .data import Splits
 from .predict import answer_limits
 from .prompts import PromptEncoder
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
     from .trainer import Trainer
 
 
@@ -50,16 +49,16 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
     Logged are ``eval_overall`` and ``eval_TASK`` in 0..1, by the official protocol, and ``eval_well_formed``.
 
     Args:
+        splits: of the dataset, whose targets say how long answers are.
         samples: with targets.
         steps: from one scoring to the next.
-        batch_tokens: most tokens at a time.
 
     Raises:
         PromptCBLUEError: the model's weights are spread over processes, where none of them can answer.
     """
 
     def __init__(
-        self, trainer: Trainer, recipe: Recipe, encoder: PromptEncoder, samples: Sequence[Sample], steps: int
+        self, trainer: Trainer, splits: Splits, encoder: PromptEncoder, samples: Sequence[Sample], steps: int
     ) -> None:
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise PromptCBLUEError(
@@ -70,12 +69,14 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
         model = trainer.accelerator.unwrap_model(trainer.model)
         self.backend = TransformersBackend.around(model, encoder, BackendSettings(model="", beams=1))
         tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-        limits = answer_limits(Splits(recipe.dataset, tasks), tasks, self.backend)
+        limits = answer_limits(splits, tasks, self.backend)
         self.requests = [
             Request(index, sample["input"], limits[sample["task_dataset"]]) for index, sample in enumerate(samples)
         ]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Score, where it is time to."""
         if state.global_step % self.steps:
             return
@@ -88,7 +89,7 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
         # Logging now must not be taken for the log that is due at the end of the step.
         control.should_log = log_too
 
-    def _scores(self, answers: Sequence[Any]) -> dict[str, float]:
+    def _scores(self, answers: Sequence[Completion | Failure]) -> dict[str, float]:
         """The scores, which the first process computes of all answers and hands to the others."""
         scores: list[Mapping[str, float]] = [{}]
         if self.trainer.args.process_index == 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,48 @@ from .run import CHOICES, Rule
 
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
 BALANCED = "batch_rebalance"
+_TOKENISED = "samples are tokenised here, targets whole and they alone in the loss (prompt_format, max_length)"
+_CHOICE = "say checkpoint_choice: best"
+_PACKING = (
+    "it counts rows and not samples, so a step would no longer be batch_size samples; leave it out: batches are "
+    "without padding wherever the method allows it (padding_free)"
+)
+_TEMPLATE = "the tokenizer of the model is used as it is (prompt_format says how prompts are written)"
+#: Settings of TRL that are fixed here, each with what to do instead.
+FIXED: Mapping[str, str] = {
+    **dict.fromkeys(("packing", "eval_packing", "packing_strategy"), _PACKING),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _CHOICE),
+    **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), _TEMPLATE),
+    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "truncation_mode"), _TOKENISED),
+    **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "length_column_name"), _TOKENISED),
+    "shuffle_dataset": "each epoch has an order of its own, by seed or data_seed",
+    "model_init_kwargs": "say model, dtype or trust_remote_code",
+    "auto_find_batch_size": "say batch_tokens, which leaves the samples of a step as they are",
+    "parallelism_config": "it would cut samples apart, or drop the masks that keep them apart; use FSDP or ZeRO-3",
+    "disable_tqdm": "the bar is shown on a terminal alone",
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "sft trains; eval_strategy says when it evaluates"),
+}
+#: Settings that say where, how fast and how well watched a run computes, and nothing of what. A run that goes on from
+#: checkpoints may change these; every other one, and those that TRL will add, must be the same.
+_INDIFFERENT = """
+    output_dir run_name report_to project trackio_space_id trackio_bucket_id trackio_static_space_id debug
+    logging_strategy logging_steps logging_first_step logging_nan_inf_filter log_on_each_node log_level
+    log_level_replica include_num_input_tokens_seen skip_memory_metrics score_samples score_steps
+    save_strategy save_steps save_total_limit save_on_each_node save_only_model enable_jit_checkpoint
+    push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
+    resume_from_checkpoint restore_callback_states_from_checkpoint
+    batch_size batch_tokens per_device_train_batch_size gradient_accumulation_steps padding_free pad_to_multiple_of
+    per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches eval_use_gather_object
+    prediction_loss_only include_for_metrics batch_eval_metrics
+    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names
+    use_cpu local_rank fsdp fsdp_config deepspeed accelerator_config ddp_find_unused_parameters ddp_bucket_cap_mb
+    ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout
+    activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
+    activation_offloading torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
+    use_liger_kernel liger_kernel_config use_cache full_determinism trust_remote_code
+"""
+INDIFFERENT = frozenset(_INDIFFERENT.split())
 
 
 @dataclass
@@ -90,11 +133,6 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         if self.bf16 is None and not self.fp16:
             self.bf16, self.fp16 = _mixed_precision(cpu_only=self.use_cpu)
         self._check()
-        if self.packing:
-            raise PromptCBLUEError(
-                "packing counts rows and not samples, so a step would no longer be batch_size samples; leave it out: "
-                "batches are without padding wherever the method allows it (padding_free)"
-            )
         super().__post_init__()
         if self.batch_tokens is not None and self.batch_size is None:
             raise PromptCBLUEError("batch_tokens cuts a step into passes: it needs batch_size, the samples of a step")
@@ -114,17 +152,27 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
             raise PromptCBLUEError(
                 f"unknown checkpoint_choice '{self.checkpoint_choice}'; expected one of {', '.join(CHOICES)}"
             )
-        # These would have the trainer keep another checkpoint than the one to choose.
-        rivals = (self.load_best_model_at_end, self.metric_for_best_model, self.save_strategy == SaveStrategy.BEST)
-        if any(rivals):
-            raise PromptCBLUEError(
-                "load_best_model_at_end, metric_for_best_model, save_strategy best: say checkpoint_choice: best"
-            )
+        for name, usual in _defaults(type(self)).items():
+            if name in FIXED and getattr(self, name) != usual:
+                raise PromptCBLUEError(f"{name}: {FIXED[name]}")
+        if self.save_strategy == SaveStrategy.BEST:
+            raise PromptCBLUEError(f"save_strategy best: {_CHOICE}")
         for name, least in (("steps_after_best", 0), ("patience", 1), ("score_samples", 0), ("score_steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PromptCBLUEError(f"{name} {value}: expected {least} or more")
         check_trackers(self.report_to)
+
+    def deciding(self) -> dict[str, object]:
+        """The settings that decide what is learned, in the form that JSON gives them."""
+        values: dict[str, object] = json.loads(json.dumps(self.to_dict(), default=str))
+        kept = {name: value for name, value in values.items() if name not in FIXED and name not in INDIFFERENT}
+        return {**kept, "batch": self.samples_a_step}
+
+    def left_alone(self) -> list[str]:
+        """Those of the settings that decide which neither our defaults nor anyone else has set."""
+        usual, ours = _defaults(type(self)), defaults()
+        return [name for name, value in self.deciding().items() if name not in ours and value == usual.get(name, ...)]
 
     @property
     def rule(self) -> Rule:
@@ -136,6 +184,10 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         """Samples that one optimizer step sees, over all devices and accumulated passes."""
         at_once = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
         return int(self.batch_size or at_once)
+
+
+def _defaults(settings: type) -> dict[str, object]:
+    return {each.name: each.default for each in fields(settings)}
 
 
 def check_trackers(names: str | list[str] | None) -> None:

@@ -1,27 +1,49 @@
-"""The trainer: TRL's, with batches of the same samples a step however they are cut, and exact validation losses."""
+"""The trainer: TRL's, with batches of the same samples a step however they are cut, a head that scores the targets
+alone, exact validation losses, and what the methods need beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from .adapters.trainer import AdapterTrainer
-from .progress import check_finite
-from .run import Choice, Evaluated, Rule, choose, evaluated, record, saved_checkpoints, take_weights
+from promptcblue_metric.errors import PromptCBLUEError
+
+from .adapters.adalora import adalora_tuner, orthogonality
+from .adapters.prompts import pad_before_prompt
+from .adapters.resuming import TRAINING_STATE, is_incomplete, load_training_state, training_state
+from .data import Rows, to_measure
+from .methods import METHODS
+from .progress import ProgressLines
+from .prompts import IGNORED
+from .recipe import Recipe
+from .run import Choice, Evaluated, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
 from .settings import BALANCED, TrainingSettings
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.modeling_outputs import ModelOutput
+    from transformers.trainer_utils import EvalLoopOutput
 
-class Trainer(AdapterTrainer):
+#: What is summed over the passes between two log entries.
+_SUMS = ("losses", "tokens", "right", "entropy", "orthogonality", "passes")
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose step is a fixed number of samples, cut into passes of like cost.
 
     Each step sees ``batch_size`` samples drawn at random, the same ones on any number of devices and accumulated
@@ -29,11 +51,31 @@ class Trainer(AdapterTrainer):
     is padding, or none where the method lets samples share a row (``padding_free``). The order depends on seed and
     epoch alone, so a resumed run goes on with exactly the samples that the interrupted one had not seen.
 
+    Losses stay on the device until they are logged, so that no pass waits for the one before it.
+
     Raises:
-        FloatingPointError: from ``train``, at the first loss that is not a number.
+        PromptCBLUEError: FSDP or DeepSpeed cuts up what the method needs whole.
+        FloatingPointError: from ``train``, when a loss was no number, before it is logged, measured or saved.
     """
 
     args: TrainingSettings
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        pad_before_prompt(self.model)
+        tuner = adalora_tuner(self.model)
+        # DeepSpeed steps within the backward pass, and so takes gradients away before ranks are allocated.
+        if is_incomplete(self.model) and (self.is_fsdp_enabled or (self.is_deepspeed_enabled and tuner is not None)):
+            raise PromptCBLUEError(
+                f"{self.model.active_peft_config.peft_type.value} needs whole weights and gradients in each process, "
+                "which FSDP and DeepSpeed cut up; train it on one device or by DDP"
+            )
+        self._head = _TargetHead(self.accelerator.unwrap_model(self.model))
+        self._sums = {mode: self._zeros(len(_SUMS)) for mode in ("train", "eval")}
+        self._first_bad = self._zeros(2)
+
+    def _zeros(self, count: int) -> torch.Tensor:
+        return torch.zeros(count, dtype=torch.float64, device=self.args.device)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[Any] | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -59,29 +101,133 @@ class Trainer(AdapterTrainer):
         """Samples a step, which is what the training speed is reported in."""
         return args.samples_a_step
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self,
+        model: PreTrainedModel | PeftModel,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """The mean loss of the target tokens, or their sum by those of the step; in training with AdaLoRA's term."""
+        if self.label_smoother is not None:
+            # Smoothing asks for the probability of every token of the vocabulary, which TRL computes at every place.
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-any-return]
+        outputs = self._head(model, inputs, output_router_logits=self.aux_loss_enabled)
+        losses = -outputs.log_probs
+        if self.args.loss_type == "dft":  # arXiv:2508.05629
+            losses = losses * outputs.log_probs.exp().detach()
+        tokens, total = outputs.label_mask.sum(), losses.sum()
+        loss = total / torch.as_tensor(tokens if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        # Where the loss is a share of the whole step's, so are the terms beside it; the passes are summed.
+        share = 1 if num_items_in_batch is None else 1 / self.current_gradient_accumulation_steps
+        if self.aux_loss_enabled:
+            loss = loss + share * self.router_aux_loss_coef * outputs.aux_loss
+        tuner, term = adalora_tuner(self.model), torch.zeros(())
+        if tuner is not None and self.model.training:
+            term = orthogonality(tuner)
+            loss = loss + share * term
+        sums = (total, tokens, outputs.is_top1.sum(), outputs.entropy.sum(), term, torch.ones(()))
+        mode = "train" if self.model.training else "eval"
+        self._sums[mode] += torch.stack([one.detach().to(self._first_bad) for one in sums])
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
         """One forward and backward pass."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        check_finite(loss.item(), self.state.global_step + 1)
+        bad = torch.stack([self._zeros(1)[0] + self.state.global_step + 1, loss.to(self._first_bad)])
+        self._first_bad = torch.where(torch.isfinite(loss) | (self._first_bad[0] > 0), self._first_bad, bad)
         return loss
 
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """One pass over validation rows, whose loss is noted with the number of tokens that it is the mean of."""
-        outcome = super().prediction_step(model, inputs, *args, **kwargs)
-        tokens = (inputs["labels"][..., 1:] != -100).sum()
-        self._measured += torch.stack([outcome[0].double().cpu() * tokens.cpu(), tokens.double().cpu()])
-        return outcome
+    def _maybe_log_save_evaluate(self, *args: object, **kwargs: object) -> None:
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            step, loss = self._first_bad.tolist()
+            if step:
+                raise FloatingPointError(f"the loss is {loss} at step {step:.0f}")
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate; ``eval_loss`` is the mean over all target tokens, not the mean of the batches' means."""
-        self._measured = torch.zeros(2, dtype=torch.float64)
-        output: EvalLoopOutput = super().evaluation_loop(*args, **kwargs)
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with what was summed since the last entry of its kind."""
+        mode, prefix = ("train", "") if self.model.training else ("eval", "eval_")
+        sums = self._summed(mode)
+        self._sums[mode].zero_()
+        if sums["tokens"]:
+            logs[f"{prefix}mean_token_accuracy"] = sums["right"] / sums["tokens"]
+            logs[f"{prefix}entropy"] = sums["entropy"] / sums["tokens"]
+        if sums["orthogonality"]:
+            logs["orthogonality"] = sums["orthogonality"] / sums["passes"]
+        super().log(logs, start_time)
+
+    def _summed(self, mode: str) -> dict[str, float]:
+        sums = self._sums[mode]
         if self.args.world_size > 1:
-            self._measured = self.accelerator.reduce(self._measured.to(self.args.device))
-        total, tokens = self._measured.tolist()
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        output.metrics[f"{prefix}_loss"] = total / max(tokens, 1)
+            sums = self.accelerator.reduce(sums.clone())
+        return dict(zip(_SUMS, sums.tolist(), strict=True))
+
+    def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
+        """Evaluate; ``eval_loss`` is the mean over all target tokens, not the mean of the batches' means."""
+        self._sums["eval"].zero_()
+        output: EvalLoopOutput = super().evaluation_loop(*args, **kwargs)
+        sums = self._summed("eval")
+        if sums["passes"]:
+            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = sums["losses"] / max(sums["tokens"], 1)
         return output
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and (state := training_state(self.model)):
+            torch.save(state, Path(output_dir) / TRAINING_STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        if not is_incomplete(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        path = Path(resume_from_checkpoint) / TRAINING_STATE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+            raise PromptCBLUEError(
+                f"{path}: cannot be read ({error}), and training cannot go on without it; remove this checkpoint to go "
+                "on from an earlier one"
+            ) from error
+        load_training_state(self.model, state)
+
+
+class _TargetHead:
+    """Has a model's head score the places before target tokens, and no other.
+
+    TRL's fused head does so on GPUs with Triton; elsewhere it scores every place, most of them of prompts, which
+    costs more than the backbone where that is small and the vocabulary large. Here the backbone's output is cut to
+    those places before the head sees it, and TRL is told that the labels beside it are shifted already.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base.base_model.register_forward_hook(self._cut)
+        self._places: torch.Tensor | None = None
+
+    def _cut(self, module: torch.nn.Module, inputs: object, output: ModelOutput) -> ModelOutput:
+        if self._places is not None:
+            # Virtual tokens may stand before the text.
+            text = output.last_hidden_state[:, -self._places.shape[1] :]
+            output.last_hidden_state = text[self._places.to(text.device)][None]
+        return output
+
+    def __call__(
+        self, model: PreTrainedModel | PeftModel, inputs: Mapping[str, Any], *, output_router_logits: bool
+    ) -> ModelOutput:
+        """Per-token results of shape ``(1, targets)``, in the order of the rows."""
+        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+        places = labels != IGNORED
+        options = {name: value for name, value in inputs.items() if name != "labels"}
+        if output_router_logits:
+            options["output_router_logits"] = True
+        self._places = places
+        try:
+            return model(**options, shift_labels=labels[places][None], use_cache=False, fused_lm_head=True)
+        finally:
+            self._places = None
 
 
 class _Epochs(TrainerCallback):  # type: ignore[misc]
@@ -91,7 +237,7 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
         self.sampler = sampler
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Called before the order of the epoch is asked for."""
         self.sampler.set_epoch(int(state.epoch))
@@ -103,14 +249,18 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Called before the step is evaluated and saved."""
         losses = evaluated(state.log_history)
         control.should_evaluate |= self._keep_if_due(losses, state, control)
         # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
         control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Called when the loss is in the log, before the step is saved."""
         losses = evaluated(state.log_history)
         self._keep_if_due(losses, state, control)
@@ -123,6 +273,76 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
         # The trainer never removes this one to keep to save_total_limit.
         state.best_global_step = state.global_step
         return True
+
+
+def build_trainer(
+    recipe: Recipe,
+    training: TrainingSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Rows,
+    validation: Rows | None,
+) -> Trainer:
+    """The trainer of a recipe, its batches cut to ``batch_tokens`` and without padding where that is possible.
+
+    Raises:
+        PromptCBLUEError: the method does not work on this model.
+    """
+    method = METHODS[recipe.method]
+    # The rows fit already; the trainer would cut them at the end, where the target is.
+    training.max_length = None
+    training.disable_tqdm = True
+    training.padding_free = _is_padding_free(recipe, training, model)
+    if training.batch_tokens is not None:
+        training.gradient_accumulation_steps = passes_a_step(
+            token_counts(train.dataset),
+            training.samples_a_step,
+            training.world_size,
+            training.batch_tokens,
+            training.seed,
+        )
+    at_once = training.eval_batch_size * training.world_size
+    try:
+        trainer = Trainer(
+            model=model,
+            args=training,
+            train_dataset=train.dataset,
+            eval_dataset=to_measure(validation.dataset, at_once) if validation else None,
+            processing_class=tokenizer,
+            peft_config=method.adapter(recipe, model),
+        )
+    except PromptCBLUEError:
+        raise
+    except ValueError as error:
+        raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
+    for shipped in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shipped)
+    for callback in (*method.callbacks(recipe), ProgressLines(), KeepChosen(training.rule)):
+        trainer.add_callback(callback)
+    return trainer
+
+
+def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> bool:
+    """Whether the samples of a pass are written one after another.
+
+    Raises:
+        PromptCBLUEError: it was asked for and would let them see each other.
+    """
+    if training.padding_free is False:
+        return False
+    if training.padding_free and not METHODS[recipe.method].packs:
+        raise PromptCBLUEError(
+            f"padding_free: with {recipe.method} virtual tokens stand before each sample, so samples cannot share a "
+            "row; leave it out"
+        )
+    # The first process answers for all: under FSDP the others may hold no weights yet.
+    apart: bool = broadcast_object_list([METHODS[recipe.method].packs and keeps_documents_apart(model)])[0]
+    if training.padding_free and not apart:
+        raise PromptCBLUEError(
+            f"padding_free: samples in one row would see each other in {model.name_or_path}, or it cannot be tried "
+            "with its weights spread over devices; leave it out"
+        )
+    return apart
 
 
 def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
@@ -141,7 +361,7 @@ def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
     if trainer.is_world_process_zero():
         if choice.step != last_step:
             take_weights(checkpoints[choice.step], folder)
-        record(folder, choice, losses)
+        write_choice(folder, choice, losses)
     trainer.accelerator.wait_for_everyone()
     return choice
 
@@ -170,7 +390,7 @@ def passes_a_step(lengths: Sequence[int], samples: int, devices: int, tokens: in
 
 
 @torch.no_grad()
-def keeps_documents_apart(model: Any) -> bool:
+def keeps_documents_apart(model: PreTrainedModel) -> bool:
     """Whether samples written one after another, told apart by their positions alone, do not see each other.
 
     Tried on the model itself, since it is a matter of architecture and attention kernel.

@@ -373,8 +373,8 @@ def test_every_method_fits_every_architecture(architecture: str, tmp_path: Path)
 
     from promptcblue_training.adapters import pad_before_prompt
     from promptcblue_training.adapters.blocks import linear_layers
-    from promptcblue_training.adapters.budget import count_trainable
     from promptcblue_training.methods import METHODS as REGISTRY
+    from promptcblue_training.methods import count_trainable, shape_of
     from promptcblue_training.recipe import Recipe
 
     found = {path.split(".0.", 1)[1] for path in linear_layers(tiny(architecture)) if ".0." in path}
@@ -387,7 +387,7 @@ def test_every_method_fits_every_architecture(architecture: str, tmp_path: Path)
         backbone = tiny(architecture)
         size = backbone.num_parameters()
         recipe = Recipe(model="x", method=name, lora_rank=4, adapter_bottleneck=8, virtual_tokens=5, encoder_width=6)
-        expected = method.parameters(recipe, backbone)
+        expected = method.parameters(recipe, shape_of(recipe, backbone))
         model = get_peft_model(backbone, method.adapter(recipe, backbone)).eval()
         assert count_trainable(model) == (expected, size), name
         if method.packs:
@@ -540,7 +540,7 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from promptcblue_training.methods import METHODS as REGISTRY
-    from promptcblue_training.methods import fit_to_budget
+    from promptcblue_training.methods import fit_to_budget, shape_of
     from promptcblue_training.recipe import Recipe
 
     with torch.device("meta"):
@@ -549,9 +549,10 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
         if method.parameters is None or method.size is None:
             continue
         recipe = Recipe(model="x", method=name)
-        assert 0 < method.parameters(recipe, model) <= 0.01 * model.num_parameters(), name
+        shape = shape_of(recipe, model)
+        assert 0 < method.parameters(recipe, shape) <= 0.01 * model.num_parameters(), name
         fitted = fit_to_budget(Recipe(model="x", method=name, fit_budget=0.01), model)
         size = getattr(fitted, method.size)
         assert size >= getattr(recipe, method.size)
         larger = Recipe(model="x", method=name, **{method.size: size + 1})
-        assert method.parameters(fitted, model) <= 0.01 * model.num_parameters() < method.parameters(larger, model)
+        assert method.parameters(fitted, shape) <= 0.01 * model.num_parameters() < method.parameters(larger, shape)

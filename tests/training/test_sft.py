@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: Path) -> None:
-    from promptcblue_training.sft import last_checkpoint
+    from promptcblue_training.run import last_checkpoint
 
     assert last_checkpoint(tmp_path) is None
     for step, state in {9: "{}", 10: "{}", 11: '{"global_st', 12: "", 13: None}.items():

@@ -112,3 +112,82 @@ def test_passes_keep_to_the_tokens_asked_for() -> None:
     assert passes_a_step(lengths, samples=64, devices=2, tokens=1600, seed=1) == 2
     assert passes_a_step(lengths, samples=64, devices=2, tokens=1, seed=1) == 32
     assert passes_a_step(lengths * 2, samples=64, devices=1, tokens=10**6, seed=1) == 1
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "p-tuning", "p-tuning-v2"])
+@pytest.mark.parametrize("padding_free", [None, False])
+def test_the_head_scores_the_targets_alone_and_the_loss_is_the_model_s_own(
+    fit: Fit, trained: Path, method: str, padding_free: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from promptcblue_training import trainer
+
+    seen: list[tuple[int, int]] = []
+    gaps: list[float] = []
+    original: Any = trainer.Trainer.compute_loss
+
+    def spy(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        labels = inputs["labels"]
+        with torch.no_grad():
+            ours, outputs = original(self, model, dict(inputs), return_outputs=True)
+            logits = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False).logits
+        logits = logits[:, -labels.shape[1] :][:, :-1].flatten(0, 1).float()
+        plain = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100)
+        seen.append((outputs.log_probs.numel(), int((labels[:, 1:] != -100).sum())))
+        gaps.append(abs(float(plain - ours)))
+        return original(self, model, inputs, *rest, **named)
+
+    monkeypatch.setattr(trainer.Trainer, "compute_loss", spy)
+    fit(
+        model=str(trained),
+        from_config=None,
+        method=method,
+        virtual_tokens=5,
+        padding_free=padding_free,
+        max_steps=2,
+    )
+    assert seen
+    assert all(scored == targets for scored, targets in seen)
+    assert max(gaps) < 1e-5
+
+
+def test_no_pass_waits_for_the_device(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pass reads a number off the device, which would wait for all that it has to do; log entries do."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from promptcblue_training import trainer
+
+    class Readings(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        count = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += "_local_scalar_dense" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    original: Any = trainer.Trainer.training_step
+    counts: list[int] = []
+
+    def watched(self: Any, *rest: Any, **named: Any) -> Any:
+        with Readings() as readings:  # type: ignore[no-untyped-call]
+            loss = original(self, *rest, **named)
+        counts.append(readings.count)
+        return loss
+
+    monkeypatch.setattr(trainer.Trainer, "training_step", watched)
+    fit(method="adalora", max_steps=4, per_device_train_batch_size=4, save_strategy="no", eval_strategy="no")
+    # The one is with which transformers itself finds the ends of the samples in a row.
+    assert counts == [1] * 8
+
+
+def test_the_first_bad_step_is_named_though_losses_are_read_later(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptcblue_training import trainer
+
+    original: Any = trainer.Trainer.compute_loss
+
+    def spoiled(self: Any, *rest: Any, **named: Any) -> Any:
+        return original(self, *rest, **named) * (float("nan") if self.state.global_step == 2 else 1)
+
+    monkeypatch.setattr(trainer.Trainer, "compute_loss", spoiled)
+    with pytest.raises(PromptCBLUEError, match="nan at step 3"):
+        fit(max_steps=8, logging_steps=6, save_strategy="no")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from peft.tuners.adalora import AdaLoraModel
 from peft.tuners.adalora.layer import AdaLoraLayer
@@ -12,34 +10,26 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from promptcblue_metric.errors import PromptCBLUEError
 
 
-class Phases(NamedTuple):
-    """AdaLoRA's schedule as shares of a run.
-
-    Attributes:
-        start: share of the steps before ranks fall.
-        end: share of the steps after they have fallen.
-        interval: steps between two allocations of ranks.
-    """
-
-    start: float
-    end: float
-    interval: int
-
-
-def adalora_tuner(model: Any) -> AdaLoraModel | None:
+def adalora_tuner(model: object) -> AdaLoraModel | None:
     """The AdaLoRA tuner of a model that has one."""
     tuner = getattr(model, "base_model", None)
     return tuner if isinstance(tuner, AdaLoraModel) else None
 
 
 class RankSchedule(TrainerCallback):  # type: ignore[misc]
-    """Allocates ranks after each optimizer step, while the step's gradients are still there."""
+    """Allocates ranks after each optimizer step, while the step's gradients are still there.
 
-    def __init__(self, phases: Phases) -> None:
-        self.phases = phases
+    Args:
+        start: share of the steps before ranks fall.
+        end: share of the steps after they have fallen.
+        interval: steps between two allocations of ranks.
+    """
+
+    def __init__(self, start: float, end: float, interval: int) -> None:
+        self.start, self.end, self.interval = start, end, interval
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Scale the schedule to the run, whose length is known now.
 
@@ -49,17 +39,17 @@ class RankSchedule(TrainerCallback):  # type: ignore[misc]
         tuner = adalora_tuner(kwargs["model"])
         assert tuner is not None
         config = tuner.peft_config[tuner.trainable_adapter_name]
-        start, end = (int(state.max_steps * share) for share in (self.phases.start, self.phases.end))
+        start, end = (int(state.max_steps * share) for share in (self.start, self.end))
         if state.max_steps - end < 2:
             raise PromptCBLUEError(
                 f"AdaLoRA has no step to learn from before it lowers ranks: of {state.max_steps} step(s) {end} come "
                 "after; train longer, or lower adalora_end"
             )
         config.total_step, config.tinit, config.tfinal = state.max_steps, start, end
-        config.deltaT = self.phases.interval
+        config.deltaT = self.interval
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Weigh the step's gradients, and mask what matters least."""
         if getattr(kwargs.get("optimizer"), "step_was_skipped", False):

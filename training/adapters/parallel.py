@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
 
-from .blocks import Sublayer, sublayers
+from .blocks import sublayers
 
 _NAME = "parallel_adapter"
 _PREFIX = "parallel_"
@@ -200,13 +200,6 @@ class ParallelAdapterModel(BaseTuner):  # type: ignore[misc]
 def adapter_width(model: Any) -> int:
     """Width of the hidden states that blocks take and give."""
     return int(model.config.get_text_config().hidden_size)
-
-
-def count_parallel(model: nn.Module, bottleneck: int) -> int:
-    """Trainable parameters of parallel adapters: two matrices and two biases beside each part of each block."""
-    width = adapter_width(model)
-    parts: list[Sublayer] = sublayers(model)
-    return len(parts) * (2 * width * bottleneck + bottleneck + width)
 
 
 register_peft_method(name=_NAME, config_cls=ParallelAdapterConfig, model_cls=ParallelAdapterModel, prefix=_PREFIX)

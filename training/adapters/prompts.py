@@ -56,19 +56,6 @@ def _generate(
     return torch.cat([input_ids.repeat_interleave(beams, dim=0), new], dim=1)
 
 
-def count_encoder(width: int, virtual: int, hidden: int) -> int:
-    """Trainable parameters of P-tuning's encoder: embeddings, a two-layer LSTM both ways, and a perceptron on it.
-
-    Args:
-        width: of the backbone's token embeddings.
-        virtual: number of virtual tokens.
-        hidden: width of the LSTM in each direction.
-    """
-    first, second = (2 * 4 * hidden * (taken + hidden + 2) for taken in (width, 2 * hidden))
-    perceptron = 2 * hidden * (2 * hidden + 1) + (2 * hidden + 1) * width
-    return virtual * width + first + second + perceptron
-
-
 def key_value_heads(config: Any) -> tuple[int, int]:
     """How many heads a backbone's cache has, and the width of each."""
     text = config.get_text_config()
@@ -76,14 +63,3 @@ def key_value_heads(config: Any) -> tuple[int, int]:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         heads = 1  # GPT-BigCode and the first Falcon
     return int(heads), int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-
-
-def count_prefix(config: Any, virtual: int) -> int:
-    """Trainable parameters of P-tuning v2: a key and a value for each virtual token, key-value head and layer.
-
-    Args:
-        config: of the backbone.
-        virtual: number of virtual tokens.
-    """
-    heads, size = key_value_heads(config)
-    return int(virtual * config.get_text_config().num_hidden_layers * 2 * heads * size)

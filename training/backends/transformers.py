@@ -17,7 +17,6 @@ from transformers.cache_utils import DynamicLayer
 
 from ..adapters.prompts import virtual_tokens
 from ..model import (
-    FOUR_BIT,
     best_device,
     best_dtype,
     choose_dtype,
@@ -29,6 +28,7 @@ from ..model import (
 from ..processes import process_state
 from ..progress import quiet_libraries
 from ..prompts import PromptEncoder
+from ..recipe import FOUR_BIT
 from . import BackendSettings, Completion, Failure, Request
 from .encoding import Encoded, LocalBackend, encode, token_choices
 

@@ -1,0 +1,62 @@
+"""Checkpoints of adapters from which training can go on.
+
+PEFT saves what generation needs, which is less than training needs for two methods: P-tuning's encoder is left out,
+and AdaLoRA's masked ranks and its record of what mattered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from peft import PeftType
+
+from .adalora import adalora_tuner
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+#: The file in a checkpoint that holds what PEFT's own file leaves out.
+TRAINING_STATE = "adapter_training_state.pt"
+_INCOMPLETE = (PeftType.P_TUNING, PeftType.ADALORA)
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def is_incomplete(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether PEFT saves less of a model than training needs to go on."""
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and config.peft_type in _INCOMPLETE
+
+
+def training_state(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
+    """What training needs to go on and PEFT does not save, by name; empty where PEFT saves all."""
+    if not is_incomplete(model):
+        return {}
+    state = {f"parameter/{name}": value for name, value in model.named_parameters() if value.requires_grad}
+    if tuner := adalora_tuner(model):
+        for kind in _IMPORTANCE:
+            state |= {f"{kind}/{name}": value for name, value in getattr(tuner.rankallocator, kind).items()}
+        for name, kept in (model.active_peft_config.rank_pattern or {}).items():
+            state[f"rank/{name}"] = torch.tensor(kept)
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def load_training_state(model: PreTrainedModel | PeftModel, state: Mapping[str, torch.Tensor]) -> None:
+    """Put a model back where `training_state` found it."""
+    parameters = dict(model.named_parameters())
+    tuner = adalora_tuner(model)
+    ranks: dict[str, list[bool]] = {}
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        if kind == "parameter":
+            with torch.no_grad():
+                parameters[name].copy_(value)
+        elif kind == "rank":
+            ranks[name] = value.tolist()
+        elif tuner is not None:
+            like = tuner.model.get_parameter(name)
+            getattr(tuner.rankallocator, kind)[name] = value.to(like.device, like.dtype)
+    if ranks:
+        model.active_peft_config.rank_pattern = ranks
