@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,13 @@ def test_a_terminal_without_chinese_is_no_error(run_python: Run) -> None:
     done = run_python(code, PYTHONIOENCODING="ascii", LANG="C")
     assert done.returncode == 0, done.stderr
     assert "\\u" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_in_one_line(write: Files, sample_rows: SampleRows, references: Path) -> None:
+    predictions = write("predictions.jsonl", predicted(sample_rows("test")))
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", COMMAND, "score", str(predictions), "--references", str(references)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"

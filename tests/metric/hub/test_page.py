@@ -24,9 +24,9 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
 from promptcblue_metric.report.report import Report
 
-from ..browser import Page, browser_page, find_chromium
-from ..conftest import ROOT, SampleRows
-from .report.test_page import HOSTILE
+from ...browser import Page, browser_page, find_chromium
+from ...conftest import ROOT, SampleRows
+from ..report.test_page import HOSTILE
 
 pytest.importorskip("gradio")
 from promptcblue_metric.hub import page as space

@@ -19,9 +19,9 @@ from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.evaluation import PARSERS, Parser
 from promptcblue_metric.submit.leaderboard import MAX_OUTPUT_BYTES, write_submission
 
-from ..conftest import Run, SampleRows
-from .test_cli import COMMAND
-from .test_lenient import ROWS as CORPUS
+from ...conftest import Run, SampleRows
+from ..test_cli import COMMAND
+from ..test_lenient import ROWS as CORPUS
 
 Rows = list[dict[str, Any]]
 

@@ -16,8 +16,8 @@ from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
 from promptcblue_metric.submit.cblue import CBLUE_TASKS, Unreadable, Written, check_file, write_cblue
 from promptcblue_metric.tasks import REGISTRY
 
-from ..conftest import Run
-from .test_cli import COMMAND
+from ...conftest import Run
+from ..test_cli import COMMAND
 
 Row = dict[str, Any]
 
