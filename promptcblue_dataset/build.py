@@ -334,6 +334,10 @@ def build(
     raw, output = Path(raw).expanduser(), Path(output).expanduser()
     suite = suite_of(plan.sizes)
     check_output(output, raw, overwrite)
+    if unread := set(must_have).difference(*(corpus.tasks for corpus in CORPORA.values())):
+        raise PromptCBLUEError(
+            f"{', '.join(sorted(unread))}: no reader of raw files; import samples in the official form instead"
+        )
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     with raw_files(raw) as files, replacing(output) as temporary:
         found = {name: corpus.find(files, list(plan.sizes)) for name, corpus in CORPORA.items()}

@@ -125,8 +125,11 @@ def _card(infos: Mapping[str, ConfigInfo], origin: Origin) -> str:
         configs=[_config(config, splits) for config, splits in files.items()],
         dataset_info=[_dataset_info(config, splits) for config, splits in files.items()],
     )
-    template = Template((Path(__file__).parent / "cards" / f"{suite.name}.md").read_text(encoding="utf-8"))
-    body = template.substitute(
+    cards = Path(__file__).parent / "cards"
+    card = next(path for name in (suite.name, "other") if (path := cards / f"{name}.md").is_file())
+    body = Template(card.read_text(encoding="utf-8")).substitute(
+        name=suite.name,
+        title=suite.title,
         mark=MARK,
         table=_table(infos),
         total=f"{total:,}",

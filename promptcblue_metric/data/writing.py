@@ -83,17 +83,19 @@ def replacing(output: Path) -> Iterator[Path]:
 @contextmanager
 def _scratch(path: Path) -> Iterator[tuple[Path, Path]]:
     """The place of ``path``, links followed, and a path beside it where nothing is, nor will be after the block."""
+    target = Path(tempfile.gettempdir(), path.name) if _is_stream(path) else path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target = Path(tempfile.gettempdir(), path.name) if _is_stream(path) else path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_over(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             yield target, temporary
         finally:
             _remove(temporary)
     except OSError as error:
-        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
+        # What could not be read for the writing is named too.
+        other = f" ({error.filename})" if str(error.filename) not in (str(temporary), str(target), "None") else ""
+        raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}{other}") from error
 
 
 def _remove_left_over(target: Path) -> None:
