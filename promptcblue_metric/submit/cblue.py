@@ -37,6 +37,7 @@ Check: TypeAlias = Callable[[Any], "str | None"]
 
 _BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS = "\ufeff", "不标注", "相关", 10
 _NO_TASK = "it is no task of CBLUE's submission"
+_FIRST_LABEL = "output without a raw label, written as the first label"
 
 # --- What CBLUE's checkers want of an answer ---
 
@@ -174,10 +175,8 @@ class Records:
 
     def read(self, text: str) -> Iterator[RawRecord]:
         for place, record in enumerate(_objects(text)):
-            found = [record.get(name) for name in self.texts]
-            texts = tuple(
-                text for value in found for text in (value[-1:] if isinstance(value, list) else [value or ""])
-            )
+            found = [record.get(name) or "" for name in self.texts]
+            texts = tuple(str(value[-1] if isinstance(value, list) else value) for value in found)
             name = str(record[self.id] if self.id else place)
             key = name if self.id else str(record[self.texts[0]])
             yield RawRecord(name, texts, {key: record.get(self.answer)}, record)
@@ -259,8 +258,9 @@ class Reports:
 
     def read(self, text: str) -> Iterator[RawRecord]:
         for dialogue, value in _dialogues(text).items():
-            turns = value.get("dialogue", ()) if isinstance(value, dict) else value
-            yield RawRecord(dialogue, tuple(turn["sentence"] for turn in turns[-1:]), {dialogue: value})
+            turns = value.get("dialogue") if isinstance(value, dict) else value
+            said = [turn["sentence"] for turn in turns[-1:]] if isinstance(turns, list) else []
+            yield RawRecord(dialogue, tuple(said), {dialogue: value})
 
     def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
         return _json({record.name: answer for record, answer in answered})
@@ -608,7 +608,11 @@ def _source(task: CBLUETask, raw: Path) -> _Source | None:
         return _Source(f"{task.name}_test.{'tsv' if task.file else 'json'}", known, lines=False) if beside else None
     text = _read(path).removeprefix(_BOM)
     texts = {record.name: record.texts for record in known}
-    records = [replace(record, texts=texts.get(record.name, record.texts)) for record in _records(task, path, text)]
+    records = [
+        replace(record, texts=texts.get(record.name, record.texts))
+        for record in _records(task, path, text)
+        if record.name  # the last line of a table may be blank
+    ]
     return _Source(path.name, records, _is_lines(text))
 
 
@@ -825,10 +829,12 @@ def _write_task(
     filled, problems, left_out = list[tuple[RawRecord, Any]](), list[str](), Counter[str]()
     for place, record in enumerate(source.records):
         try:
-            mapped = _mapped(task, answered[place], record, unreadable)
+            mapped = task.mapper(answered[place], record)
         except ValueError as error:
-            problems.append(str(error))
-            continue
+            if unreadable == "stop" or not isinstance(error, NoLabelError):
+                problems.append(str(error))
+                continue
+            mapped = Mapped(next(iter(_raw(name).values())), {_FIRST_LABEL: 1})
         left_out.update(mapped.left_out)
         filled.append((record, mapped.value))
     _stop_if_any("", problems)
@@ -876,27 +882,12 @@ def _answered(
         for place in places:
             answered[place].append(Answered(sample, (record_of(sample["sample_id"]) or (None, None))[1], answer))
     problems += (
-        f"record {place}, '{record.texts[0] or record.name:.30}', has no prompt"
+        f"record {place}, '{next(iter(record.texts), '') or record.name:.30}', has no prompt"
         for place, (record, prompts) in enumerate(zip(records, answered, strict=True), 1)
         if not prompts
     )
     _stop_if_any("", problems)
     return answered
-
-
-def _mapped(task: CBLUETask, answered: Sequence[Answered], record: RawRecord, unreadable: Unreadable) -> Mapped:
-    """The raw answer.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return task.mapper(answered, record)
-    except NoLabelError:
-        if unreadable == "stop":
-            raise
-        first = next(iter(_raw(task.name).values()))
-        return Mapped(first, {"output without a raw label, written as the first label": 1})
 
 
 def _offered(answered: Iterable[Answered]) -> set[str]:

@@ -468,6 +468,27 @@ def test_dialogues_and_documents_are_answered_by_id(task: str, tmp_path: Path) -
         write_by_id(tmp_path, files, task, others)
 
 
+@pytest.mark.parametrize(
+    ("task", "files"),
+    [
+        ("IMCS-V2-MRG", {"IMCS-V2-MRG_test.json": {"10": {}, "11": ""}}),
+        ("IMCS-V2-DAC", {"IMCS-V2-DAC_test.json": {"10": {"1": "", "2": ""}}}),
+        ("CHIP-MDCFNPC", {"CHIP-MDCFNPC_test.jsonl": [{"dialog_id": 9, "dialog_info": []}]}),
+        ("KUAKE-IR", {"KUAKE-IR_test.tsv": "7\n8\n\n"}),
+        ("MedDG", {"MedDG_test.json": [{"id": 1, "history": []}, {"id": 2}]}),
+        ("CHIP-CTC", {"CHIP-CTC_test.json": [{"id": 1, "text": 7}, {"id": 2, "text": None}]}),
+        ("CHIP-CTC", {"CHIP-CTC_test.json": [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}]}),
+        ("MedDG", {"MedDG_test.json": [[{"id": "Patients", "Sentence": "恶心"}]]}),
+        ("CMeEE-V2", {"CMeEE-V2_test.json": "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"}),
+    ],
+)
+def test_raw_files_that_hold_little_or_something_else_end_in_a_reason(
+    task: str, files: Mapping[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(PromptCBLUEError, match=rf"{task}: not written: "):
+        write_by_id(tmp_path, files, task, [("other", "别的", "是")])
+
+
 def test_each_finding_has_the_status_that_the_first_prompt_up_to_its_sentence_gives(tmp_path: Path) -> None:
     def turn(number: int, *mentions: str) -> Row:
         found = [{"range": [n, n + 2], "mention": mention, "name": "x"} for n, mention in enumerate(mentions)]
