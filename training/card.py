@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from promptcblue_metric.data.writing import read_json_object, replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.evaluation import Result
+from promptcblue_metric.report.tables import SCORE_COLUMNS, as_markdown, markdown_table, score_table
 from promptcblue_metric.version import VERSION
 
 from .methods import METHODS, Method
@@ -164,11 +166,11 @@ def _body(folder: Path, facts: RunFacts) -> str:
         share=share,
         scores=f"{_START}\n{_NO_SCORES}\n{_END}",
         training=_training(facts),
-        settings=_table(("setting", "value"), _settings(facts)),
+        settings=markdown_table(("setting", "value"), _settings(facts)),
         loss=_loss(folder, facts),
         commands=_commands(facts),
         signature=settings.get("samples", "unknown"),
-        versions=_table(("library", "version"), list(facts.versions.items())),
+        versions=markdown_table(("library", "version"), list(facts.versions.items())),
     )
 
 
@@ -220,7 +222,7 @@ def _loss(folder: Path, facts: RunFacts) -> str:
             for place, one in enumerate(losses)
             if place % every == 0 or one.step in kept
         ]
-        parts.append(_table(("step", "validation loss"), shown))
+        parts.append(markdown_table(("step", "validation loss"), shown))
     elif "train_loss" in facts.train:
         parts.append(f"Mean training loss {facts.train['train_loss']:.4f}; there were no validation samples.")
     return "\n\n".join(parts)
@@ -254,25 +256,8 @@ def public(value: object) -> object:
 
 
 def _score_section(result: Mapping[str, Any], split: str) -> str:
-    intervals = result.get("intervals") or {}
-
-    def row(name: str, metric: str, value: float, samples: int, well_formed: float) -> tuple[str, ...]:
-        between = intervals.get(name)
-        shown = f"{between[0]:.4f} to {between[1]:.4f}" if between else "-"
-        return name, metric, f"{value:.4f}", shown, str(samples), f"{well_formed:.1%}"
-
-    tasks = [
-        row(name, task["metric"], task["score"], task["samples"], task["well_formed"])
-        for name, task in result["tasks"].items()
-    ]
-    overall = row("overall", "mean", result["overall"], result["samples"], result["well_formed"])
-    heads = ("task", "metric", f"score ({split})", "95% interval", "samples", "well-formed")
-    return f"{_START}\n{_table(heads, [*tasks, overall])}\n\nSignature: `{result['signature']}`\n{_END}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    table = score_table(cast(Result, result), result.get("intervals")).without(*SCORE_COLUMNS)
+    return f"{_START}\nOn the {split} split:\n\n{as_markdown(table)}\n\nSignature: `{result['signature']}`\n{_END}"
 
 
 def _save(folder: Path, data: ModelCardData, text: str) -> None:

@@ -15,7 +15,7 @@ from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, Parser
-from promptcblue_metric.report.report import build_report, check_output, require_libraries, write_report
+from promptcblue_metric.report.report import build_report, check_output, require_libraries
 from promptcblue_metric.report.tables import print_scores
 from promptcblue_metric.scoring import Protocol
 from promptcblue_metric.version import VERSION
@@ -250,6 +250,8 @@ def score(
         write_json(json, {**result, "missing_predictions": absent, "intervals": between})
         print(f"wrote {json}")
     if report:
+        from promptcblue_metric.report.page import write_report
+
         with status_line() as progress:
             values = build_report(
                 scored,

@@ -275,9 +275,11 @@ def report(
 ) -> None:
     """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
     from ..evaluation import Evaluation
-    from ..report.report import build_report, check_output, require_libraries, write_report
+    from ..report.report import build_report, check_output, require_libraries
 
     require_libraries()
+    from ..report.page import write_report
+
     check_output(output)
     evaluation = Evaluation(parser=parser)
     with status_line() as progress:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no other file.
+"""The report as files: Markdown, JSON, and one HTML page that needs nothing else: no network, no other file.
 
 Everything is escaped by Jinja's autoescape; texts of the run were cut and made visible before (`text`). A content
 security policy lets only the page's own script and style run, by their hashes. So charts are SVG with colours by class.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from rapidfuzz.distance import Indel
 
+from ..data.writing import replacing
 from ..tasks import REGISTRY, suite_of
 from . import tables
 from .analysis import STATES, KindCount
-from .report import Report, ShownText, TaskReport
+from .markdown import markdown
+from .report import FILES, Report, ShownText, TaskReport, check_output
 from .tables import CHINESE, Phrase
 
 _HERE = Path(__file__).parent
@@ -94,6 +97,20 @@ class Part(NamedTuple):
     colour: str
     start: float
     share: float
+
+
+def write_report(report: Report, folder: str | Path) -> None:
+    """Write a report into ``folder``, all its files (`report.FILES`) or none; an older report there is replaced.
+
+    Raises:
+        PromptCBLUEError: the folder cannot be written, or holds something other than a report.
+    """
+    target = Path(folder)
+    check_output(target)
+    values = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    with replacing(target) as staging:
+        for name, text in zip(FILES, (page(report), markdown(report), values), strict=True):
+            (staging / name).write_text(text, encoding="utf-8")
 
 
 def page(report: Report) -> str:

@@ -1,12 +1,11 @@
-"""The report of a run: everything that is known of it as plain JSON values, and the folder it is written to.
+"""The report of a run: everything that is known of it as plain JSON values.
 
-`build_report` makes the values; `write_report` writes them as ``report.json``, as Markdown and as one HTML page. All
+`build_report` makes the values; `page.write_report` writes them as ``report.json``, as Markdown and as an HTML page. All
 texts in them are excerpts with visible characters only (`text`), so none is long and any may be shown.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import TypedDict
 
 from ..answers import Answer, TermList
 from ..compare.significance import counts_by_task, intervals
-from ..data.writing import replacing
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
@@ -235,27 +233,6 @@ def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
         for name, value in item.items()
         if value != TermList.type  # the one type that every term has
     ]
-
-
-def write_report(report: Report, folder: str | Path) -> None:
-    """Write a report (`build_report`) into ``folder``, all its files or none; an older report there is replaced.
-
-    Raises:
-        PromptCBLUEError: the folder cannot be written, or holds something other than a report.
-    """
-    from .markdown import markdown
-    from .page import page
-
-    target = Path(folder)
-    check_output(target)
-    files = {
-        "index.html": page(report),
-        "report.md": markdown(report),
-        "report.json": json.dumps(report, ensure_ascii=False, indent=1) + "\n",
-    }
-    with replacing(target) as staging:
-        for name, text in files.items():
-            (staging / name).write_text(text, encoding="utf-8")
 
 
 def check_output(folder: str | Path) -> None:

@@ -137,7 +137,7 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
     partly = len(tasks) < len(suite.tasks)
     title = Phrase("mean of {n} of {all} tasks", n=len(tasks), all=len(suite.tasks)) if partly else Phrase("overall")
     cells = (number(result["overall"]), between(known.get("overall")), *_counted(result), "")
-    rows.append(Row((title, "", "", "", "", *cells), "overall"))
+    rows.append(Row((title, Phrase("mean"), "", "", "", *cells), "overall"))
     return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
 
 
@@ -147,15 +147,18 @@ def _counted(row: Result | TaskResult | Report | TaskReport) -> tuple[str, str]:
 
 def as_markdown(table: Table) -> str:
     """The table for a Markdown document; means are set in italics, the overall row in bold."""
-    marks = {"mean": "*", "overall": "**"}
-    rows = [
-        [f"{marks.get(row.kind, '')}{markdown_text(row.cells[0])}{marks.get(row.kind, '')}", *row.cells[1:]]
-        for row in table.rows
-    ]
-    lines = [[column.title for column in table.columns], ["---"] * len(table.columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in map(markdown_text, line)) + " |" for line in lines
-    )
+    rows = []
+    for row in table.rows:
+        mark = {"mean": "*", "overall": "**"}.get(row.kind, "")
+        first, *others = map(markdown_text, row.cells)
+        rows.append([f"{mark}{first}{mark}", *others])
+    return markdown_table([markdown_text(column.title) for column in table.columns], rows)
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def markdown_text(text: str) -> str:

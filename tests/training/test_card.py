@@ -103,7 +103,7 @@ def test_scores_go_into_the_metadata_and_the_rest_stays(
     overall = json.loads(scores.read_text(encoding="utf-8"))["overall"]
     assert results["all"].metric_value == pytest.approx(overall, abs=1e-6)
     assert results["CHIP-STS"].metric_value == 1.0
-    assert f"| overall | mean | {overall:.4f} | 0.5000 to 1.0000 |" in card.text
+    assert f"| **overall** | mean | {overall:.4f} | 0.5000 … 1.0000 |" in card.text
     assert card.text.count("Signature: `promptcblue|") == 1
 
 

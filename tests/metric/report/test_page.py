@@ -14,8 +14,8 @@ import pytest
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
-from promptcblue_metric.report.page import differences
-from promptcblue_metric.report.report import FILES, Report, build_report, check_output, write_report
+from promptcblue_metric.report.page import differences, write_report
+from promptcblue_metric.report.report import FILES, Report, build_report, check_output
 from promptcblue_metric.report.tables import CHINESE
 from promptcblue_metric.report.text import excerpt, short
 from promptcblue_metric.tasks import TASKS
