@@ -6,7 +6,7 @@ import codecs
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -150,12 +150,12 @@ def make_table(*columns: str, texts: int = 1) -> Table:
 def show(table: Table, lines: Iterable[str] = ()) -> None:
     """Print a table with every figure whole, and lines as they are.
 
-    Where the terminal is too narrow, columns are set closer, words fold, and at last the table is continued below.
+    Where the terminal is too narrow, columns are set closer and words fold, and at last the table is continued below.
     What stands in the cells is never taken for markup.
     """
     console = make_console()
-    for part in _fitted(table, console.width):
-        console.print(part)
+    for place, part in enumerate(_fitted(table, console.width)):
+        console.print(*[""] * bool(place), part, sep="\n")
     show_lines(lines)
 
 
@@ -174,54 +174,47 @@ def _fitted(table: Table, width: int) -> Iterator[Table]:
     from rich.cells import cell_len
 
     cells = [[printable(str(cell)) for cell in (column.header, *column.cells)] for column in table.columns]
-    numbers = [column.justify == "right" for column in table.columns]
     natural = [max(map(cell_len, column)) for column in cells]
-    least = [_least(*column) for column in zip(cells, numbers, strict=True)]
     if sum(natural) + 3 * len(natural) - 1 <= width:
-        yield _part(table, range(len(cells)), cells, [0] * len(cells), tight=False)
+        yield _part(table, cells, dict(enumerate(natural)), tight=False)
         return
-    places, used = [0], least[0]
+    least = [_least(found, column.justify == "right") for found, column in zip(cells, table.columns, strict=True)]
+    parts = [{0: least[0]}]
     for place in range(1, len(least)):
-        if len(places) > 1 and used + 2 + least[place] > width:
-            yield _part(table, places, cells, least, tight=True)
-            places, used = [0], least[0]
-        places.append(place)
-        used += 2 + least[place]
-    yield _part(table, places, cells, least, tight=True)
+        if len(parts[-1]) > 1 and sum(parts[-1].values()) + 2 * len(parts[-1]) + least[place] > width:
+            parts.append({0: least[0]})
+        parts[-1][place] = least[place]
+    for part in parts:
+        left = width - sum(part.values()) - 2 * len(part) + 2
+        for place, narrow in part.items():
+            part[place] = narrow + min(natural[place] - narrow, max(0, left))
+            left -= part[place] - narrow
+        yield _part(table, cells, part, tight=True)
 
 
 def _least(cells: Sequence[str], number: bool) -> int:
     """How narrow a column can be: figures are whole, and so are words that are not very long."""
     from rich.cells import cell_len
 
-    texts = [word for cell in (cells[:1] if number else cells) for word in cell.split()]
+    words = [word for cell in (cells[:1] if number else cells) for word in cell.split()]
     figures = max(map(cell_len, cells[1:]), default=0) if number else 0
-    return max(figures, min(_FOLDED, max(map(cell_len, texts), default=0)))
+    return max(figures, min(_FOLDED, max(map(cell_len, words), default=0)))
 
 
-def _part(
-    table: Table, places: Sequence[int], cells: Sequence[Sequence[str]], least: Sequence[int], *, tight: bool
-) -> Table:
-    """Some columns of a table."""
+def _part(table: Table, cells: Sequence[Sequence[str]], widths: Mapping[int, int], *, tight: bool) -> Table:
+    """Some columns of a table, by number, in these widths."""
     from rich.table import Table
     from rich.text import Text
 
-    part = Table(
-        box=table.box,
-        title=table.title,
-        title_justify=table.title_justify,
-        pad_edge=False,
-        show_edge=not tight,
-        padding=(0, 1, 0, 0) if tight else (0, 1),
-    )
-    for place in places:
-        column = table.columns[place]
-        whole = column.justify == "right" and not tight
+    part = Table(box=table.box, title=table.title, title_justify=table.title_justify, pad_edge=False)
+    if tight:
+        part.show_edge, part.padding = False, (0, 1, 0, 0)
+    for place, width in widths.items():
         part.add_column(
-            Text(cells[place][0]), justify=column.justify, no_wrap=whole, overflow="fold", min_width=least[place]
+            Text(cells[place][0]), justify=table.columns[place].justify, width=width, no_wrap=not tight, overflow="fold"
         )
     for number, row in enumerate(table.rows, 1):
-        shown = (Text(cells[place][number]) for place in places)
+        shown = (Text(cells[place][number]) for place in widths)
         part.add_row(*shown, style=row.style, end_section=row.end_section)
     return part
 

@@ -1,6 +1,6 @@
 """The report of a run: everything that is known of it as plain JSON values.
 
-`build_report` makes the values; `page.write_report` writes them as ``report.json``, as Markdown and as an HTML page. All
+`build_report` makes the values; `page.write_report` writes them as ``report.json``, as Markdown and as a HTML page. All
 texts in them are excerpts with visible characters only (`text`), so none is long and any may be shown.
 """
 
