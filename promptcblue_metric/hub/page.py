@@ -25,7 +25,7 @@ from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
-from ..report.report import Report, TaskReport, build_report
+from ..report.report import Report, ShownSample, TaskReport, build_report
 from ..report.tables import CHINESE, Column, Phrase, Row, Table, score_table
 from ..report.text import short
 from ..scoring import PROTOCOLS, Protocol
@@ -239,7 +239,7 @@ def _task(name: str, task: TaskReport, language: Language) -> Markup:
     ).format(name, f"{task['score']:.4f}", Markup("").join(tables), body)
 
 
-def _example(example: Mapping[str, Any], language: Language) -> Markup:
+def _example(example: ShownSample, language: Language) -> Markup:
     kinds = ", ".join(_word(kind, language) for kind in (*example["kinds"], example["state"]))
     head = Markup("<p><code>{}</code> {} ({})</p>").format(example["sample_id"], f"{example['score']:.4f}", kinds)
     texts = [
@@ -248,8 +248,12 @@ def _example(example: Mapping[str, Any], language: Language) -> Markup:
             text["text"],
             _text("cut", language, n=text["omitted"]) if text["omitted"] else "",
         )
-        for title, key in (("Prompt", "prompt"), ("gold", "gold"), ("prediction", "prediction"))
-        if (text := example[key]) is not None
+        for title, text in (
+            ("Prompt", example["prompt"]),
+            ("gold", example["gold"]),
+            ("prediction", example["prediction"]),
+        )
+        if text is not None
     ]
     return head + Markup("").join(texts)
 
@@ -297,7 +301,7 @@ class _Form:
         self.example.click(lambda: (*example_inputs(), None, None), None, given, api_visibility="private")
 
 
-def _words(chosen: str) -> list[Any]:
+def _words(chosen: str) -> list[object]:
     """Updates of all that has words on it, in a language and in the order of `_Form.connect`."""
 
     def say(key: str) -> str:
@@ -322,13 +326,13 @@ def _shown(found: Report | Words | None, chosen: str) -> str:
     return failure_html(found, language) if isinstance(found, tuple) else result_html(found, language)
 
 
-def _first(request: gr.Request) -> list[Any]:
+def _first(request: gr.Request) -> list[object]:
     """The browser's language."""
     chosen = "中文" if request.headers.get("accept-language", "zh").lower().startswith("zh") else "English"
     return [chosen, *_words(chosen)]
 
 
-def _switched(chosen: str, found: Any) -> list[Any]:
+def _switched(chosen: str, found: Report | Words | None) -> list[object]:
     return [*_words(chosen), _shown(found, chosen)]
 
 

@@ -33,7 +33,7 @@ Unreadable = Literal["stop", "first-label"]
 #: A JSON object of a file.
 Object: TypeAlias = dict[str, Any]
 #: What is wrong with the value of a raw field, or None.
-Check: TypeAlias = Callable[[Any], "str | None"]
+Check: TypeAlias = Callable[[object], "str | None"]
 
 _BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS = "\ufeff", "不标注", "相关", 10
 _NO_TASK = "it is no task of CBLUE's submission"
@@ -65,7 +65,7 @@ def _one_of(allowed: Iterable[str]) -> Check:
 
 
 def _fields(checks: Mapping[str, Check]) -> Check:
-    def check(value: Any) -> str | None:
+    def check(value: object) -> str | None:
         if not isinstance(value, dict):
             return _expected("an object", value)
         for name, of_field in checks.items():
@@ -81,8 +81,9 @@ def _fields(checks: Mapping[str, Check]) -> Check:
 def _each(of_item: Check) -> Check:
     """Every item of a list, or every value of an object."""
 
-    def check(value: Any) -> str | None:
-        items = value.items() if isinstance(value, dict) else enumerate(value, 1)
+    def check(value: object) -> str | None:
+        listed = enumerate(value, 1) if isinstance(value, list) else ()
+        items = value.items() if isinstance(value, dict) else listed
         return next((f"item {name}: {problem}" for name, item in items if (problem := of_item(item))), None)
 
     return check
@@ -96,7 +97,7 @@ def _list_of(fields: Mapping[str, Check]) -> Check:
     return _both(_list, _each(_fields(fields)))
 
 
-def _ten_documents(value: Any) -> str | None:
+def _ten_documents(value: object) -> str | None:
     found = len(value.split(",")) if isinstance(value, str) else 0
     return None if found == 10 else f"expected 10 document ids joined by ',', found {found}"
 
@@ -108,8 +109,8 @@ def _raw(task: str) -> Mapping[str, str]:
 _TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _raw("IMCS-V2-NER").values())})
 
 
-def _tags(value: Any) -> str | None:
-    unknown = next((tag for tag in value.split() if tag not in _TAGS), None)
+def _tags(value: object) -> str | None:
+    unknown = next((tag for tag in str(value).split() if tag not in _TAGS), None)
     return f"unknown tag {unknown!r}" if unknown else None
 
 
@@ -133,13 +134,17 @@ class RawRecord:
     value: Any = None
 
 
+#: A record and its raw answer.
+Filled: TypeAlias = tuple[RawRecord, Any]
+
+
 class Form(Protocol):
     """How the records of a task stand in a file."""
 
     def read(self, text: str) -> Iterator[RawRecord]:
         """The records; raises ValueError, KeyError, TypeError or AttributeError where they have not this form."""
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
         """A file of records with their answers, as JSON Lines or as one JSON value where the form knows both."""
 
 
@@ -181,7 +186,7 @@ class Records:
             key = name if self.id else str(record[self.texts[0]])
             yield RawRecord(name, texts, {key: record.get(self.answer)}, record)
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
         return _dumped([{**record.value, self.answer: answer} for record, answer in answered], lines)
 
 
@@ -199,7 +204,7 @@ class Findings:
             texts = tuple(str(turn.get("text", "")) for turn in dialogue["dialog_info"][:1])
             yield RawRecord(name, texts, answers, dialogue)
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
         filled = []
         for record, statuses in answered:
             left = iter(statuses)
@@ -211,7 +216,7 @@ class Findings:
         return _dumped(filled, lines)
 
 
-def _dialogues(text: str) -> Mapping[str, Any]:
+def _dialogues(text: str) -> Object:
     found = json.loads(text)
     if not isinstance(found, dict):
         raise TypeError("expected an object of dialogues by their ids")
@@ -242,8 +247,8 @@ class Sentences:
                     name = f"{dialogue}_{sentence}"
                     yield RawRecord(name, (said,), {name: answer, **whole}, (dialogue, str(sentence)))
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
-        written: dict[str, dict[str, Any]] = {}
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
+        written: dict[str, Object] = {}
         for record, answer in answered:
             dialogue, sentence = record.value
             written.setdefault(dialogue, {})[sentence] = answer
@@ -262,7 +267,7 @@ class Reports:
             said = [turn["sentence"] for turn in turns[-1:]] if isinstance(turns, list) else []
             yield RawRecord(dialogue, tuple(said), {dialogue: value})
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
         return _json({record.name: answer for record, answer in answered})
 
 
@@ -274,7 +279,7 @@ class Table:
             name, _, value = line.strip().partition("\t")
             yield RawRecord(name, (value,), {name: value})
 
-    def write(self, answered: Iterable[tuple[RawRecord, Any]], lines: bool) -> str:
+    def write(self, answered: Iterable[Filled], lines: bool) -> str:
         return "".join(f"{record.name}\t{answer}\n" for record, answer in answered)
 
 
@@ -826,7 +831,7 @@ def _write_task(
     if task is None or source is None:
         return Written(None, notes=[f"not written: {f'{raw} holds no test file of it' if task else _NO_TASK}"])
     answered = _answered(task, outputs, source, parser)
-    filled, problems, left_out = list[tuple[RawRecord, Any]](), list[str](), Counter[str]()
+    filled, problems, left_out = list[Filled](), list[str](), Counter[str]()
     for place, record in enumerate(source.records):
         try:
             mapped = task.mapper(answered[place], record)

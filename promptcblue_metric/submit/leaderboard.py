@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..answers import Parsed
 from ..data.predictions import Prediction, match, structured_answers
@@ -43,6 +43,9 @@ MAX_BYTES = 1 << 28
 
 #: The function that reads an output; the program is made of its module and of `program`.
 _PARSERS: Mapping[Parser, Callable[..., Parsed]] = {"strict": program.parse_strict, "lenient": parse_lenient}
+#: A row of a file.
+Row: TypeAlias = dict[str, Any]
+
 #: The fields of a test row that a predictions row may repeat, but not change.
 _UNTOUCHED = ("input", "answer_choices", "task_type", "type")
 #: A fixed date makes equal submissions equal files.
@@ -115,7 +118,7 @@ def write_submission(predictions: str | Path, test: str | Path, output: Path, pa
     )
 
 
-def _test_samples(test: str | Path, rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Sample]:
+def _test_samples(test: str | Path, rows: Mapping[int, Row]) -> dict[int, Sample]:
     """The rows of the test file by line, checked."""
     samples, first, bad = dict[int, Sample](), dict[tuple[str, str], int](), BadRows()
     for line, row in rows.items():
@@ -140,13 +143,13 @@ def _test_samples(test: str | Path, rows: Mapping[int, Mapping[str, Any]]) -> di
 def _filled_rows(
     predictions: str | Path,
     test: str | Path,
-    rows: Mapping[int, dict[str, Any]],
+    rows: Mapping[int, Row],
     samples: Mapping[int, Sample],
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The test rows in their order, each with its output in ``target``."""
     # What cannot be read here is named by `match`.
     predicted = dict(read_json_lines(predictions, lambda error: None))
-    filled, bad = list[dict[str, Any]](), BadRows()
+    filled, bad = list[Row](), BadRows()
     for line, (sample, prediction) in zip(samples, match(predictions, samples.values()), strict=True):
         if prediction is None:
             of_task = f"'{sample['sample_id']}' of {sample['task_dataset']}"
@@ -161,9 +164,7 @@ def _filled_rows(
     return filled
 
 
-def _broken_rules(
-    path: str | Path, prediction: Prediction, row: Mapping[str, Any], test_row: Mapping[str, Any], where: str
-) -> Iterator[RowError]:
+def _broken_rules(path: str | Path, prediction: Prediction, row: Row, test_row: Row, where: str) -> Iterator[RowError]:
     """What in a predictions row cannot be handed in."""
     for field in _UNTOUCHED:
         if field in row and field in test_row and row[field] != test_row[field]:
