@@ -6,34 +6,63 @@ the folder they go to; archives with paths that would, with links, or that unpac
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
+import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple, NoReturn
+from tempfile import TemporaryDirectory, gettempdir
+from typing import IO, Literal, NamedTuple, NoReturn
 
+from promptcblue_metric.data.writing import process_runs
 from promptcblue_metric.errors import PromptCBLUEError
 
 #: Bounds on what archives may unpack to, all together.
 MAX_BYTES = 8 << 30
 MAX_MEMBERS = 20_000
-#: The most that a member above a megabyte may shrink. The corpora shrink 3 to 30 times.
+#: How many times their size an archive and each member may unpack to, and a megabyte. The corpora shrink 3 to 30 times.
 MAX_RATIO = 200
 
 _DATA = (".json", ".jsonl", ".tsv", ".txt", ".xlsx")
-_TAR = (".tar", ".tar.gz", ".tgz")
-_ARCHIVE = r"\.(zip|tar|tar\.gz|tgz)"
+_ARCHIVE = r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz)"
+#: How a tar archive is opened, by what it begins with.
+_OPENED: Mapping[bytes, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"": open,
+}
+#: What reading a damaged archive raises, besides OSError.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 #: Folders that hold what was predicted, not data.
 _RESULTS = re.compile(r"results?|outputs?|pred(iction)?s?|submit|submissions?|examples?|提交.*|结果.*", re.IGNORECASE)
+_POINTER = b"version https://git-lfs"
+_SCRATCH = "promptcblue-raw-"
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
+
+
+class RawError(PromptCBLUEError):
+    """A raw file or record that is not what its corpus should hold."""
 
 
 class RawFile(NamedTuple):
@@ -41,6 +70,31 @@ class RawFile(NamedTuple):
 
     path: Path
     name: Path
+
+    def read(self) -> bytes:
+        """What it holds, without a byte order mark.
+
+        Raises:
+            RawError: it cannot be read, or stands in for data that were not fetched.
+        """
+        self.check()
+        try:
+            return self.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        except OSError as error:
+            raise RawError(f"{self.name}: cannot be read: {error.strerror or error}") from error
+
+    def check(self) -> None:
+        """Raise `RawError` for a pointer that a clone without git-lfs holds in place of a file."""
+        if self.is_pointer():
+            raise RawError(f"{self.name}: is a git-lfs pointer, not the data; run `git lfs pull` in its repository")
+
+    def is_pointer(self) -> bool:
+        """Whether it stands in for data that were not fetched."""
+        try:
+            with self.path.open("rb") as stream:
+                return stream.read(len(_POINTER)) == _POINTER
+        except OSError as error:
+            raise RawError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
 
 @dataclass
@@ -107,6 +161,9 @@ class RawFiles:
     def _chosen(self, found: Sequence[RawFile], folders: Sequence[str], *, nowhere_else: bool) -> RawFile | None:
         ranks: dict[bytes, int] = {}
         first: dict[bytes, RawFile] = {}
+        if len(found) > 1 and (pointers := [file for file in found if file.is_pointer()]) != found:
+            self._reasons.update(dict.fromkeys(pointers, "a git-lfs pointer"))
+            found = [file for file in found if file not in pointers]
         for file in found:
             rank = self._rank(file, folders)
             if rank >= len(folders) and (nowhere_else or rank > len(folders)):
@@ -155,25 +212,25 @@ class RawFiles:
 
 
 @contextmanager
-def raw_files(root: Path, use: Sequence[Path] = ()) -> Iterator[RawFiles]:
+def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) -> Iterator[RawFiles]:
     """The data files of ``root``: a folder, an archive, or a folder that holds archives (zip ones also in archives).
 
     Files from archives are there until the block ends.
 
     Args:
         use: files or folders in ``root`` to take where several hold one corpus.
+        max_bytes: the most that all archives together may unpack to.
 
     Raises:
         PromptCBLUEError: there is no such folder, or an archive cannot be unpacked safely.
     """
     if not root.exists():
         raise PromptCBLUEError(f"{root}: no such folder or archive; expected the raw corpora")
-    with TemporaryDirectory(prefix="promptcblue-raw-") as scratch:
+    with _scratch() as scratch:
         files = [RawFile(path, path) for path in _files(root)]
-        unpacker = _Unpacker(Path(scratch))
-        for archive in [file for file in files if file.name.name.lower().endswith((".zip", *_TAR))]:
-            is_zip = archive.path.suffix.lower() == ".zip"
-            files += unpacker.unpack(archive) if is_zip else unpacker.unpack_tar(archive)
+        unpacker = _Unpacker(scratch, max_bytes)
+        for archive in [file for file in files if re.search(rf"{_ARCHIVE}$", file.name.name, re.IGNORECASE)]:
+            files += unpacker.unpack(archive)
         yield RawFiles(root, [file for file in files if file.path.suffix.lower() in _DATA], use)
 
 
@@ -191,100 +248,136 @@ def _wanted(parts: Sequence[str]) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder; what a killed process has left of its own is taken away."""
+    for left in Path(gettempdir()).glob(f"{_SCRATCH}*-*"):
+        process = left.name.removeprefix(_SCRATCH).partition("-")[0]
+        if process.isdecimal() and not process_runs(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+class _Bounded:
+    """A stream that ends with an error once more was read of it than it may hold."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise _TooMuchError
+        return data
+
+
+class _TooMuchError(Exception):
+    """More is unpacked than the bounds allow."""
+
+
 @dataclass
 class _Unpacker:
     folder: Path
+    max_bytes: int
     size: int = 0
     members: int = 0
-    archives: list[Path] = field(default_factory=list)
+    archives: int = 0
 
     def unpack(self, file: RawFile, depth: int = 0) -> list[RawFile]:
-        """Unpack the data files and archives in a zip archive."""
-        path = file.name
-        target = self.folder / str(len(self.archives))
-        self.archives.append(path)
+        """Unpack the data files in an archive, and the zip archives in it.
+
+        Raises:
+            PromptCBLUEError: it is damaged, or not as an archive of data is.
+        """
+        self.archives += 1
+        target = self.folder / str(self.archives)
+        is_zip = file.path.suffix.lower() == ".zip"
         try:
-            with zipfile.ZipFile(file.path) as archive:
-                files = [self._member(archive, info, target, path) for info in archive.infolist()]
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error}; download it again") from error
+            limit = _limit(file.path.stat().st_size)
+            unpacked = list((self._zip if is_zip else self._tar)(file, target, limit))
+        except PromptCBLUEError:
+            raise
+        except _TooMuchError:
+            self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size")
         except OSError as error:
-            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
-        unpacked = [file for file in files if file]
-        for inner in [file for file in unpacked if file.path.suffix.lower() == ".zip"]:
+            raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error.strerror or error}") from error
+        except _DAMAGED as error:
+            raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error}; download it again") from error
+        for inner in [found for found in unpacked if found.path.suffix.lower() == ".zip"]:
             if depth == 2:
-                raise PromptCBLUEError(f"{path}: holds archives in archives in archives; refused as a zip bomb")
+                self._refuse(file.name, "holds archives in archives in archives")
             unpacked += self.unpack(inner, depth + 1)
         return unpacked
 
-    def unpack_tar(self, file: RawFile) -> list[RawFile]:
-        """Unpack the data files in a tar archive."""
-        path = file.name
-        target = self.folder / str(len(self.archives))
-        self.archives.append(path)
-        try:
-            with tarfile.open(file.path) as archive:
-                # One by one, so that an archive is refused before it is read to its end.
-                files = [self._tar_member(archive, member, target, path) for member in archive]
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error}; download it again") from error
-        except OSError as error:
-            raise PromptCBLUEError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
-        return [file for file in files if file]
+    def _zip(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
+        with zipfile.ZipFile(file.path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > limit:
+                raise _TooMuchError
+            for info in archive.infolist():
+                name = member_name(info)
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    self._refuse(file.name, "is a link", name)
+                if info.flag_bits & _ENCRYPTED:
+                    self._refuse(file.name, "is encrypted", name)
+                if info.file_size > _limit(info.compress_size):
+                    self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size", name)
+                parts = self._checked(name, info.file_size, file.name)
+                if not info.is_dir() and _wanted(parts) and name.lower().endswith((*_DATA, ".zip")):
+                    yield self._write(archive.open(info), parts, target, file.name)
 
-    def _tar_member(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, path: Path
-    ) -> RawFile | None:
-        self._check_path(member.name, path)
-        if member.islnk() or member.issym():
-            self._refuse(path, member.name, "is a link")
-        self._count(member.name, member.size, path)
-        wanted = member.isfile() and _wanted(PurePosixPath(member.name).parts)
-        source = archive.extractfile(member) if wanted and member.name.lower().endswith(_DATA) else None
-        return self._write(source, PurePosixPath(member.name).parts, target, path) if source else None
+    def _tar(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
+        with file.path.open("rb") as raw:
+            start = raw.read(6)
+        opened = next(opens for magic, opens in _OPENED.items() if start.startswith(magic))
+        # As a stream, so that an archive is refused before it is read to its end, whatever its members say they hold.
+        with opened(file.path, "rb") as stream, _stream_of_tar(stream, limit) as archive:
+            for member in archive:
+                if member.islnk() or member.issym():
+                    self._refuse(file.name, "is a link", member.name)
+                parts = self._checked(member.name, member.size, file.name)
+                wanted = member.isfile() and _wanted(parts) and member.name.lower().endswith(_DATA)
+                if wanted and (source := archive.extractfile(member)):
+                    yield self._write(source, parts, target, file.name)
 
-    def _write(self, source: IO[bytes], parts: Sequence[str], target: Path, path: Path) -> RawFile:
+    def _write(self, source: IO[bytes], parts: Sequence[str], target: Path, archive: Path) -> RawFile:
         """Write a member; of its path only its name and that of its folder are used."""
         # A folder for each member keeps equal names apart.
         file = Path(target, str(self.members), *parts[-2:])
         file.parent.mkdir(parents=True)
         with source, file.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
-        return RawFile(file, path.joinpath(*parts))
+        return RawFile(file, archive.joinpath(*parts))
 
-    def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path) -> RawFile | None:
-        name = member_name(info)
-        self._check(info, name, path)
-        parts = PurePosixPath(name).parts
-        if info.is_dir() or not _wanted(parts) or not name.lower().endswith((*_DATA, ".zip")):
-            return None
-        return self._write(archive.open(info), parts, target, path)
-
-    def _check(self, info: zipfile.ZipInfo, name: str, path: Path) -> None:
-        self._check_path(name, path)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            self._refuse(path, name, "is a link")
-        if info.flag_bits & _ENCRYPTED:
-            self._refuse(path, name, "is encrypted")
-        if info.file_size > 1 << 20 and info.file_size > MAX_RATIO * max(1, info.compress_size):
-            self._refuse(path, name, f"unpacks to more than {MAX_RATIO} times its size")
-        self._count(name, info.file_size, path)
-
-    def _check_path(self, name: str, path: Path) -> None:
+    def _checked(self, name: str, size: int, archive: Path) -> Sequence[str]:
+        """The parts of the path of a member, which is counted."""
         parts = PurePosixPath(name).parts
         if name.startswith("/") or PureWindowsPath(name).drive or ".." in parts or "\0" in name or not parts:
-            self._refuse(path, name, "has a path that leads out of the archive")
-
-    def _count(self, name: str, size: int, path: Path) -> None:
+            self._refuse(archive, "has a path that leads out of the archive", name)
         self.members += 1
         # No more than the declared size is ever read, so bounding that bounds what is written.
         self.size += size
-        if self.size > MAX_BYTES or self.members > MAX_MEMBERS:
-            self._refuse(path, name, f"brings the archives above {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} members")
+        if self.size > self.max_bytes:
+            bound = f"{self.max_bytes / (1 << 30):g} GiB"
+            self._refuse(archive, f"brings the archives above {bound}; --max-unpacked allows more", name)
+        if self.members > MAX_MEMBERS:
+            self._refuse(archive, f"brings the archives above {MAX_MEMBERS} members", name)
+        return parts
 
     @staticmethod
-    def _refuse(path: Path, name: str, reason: str) -> NoReturn:
-        raise PromptCBLUEError(f"{path}: member {name!r} {reason}; the archive is refused")
+    def _refuse(archive: Path, reason: str, member: str = "") -> NoReturn:
+        of = f"member {member!r} " if member else ""
+        raise PromptCBLUEError(f"{archive}: {of}{reason}; the archive is refused")
+
+
+def _stream_of_tar(stream: IO[bytes], limit: int) -> tarfile.TarFile:
+    return tarfile.open(fileobj=_Bounded(stream, limit), mode="r|")  # type: ignore[call-overload, no-any-return]
+
+
+def _limit(size: int) -> int:
+    """What an archive or member of a size may unpack to."""
+    return MAX_RATIO * size + (1 << 20)
 
 
 def member_name(info: zipfile.ZipInfo) -> str:

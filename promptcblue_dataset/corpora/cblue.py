@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from promptcblue_dataset.corpora.archives import RawFile, RawFiles
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
     Composed,
     Content,
     Corpus,
     FileNotes,
     Group,
-    RawError,
     RawSplit,
     Reading,
     Record,
@@ -23,9 +24,9 @@ from promptcblue_dataset.corpora.reading import (
     labelled,
     lines_of,
     our_label,
-    read_bytes,
     records_of,
     split_name,
+    unquoted,
 )
 from promptcblue_dataset.draws import Draws
 from promptcblue_metric.data.raw_labels import RAW_LABELS
@@ -135,13 +136,22 @@ def _contents(reading: Reading) -> Iterator[Content]:
 
 _CODE = re.compile(r"[A-Z]\d{2}[\d.xX+*†A-Z/-]*")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+#: What is written where no term of the sheet fits.
+_NO_TERM = "O"
+#: Places of cells and rows in the XML of a sheet, and how many cells, empty ones included, one may have.
+_CELL = re.compile(rb'<(?:\w+:)?(?:c|row)\s(?:[^>]*?\s)?r="([A-Z]*)(\d+)"')
+_MAX_CELLS, _MAX_SHEET = 50_000_000, 512 << 20
 
 
 @labelled("normalized_result")
 def _terms(record: Record) -> Content:
-    terms = [term for part in record.line("normalized_result").split("##") if (term := part.strip())]
-    answer = [{"entity": term, "type": "normalization"} for term in dict.fromkeys(terms)]
-    return Content({"INPUT_TEXT": record.line("text")}, answer)
+    parts = unquoted(record.line("normalized_result"), record.place).split("##")
+    terms = [unquoted(part.strip(), record.place).strip() for part in parts]
+    if _NO_TERM in terms:
+        record.place.mended(f"the term {_NO_TERM}: no term")
+    kept = [term for term in dict.fromkeys(terms) if term not in ("", _NO_TERM)]
+    answer = [{"entity": term, "type": "normalization"} for term in kept]
+    return Content({"INPUT_TEXT": unquoted(record.line("text"), record.place)}, answer)
 
 
 @dataclass(frozen=True)
@@ -163,10 +173,23 @@ class NormalizationCorpus(RecordCorpus[Record]):
                     "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside "
                     "the corpus, or leave the task out with --tasks"
                 )
-            reading.offers[self.name] = read_terms(sources.others["terms"])
+            reading.offers[self.name] = terms = read_terms(sources.others["terms"])
+            _note_absent(reading, terms)
         except RawError as error:
             reading.refuse(self.name, str(error))
         return reading
+
+
+def _note_absent(reading: Reading, sheet: Collection[str]) -> None:
+    """Count the terms of answers that are not in the sheet, and so can be offered by no other prompt."""
+    known = set(sheet)
+    for of_split in reading.splits.values():
+        for split in of_split.values():
+            for content in (content for group in split.groups for content in group.samples):
+                for item in content.answer:
+                    if item["entity"] not in known:
+                        kind = "a term that the sheet does not have"
+                        split.notes.add("kept", kind, int(content.place) + 1, item["entity"])
 
 
 def read_terms(file: RawFile) -> list[str]:
@@ -189,16 +212,41 @@ def read_terms(file: RawFile) -> list[str]:
 def _sheet_rows(file: RawFile) -> Iterator[Sequence[object]]:
     from python_calamine import CalamineError, CalamineWorkbook
 
+    file.check()
     try:
+        _check_size(file)
         book = CalamineWorkbook.from_path(file.path)
         for name in book.sheet_names:
             yield from book.get_sheet_by_name(name).iter_rows()
-    except (CalamineError, OSError) as error:
+    except (CalamineError, OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise RawError(f"{file.name}: cannot be read as a spreadsheet: {error}") from error
 
 
+def _check_size(file: RawFile) -> None:
+    """Refuse a spreadsheet that would need memory without end: its cells are laid out with all the empty ones."""
+    with zipfile.ZipFile(file.path) as book:
+        if sum(part.file_size for part in book.infolist()) > _MAX_SHEET:
+            raise RawError(f"{file.name}: unpacks to more than {_MAX_SHEET >> 20} MiB; no sheet of terms does")
+        for part in book.namelist():
+            if part.startswith("xl/worksheets/") and part.endswith(".xml"):
+                cells = {(column, int(row)) for column, row in _CELL.findall(book.read(part))}
+                rows = max((row for _, row in cells), default=0)
+                columns = max((_column(column) for column, _ in cells), default=0)
+                if rows * columns > _MAX_CELLS:
+                    raise RawError(
+                        f"{file.name}: has a cell in row {rows:,} and one in column {columns:,}; no sheet of terms does"
+                    )
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - 64
+    return number
+
+
 def _text_rows(file: RawFile) -> Iterator[Sequence[str]]:
-    for _, line in lines_of(read_bytes(file), FileNotes(file.name)):
+    for _, line in lines_of(file.read(), FileNotes(file.name)):
         yield line.split("\t")
 
 
@@ -254,6 +302,7 @@ class RetrievalCorpus(Corpus):
         try:
             if "documents" not in sources.others:
                 raise RawError("its documents (corpus.tsv) are not there; put them beside the corpus")
+            sources.others["documents"].check()
             documents = sources.others["documents"]
             found = {split: _Split(documents, *files, seed=seed) for split, files in sources.splits[self.name].items()}
             offsets = _offsets(documents, {document for split in found.values() for _, _, document in split.pairs})
@@ -331,7 +380,7 @@ class _Split:
 
 def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
     """Number of each line, and what stands before and after its first tab."""
-    for number, line in lines_of(read_bytes(file), notes):
+    for number, line in lines_of(file.read(), notes):
         first, _, rest = line.partition("\t")
         yield number, first.strip(), rest.strip()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from promptcblue_dataset.corpora.archives import RawFile, RawFiles
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.dialogues import utterance
 from promptcblue_dataset.corpora.reading import (
     Content,
@@ -20,14 +20,12 @@ from promptcblue_dataset.corpora.reading import (
     FileNotes,
     Group,
     Place,
-    RawError,
     RawSplit,
     Reading,
     Record,
     Sources,
     lines_of,
     our_label,
-    read_bytes,
     records_of,
     unquoted,
 )
@@ -126,7 +124,7 @@ class Table:
     def __call__(self, files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
         seen: dict[tuple[str, ...], str] = {}
         groups: dict[str, list[int]] = {}
-        for number, line in lines_of(read_bytes(files[0]), notes):
+        for number, line in lines_of(files[0].read(), notes):
             place = Place(notes, f"line {number}", number, str(number))
             raw, *parts = line.split("\t")
             label = RAW_LABELS[self.task].read(raw.strip())
@@ -214,8 +212,8 @@ class Mentions:
 
         def read(record: Record) -> Content | None:
             place = record.place
-            record.text("text", empty=True)  # that it is one
-            text = _mended_text(record.get("text"), place)
+            raw = record.get("text")
+            text = _mended_text(raw if isinstance(raw, str) else record.fail("text", "a string", raw), place)
             entities = [self._entity(entity, text) for entity in record.records("mention_data")]
             if not text.text:
                 place.skip("an empty text")
@@ -356,7 +354,7 @@ def _dialogues(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
         place = Place(notes, file.name.name, number, str(number))
         notes.records += 1
         try:
-            value = json.loads(read_bytes(file))
+            value = json.loads(file.read())
             content = _dialogue(Record(value if isinstance(value, dict) else {}, place))
         except RawError as error:
             place.bad(error)

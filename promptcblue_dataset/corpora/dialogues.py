@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
+from promptcblue_dataset.corpora.archives import RawError
 from promptcblue_dataset.corpora.reading import (
     LIST,
     UNLABELLED,
     Composed,
     Content,
     Group,
-    RawError,
     Record,
     RecordCorpus,
     labelled,
@@ -129,14 +129,16 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     return found
 
 
-def _has_entities(record: Consultation, place: int) -> None:
-    record.turns[place].line("sentence")
+def _said(record: Consultation, place: int) -> str:
+    """What is said in an utterance, whose tags are read too."""
     _mentions(record, place)
+    sentence = record.lines[place].partition("：")[2]
+    return sentence or record.turns[place].fail("sentence", "text", sentence)
 
 
 def _entities(record: Consultation, place: int) -> Content:
     mentions = {tuple(entity.values()): entity for entity in _mentions(record, place)}
-    return record.content(place, record.turns[place].line("sentence"), list(mentions.values()))
+    return record.content(place, _said(record, place), list(mentions.values()))
 
 
 def _act(record: Consultation, place: int) -> str:
@@ -210,7 +212,7 @@ IMCS = RecordCorpus(
     "IMCS-V2",
     ["IMCS-V2", "IMCS21", "IMCS"],
     {
-        "IMCS-V2-NER": _of_utterances("BIO_label", _has_entities, _entities),
+        "IMCS-V2-NER": _of_utterances("BIO_label", _said, _entities),
         "IMCS-V2-DAC": _of_utterances("dialogue_act", _act, _dialogue_act),
         "IMCS-V2-SR": _symptoms,
         "IMCS-V2-MRG": _report,
@@ -235,8 +237,11 @@ def _findings(record: Record) -> Iterable[Group]:
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
                 record.left_out("a finding without a status", example=mention)
-            else:
-                statuses[mention] = our_label(finding, "attr", "CHIP-MDCFNPC")
+                continue
+            status = our_label(finding, "attr", "CHIP-MDCFNPC")
+            if statuses.get(mention, status) != status:
+                record.place.mended("a mention with several statuses: the last taken", mention)
+            statuses[mention] = status
     lines = [utterance(turn, "sender", "text") for turn in turns]
     answer = [{"entity": mention, "attr": status} for mention, status in statuses.items()]
     return record.alone(Content({"INPUT_TEXT": "\n".join(lines), "LIST_MENTIONS": "，".join(statuses)}, answer))

@@ -14,11 +14,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
-from promptcblue_dataset.corpora.archives import RawFile, RawFiles
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_metric.answers import Answer
 from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS
 from promptcblue_metric.data.samples import SPLITS
-from promptcblue_metric.errors import PromptCBLUEError
 
 T = TypeVar("T")
 
@@ -26,10 +25,6 @@ T = TypeVar("T")
 Action = Literal["mended", "skipped", "kept"]
 
 _EXAMPLES, _EXAMPLE_LENGTH = 5, 160
-
-
-class RawError(PromptCBLUEError):
-    """A raw file or record that is not what its corpus should hold."""
 
 
 class Content(NamedTuple):
@@ -335,16 +330,23 @@ class Record:
         value = self.get(*names)
         if not isinstance(value, str):
             self.fail(names[0], "a string", value)
-        text = (value.replace("\r\n", "\n") if "\r" in value else value).strip()
-        return text if text or empty else self.fail(names[0], "text", value)
+        text = value.strip()
+        if len(text) < len(value):
+            self.place.mended("white space at an end of the text")
+        if not text and not empty:
+            self.fail(names[0], "text", value)
+        return text.replace("\r\n", "\n") if "\r" in text else text
 
     def line(self, name: str, *others: str, empty: bool = False) -> str:
         """A string for a place that holds one line."""
         value = self.value.get(name)
         # Millions are of this kind.
-        if type(value) is str and (text := value.strip()) and "\n" not in text:
-            return text
-        return self.text(name, *others, empty=empty).replace("\n", " ")
+        if type(value) is str and value and "\n" not in value and value.strip() is value:
+            return value
+        text = self.text(name, *others, empty=empty)
+        if "\n" in text:
+            self.place.mended("line ends in the text")
+        return text.replace("\n", " ")
 
     def label(self, name: str) -> str:
         """A label, written as a string or a number."""
@@ -427,7 +429,7 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
 
 def _values(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
     """The values of a JSON file, each with its number, its name and an id."""
-    data = read_bytes(file)
+    data = file.read()
     start = data.lstrip()[:1]
     if start == b"{" and b"\n{" in data.lstrip():
         for place, (number, line) in enumerate(lines_of(data, notes)):
@@ -475,18 +477,6 @@ def _decoded(line: bytes) -> str | UnicodeDecodeError:
         return line.decode()
     except UnicodeDecodeError as error:
         return error
-
-
-def read_bytes(file: RawFile) -> bytes:
-    """What a file holds, without a byte order mark.
-
-    Raises:
-        RawError: it cannot be read.
-    """
-    try:
-        return file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
 
 
 #: Why a record of a test file gives no sample.
@@ -565,7 +555,7 @@ class RecordCorpus(Corpus, Generic[R]):
                     except RawError as error:
                         record.place.bad(error)
         except RawError as error:
-            of_file.skip("no JSON", 1, str(error).partition(": ")[2], str(error))
+            of_file.skip("the file cannot be read", 1, str(error).partition(": ")[2], str(error))
         for split in found.values():
             split.notes.include(of_file)
         return found

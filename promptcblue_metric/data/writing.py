@@ -102,11 +102,12 @@ def _remove_left_over(target: Path) -> None:
     """Take away what a process that is no more has left of its work on ``target``."""
     name = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
     for path in target.parent.iterdir():
-        if (found := name.fullmatch(path.name)) and not _runs(int(found[1])):
+        if (found := name.fullmatch(path.name)) and not process_runs(int(found[1])):
             _remove(path)
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except OSError as error:

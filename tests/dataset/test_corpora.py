@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
+import signal
 import stat
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,11 +22,13 @@ from openpyxl import Workbook
 
 from promptcblue_dataset.build import Plan, build, parse_sizes
 from promptcblue_dataset.corpora import CORPORA, archives
-from promptcblue_dataset.corpora.archives import RawFile, raw_files
+from promptcblue_dataset.corpora.archives import RawError, RawFile, raw_files
 from promptcblue_dataset.corpora.cblue import read_terms
-from promptcblue_dataset.corpora.reading import LIST, Content, FileNotes, Place, RawError, Reading, Record, records_of
+from promptcblue_dataset.corpora.reading import LIST, Content, FileNotes, Place, Reading, Record, records_of
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, TASKS
+
+from ..conftest import Run
 
 RAW = Path(__file__).parent / "raw"
 
@@ -327,9 +334,71 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch:
     with pytest.raises(PromptCBLUEError, match="members"), raw_files(many):
         pass
     monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
-    monkeypatch.setattr(archives, "MAX_BYTES", 50)
-    with pytest.raises(PromptCBLUEError, match="GiB"), raw_files(many):
+    with pytest.raises(PromptCBLUEError, match="GiB"), raw_files(many, max_bytes=50):
         pass
+
+
+def test_many_small_members_and_streams_are_bounded_too(tmp_path: Path) -> None:
+    many = zipped(tmp_path / "x.zip", {f"{number}.json": b"0" * 1_000_000 for number in range(10)})
+    with pytest.raises(PromptCBLUEError, match=r"x\.zip: unpacks to more than"), raw_files(many):
+        pass
+    for name, mode in (("x.tar.gz", "w:gz"), ("x.tar.xz", "w:xz"), ("x.tar.bz2", "w:bz2")):
+        path = tmp_path / name
+        with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+            info = tarfile.TarInfo("not data")
+            info.size = 50_000_000
+            archive.addfile(info, io.BytesIO(b"0" * info.size))
+        with pytest.raises(PromptCBLUEError, match=rf"{name}: unpacks to more than"), raw_files(path):
+            pass
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz", "x.tar.bz2"])
+def test_damaged_archives_end_in_one_line(tmp_path: Path, name: str) -> None:
+    for seed in range(60):
+        random = Random(seed)
+        content = bytes(random.choices(range(256), k=3000))
+        path = tmp_path / name
+        if name == "x.zip":
+            zipped(path, {"a.json": content, "b.xlsx": content[::-1]})
+        else:
+            with tarfile.open(path, f"w:{path.suffix[1:]}") as archive:  # type: ignore[call-overload]
+                info = tarfile.TarInfo("a.json")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        data = bytearray(path.read_bytes())
+        for _ in range(random.randint(1, 4)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        path.write_bytes(data[: random.randint(1, 2 * len(data))])
+        with contextlib.suppress(PromptCBLUEError), raw_files(path) as files:
+            assert len(files.files) <= 2
+
+
+def test_unpacked_copies_are_removed_also_after_a_kill(tmp_path: Path, run_python: Run) -> None:
+    archive = zipped(tmp_path / "x.zip", {"a.json": "[]"})
+    code = """
+import os, signal, sys
+from pathlib import Path
+from promptcblue_dataset.corpora.archives import raw_files
+with raw_files(Path(sys.argv[1])) as files:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    assert run_python(code, archive, TMPDIR=str(place)).returncode == -signal.SIGKILL
+    assert len(list(place.iterdir())) == 1
+    code = code.replace("os.kill(os.getpid(), signal.SIGKILL)", f"print(len(os.listdir({str(place)!r})))")
+    assert run_python(code, archive, TMPDIR=str(place)).stdout == "1\n"
+    assert list(place.iterdir()) == []
+
+
+def test_a_sheet_with_a_far_cell_is_refused(tmp_path: Path) -> None:
+    book = Workbook()
+    book.active.append(["A01.000", "伤寒"])
+    book.active["XFD1048576"] = 1
+    path = tmp_path / "ICD10.xlsx"
+    book.save(path)
+    with pytest.raises(RawError, match=r"ICD10\.xlsx: has a cell in row 1,048,576 and one in column 16,384"):
+        read_terms(raw_file(path))
 
 
 def test_archives_within_archives_end(tmp_path: Path) -> None:
@@ -338,7 +407,7 @@ def test_archives_within_archives_end(tmp_path: Path) -> None:
         path = zipped(tmp_path / f"{depth}.zip", {f"{depth - 1}.zip": path.read_bytes()})
     with raw_files(tmp_path / "1.zip") as files:
         assert [file.path.name for file in files.files] == ["a.json"]
-    with pytest.raises(PromptCBLUEError, match="bomb"), raw_files(tmp_path / "4.zip"):
+    with pytest.raises(PromptCBLUEError, match="archives in archives"), raw_files(tmp_path / "4.zip"):
         pass
 
 

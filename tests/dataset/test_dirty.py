@@ -1,0 +1,316 @@
+"""Raw CBLUE as people have it: copies, archives, clutter, other forms, odd records. Each kind made of the fixtures."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptcblue_dataset.corpora import CORPORA
+from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora.reading import Content
+from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.tasks import TASKS
+
+RAW = Path(__file__).parent / "raw"
+
+
+@dataclass
+class Survey:
+    """What all readers of CBLUE's corpora make of a raw folder."""
+
+    samples: dict[str, list[Content]] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    flaws: Counter[tuple[str, str]] = field(default_factory=Counter)
+    passed_over: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, root: Path, use: tuple[Path, ...] = ()) -> Survey:
+        found = cls()
+        with raw_files(root, use) as files:
+            for corpus in CORPORA.values():
+                if set(corpus.tasks) & set(TASKS):
+                    found._add(corpus.read(corpus.find(files, corpus.tasks)))
+            found.passed_over = {path.relative_to(root).as_posix(): why for path, why in files.passed_over()}
+        return found
+
+    def _add(self, reading: Any) -> None:
+        self.refused |= reading.refused
+        for task, of_split in reading.splits.items():
+            for split in of_split.values():
+                contents = [content for group in split.groups for content in group.samples]
+                self.samples.setdefault(task, []).extend(contents)
+                self.bad += split.notes.bad
+                for (action, kind), finding in split.notes.findings.items():
+                    self.flaws[action, kind] += finding.times
+
+    def same_as(self, other: Survey) -> bool:
+        return {task: Counter(map(repr, found)) for task, found in self.samples.items() if found} == {
+            task: Counter(map(repr, found)) for task, found in other.samples.items() if found
+        }
+
+
+@pytest.fixture(scope="module")
+def clean() -> Survey:
+    found = Survey.of(RAW)
+    assert set(found.samples) == set(TASKS)
+    assert not found.bad
+    assert not found.passed_over
+    return found
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(RAW, tmp_path / "raw"))
+
+
+def load(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+
+
+def save(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) for row in value] if path.suffix == ".jsonl" else [json.dumps(value)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def change(path: Path, how: Callable[[Any], Any]) -> None:
+    value = load(path)
+    save(path, how(value) or value)
+
+
+def test_a_sheet_in_two_folders_counts_once(raw: Path, clean: Survey) -> None:
+    (sheet,) = (raw / "CHIP-CDN").glob("*.xlsx")
+    shutil.copy(sheet, raw / "CHIP-CDEE" / sheet.name.replace("类 ICD", "类ICD"))
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    (why,) = found.passed_over.values()
+    assert why.startswith("identical to ")
+
+
+def test_a_corpus_of_four_tasks_in_four_folders(raw: Path, clean: Survey) -> None:
+    for task in ("NER", "DAC", "SR", "MRG"):
+        for split in ("train", "dev"):
+            target = raw / f"IMCS-V2-{task}" / f"IMCS-V2_{split}.json"
+            save(target, load(raw / "IMCS-V2" / f"IMCS-V2_{split}.json"))
+        shutil.copy(raw / "IMCS-V2/IMCS-V2_test.json", raw / f"IMCS-V2-{task}/IMCS-V2-{task}_test.json")
+    shutil.rmtree(raw / "IMCS-V2")
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert len(found.passed_over) == 3 * 2
+
+
+def test_utterances_by_dialogue(raw: Path, clean: Survey) -> None:
+    for split in ("train", "dev"):
+        dialogues = load(raw / "IMCS-V2" / f"IMCS-V2_{split}.json")
+        plain = {name: dialogue["dialogue"] for name, dialogue in dialogues.items()}
+        for task in ("DAC", "SR"):
+            save(raw / f"IMCS-V2-{task}" / f"IMCS-V2-{task}_{split}.json", plain)
+    shutil.rmtree(raw / "IMCS-V2")
+    found = Survey.of(raw)
+    for task in ("IMCS-V2-DAC", "IMCS-V2-SR"):
+        assert sorted(map(repr, found.samples[task])) == sorted(map(repr, clean.samples[task]))
+    assert not {"IMCS-V2-NER", "IMCS-V2-MRG"} & set(found.samples)
+
+
+def test_an_older_version_beside_the_newer_one_is_left(raw: Path, clean: Survey) -> None:
+    for split in ("train", "dev", "test"):
+        records = load(raw / "CMeEE-V2" / f"CMeEE-V2_{split}.json")
+        save(raw / "CMeEE" / f"CMeEE_{split}.json", [*records, {"text": "多一句", "entities": []}])
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert found.passed_over["CMeEE/CMeEE_train.json"] == "another version of CMeEE-V2 is read"
+
+
+def test_an_archive_beside_its_folder(raw: Path, clean: Survey) -> None:
+    with zipfile.ZipFile(raw / "KUAKE-QIC.zip", "w") as archive:
+        for path in (raw / "KUAKE-QIC").iterdir():
+            archive.write(path, f"KUAKE-QIC/{path.name}")
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert found.passed_over["KUAKE-QIC.zip/KUAKE-QIC/KUAKE-QIC_dev.json"].startswith("identical to ")
+
+
+def test_clutter_is_passed_over_and_named(raw: Path, clean: Survey) -> None:
+    shutil.copytree(raw / "CHIP-CTC", raw / "CHIP-CTC/CHIP-CTC")
+    (raw / "CHIP-CTC/README.txt").write_text("说明", encoding="utf-8")
+    save(raw / "CHIP-CTC/example_gold.json", [])
+    save(raw / "results/KUAKE-QIC_test.json", [{"id": "s1", "query": "甲", "label": "治疗方案"}])
+    save(raw / "my submission/CHIP-STS_test.json", [{"id": "1", "text1": "甲", "text2": "乙", "label": "1"}])
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert found.passed_over["results/KUAKE-QIC_test.json"] == "in a folder of results"
+    assert "is taken in its place" in found.passed_over["my submission/CHIP-STS_test.json"]
+    assert set(found.passed_over) >= {"CHIP-CTC/README.txt", "CHIP-CTC/example_gold.json"}
+    assert len(found.passed_over) == 4 + 3
+
+
+def test_files_that_differ_are_named_with_the_option_that_chooses(raw: Path, clean: Survey) -> None:
+    records = load(raw / "KUAKE-QIC/KUAKE-QIC_dev.json")
+    with zipfile.ZipFile(raw / "new.zip", "w") as archive:
+        archive.writestr("KUAKE-QIC/KUAKE-QIC_dev.json", json.dumps(records[:1]))
+    with pytest.raises(PromptCBLUEError) as caught:
+        Survey.of(raw)
+    for word in ("--use", f"{raw}/KUAKE-QIC/KUAKE-QIC_dev.json", f"{raw}/new.zip/KUAKE-QIC/KUAKE-QIC_dev.json"):
+        assert word in str(caught.value)
+    assert Survey.of(raw, (raw / "KUAKE-QIC",)).same_as(clean)
+    assert len(Survey.of(raw, (raw / "new.zip",)).samples["KUAKE-QIC"]) == len(clean.samples["KUAKE-QIC"]) - (
+        len(records) - 1
+    )
+
+
+def test_quotes_and_no_term_of_normalization(raw: Path) -> None:
+    def quoted(records: Any) -> None:
+        term = records[0]["normalized_result"].split("##")[0]
+        records[0] = {"text": '"甲病,乙病"', "normalized_result": f'"{term}##某某恶性肿瘤,不可归类在他处者"'}
+        records[1] = {"text": "丙病", "normalized_result": f'{term}##O##"丁,""戊"""'}
+        records[2] = {"text": "己病", "normalized_result": "O"}
+
+    change(raw / "CHIP-CDN/CHIP-CDN_train.json", quoted)
+    found = Survey.of(raw)
+    first, second, third = found.samples["CHIP-CDN"][:3]
+    assert first.fields["INPUT_TEXT"] == "甲病,乙病"
+    assert [item["entity"] for item in first.answer][1:] == ["某某恶性肿瘤,不可归类在他处者"]
+    assert [item["entity"] for item in second.answer] == [first.answer[0]["entity"], '丁,"戊"']
+    assert third.answer == []
+    assert found.flaws["mended", "CSV quotes"] == 3
+    assert found.flaws["mended", "the term O: no term"] == 2
+    assert found.flaws["kept", "a term that the sheet does not have"] == 2
+
+
+def test_a_finding_without_a_status_is_left_out(raw: Path, clean: Survey) -> None:
+    def change_findings(records: Any) -> None:
+        turns = [turn for turn in records[0]["dialog_info"] if turn.get("ner")]
+        turns[0]["ner"][0]["attr"] = ""
+        again = dict(turns[-1]["ner"][-1])
+        again["attr"] = "阴性" if again["attr"] != "阴性" else "阳性"
+        turns[-1]["ner"].append(again)
+
+    change(raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_train.jsonl", change_findings)
+    found = Survey.of(raw)
+    assert not found.bad
+    assert found.flaws["skipped", "a finding without a status"] == 1
+    several = "mended", "a mention with several statuses: the last taken"
+    assert found.flaws[several] == clean.flaws[several] + 1
+    assert len(found.samples["CHIP-MDCFNPC"]) == len(clean.samples["CHIP-MDCFNPC"])
+
+
+def test_other_labels_of_query_pairs(raw: Path) -> None:
+    def unknown(records: Any) -> None:
+        records[0]["label"] = "NA"
+
+    change(raw / "KUAKE-QQR/KUAKE-QQR_dev.json", unknown)
+    found = Survey.of(raw)
+    assert found.flaws["mended", "label NA: read as 0"] == 1
+    for split in ("train", "dev"):
+        path = raw / f"KUAKE-QQR/KUAKE-QQR_{split}.json"
+        change(path, lambda records: [record for record in records if record["label"] != "-1"])
+    found = Survey.of(raw)
+    assert "three labels" in found.refused["KUAKE-QQR"]
+    assert "KUAKE-QQR" not in found.samples
+    assert len(found.samples) == 15
+
+
+def test_a_pointer_is_named_with_what_to_do(raw: Path, clean: Survey) -> None:
+    path = raw / "CHIP-STS/CHIP-STS_train.json"
+    data = path.read_bytes()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", encoding="utf-8")
+    found = Survey.of(raw)
+    (message,) = found.bad
+    assert str(path) in message
+    assert "git lfs pull" in message
+    # The data elsewhere are read in its place.
+    (raw / "download").mkdir()
+    (raw / "download/CHIP-STS_train.json").write_bytes(data)
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert found.passed_over == {"CHIP-STS/CHIP-STS_train.json": "a git-lfs pointer"}
+
+
+def test_other_forms_of_files(raw: Path, clean: Survey) -> None:
+    for split in ("train", "dev", "test"):
+        old = raw / f"CMeIE/CMeIE_{split}.jsonl"
+        records = load(old)
+        for record in records:
+            for triple in record.get("spo_list", ()):
+                triple["object"] = triple["object"]["@value"]
+        old.unlink()
+        (raw / f"CMeIE/CMeIE_{split}.json").write_text(
+            "".join(json.dumps(record) + "\r\n" for record in records), encoding="utf-8"
+        )
+        path = raw / f"KUAKE-QTR/KUAKE-QTR_{split}.json"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    save(raw / "CHIP-CTC/CHIP-CTC_test.json", [{"id": "s1", "text": "年龄18岁以上", "label": ""}])
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert not found.bad
+    assert found.flaws["mended", "carriage return at the end of the line"] > 0
+
+
+def test_white_space_and_line_ends_are_mended_and_counted(raw: Path, clean: Survey) -> None:
+    def spread(records: Any) -> None:
+        records[0]["query"] = f" {records[0]['query']}\n"
+
+    change(raw / "KUAKE-QIC/KUAKE-QIC_train.json", spread)
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert found.flaws["mended", "white space at an end of the text"] == 1
+
+
+def test_odd_records_are_all_listed_and_the_rest_is_read(raw: Path, clean: Survey) -> None:
+    odd = [None, 3, {}, {"query": "甲"}, {"query": None, "label": "其他"}, {"query": "甲", "label": ["其他"]}]
+    change(raw / "KUAKE-QIC/KUAKE-QIC_train.json", lambda records: [*odd, *records])
+
+    def untagged(dialogues: Any) -> None:
+        first = next(iter(dialogues.values()))["dialogue"][0]
+        first["BIO_label"] = "O"
+        first["dialogue_act"] = "Weather"
+
+    change(raw / "IMCS-V2/IMCS-V2_train.json", untagged)
+    found = Survey.of(raw)
+    assert len(found.samples["KUAKE-QIC"]) == len(clean.samples["KUAKE-QIC"])
+    assert [message for message in found.bad if "QIC" in message and "record" in message] == [
+        message for message in found.bad if "QIC" in message
+    ]
+    # What has no label is no fault; what is no object, has no text or no known label is one.
+    assert len([message for message in found.bad if "QIC" in message]) == 4
+    assert len(found.samples["IMCS-V2-NER"]) == len(clean.samples["IMCS-V2-NER"]) - 1
+    assert len(found.samples["IMCS-V2-DAC"]) == len(clean.samples["IMCS-V2-DAC"]) - 1
+    assert len(found.samples["IMCS-V2-MRG"]) == len(clean.samples["IMCS-V2-MRG"])
+
+
+@pytest.fixture(scope="module")
+def cases(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders that the shared script makes."""
+    script = shared / "tools" / "make_dirty_cblue.py"
+    if not script.is_file():
+        pytest.skip("the script that makes dirty folders is not there")
+    output = tmp_path_factory.mktemp("cases")
+    runpy.run_path(str(script))["main"](RAW, output)
+    return output
+
+
+#: Tasks that a dirty folder does not give, by its name.
+WITHOUT = {
+    "dac-as-lists": {"IMCS-V2-NER", "IMCS-V2-SR", "IMCS-V2-MRG"},
+    "qqr-old": {"KUAKE-QQR"},
+}
+
+
+def test_the_shared_dirty_folders(cases: Path) -> None:
+    names = json.loads((cases / "cases.json").read_text(encoding="utf-8"))
+    assert len(names) >= 13
+    for name in names:
+        found = Survey.of(cases / name)
+        assert set(TASKS) - set(found.samples) == WITHOUT.get(name, set()), name
+        assert len(found.bad) == (name == "lfs-pointer"), name
