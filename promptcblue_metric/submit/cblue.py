@@ -32,16 +32,41 @@ from ..tasks import NONE_OF_THESE, REGISTRY
 Unreadable = Literal["stop", "first-label"]
 #: A JSON object of a file.
 Object: TypeAlias = dict[str, Any]
-#: What is wrong with the value of a raw field, or None.
-Check: TypeAlias = Callable[[object], "str | None"]
 
+_SECTIONS = Report().sections
 _BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS = "\ufeff", "不标注", "相关", 10
 _NO_TASK = "it is no task of CBLUE's submission"
 _FIRST_LABEL = "output without a raw label, written as the first label"
 
 # --- What CBLUE's checkers want of an answer ---
 
+#: A type; a set of strings, of which it is one; a list or, under ``...``, an object of such values; an object with
+#: these fields; or what says what is wrong.
+Shape: TypeAlias = "type | frozenset[str] | list[Shape] | dict[Any, Shape] | Callable[[Any], str | None]"
 _TYPES: Mapping[type, str] = {str: "string", int: "number", float: "number", list: "list", dict: "object"}
+
+
+def _problem(value: Any, shape: Shape) -> str | None:
+    """What is wrong with the value of a raw field."""
+    if isinstance(shape, frozenset):
+        names = [*sorted(shape)[:12], *(["…"] if len(shape) > 12 else [])]
+        wrong = not isinstance(value, str) or value not in shape
+        return _expected("one of the strings " + ", ".join(f'"{name}"' for name in names), value) if wrong else None
+    if not isinstance(shape, (type, list, dict)):
+        return shape(value)
+    wanted, kind = shape if isinstance(shape, type) else type(shape), type(value)
+    if kind is not wanted:
+        return _expected(f"{'an' if wanted is dict else 'a'} {_TYPES[wanted]}", value)
+    parts: Iterable[tuple[str, object, Shape]] = ()
+    if isinstance(shape, list):
+        parts = ((f"item {place}", item, shape[0]) for place, item in enumerate(value, 1))
+    elif isinstance(shape, dict) and ... in shape:
+        parts = ((f"'{name}'", item, shape[...]) for name, item in value.items())
+    elif isinstance(shape, dict):
+        if missing := [name for name in shape if name not in value]:
+            return f"field '{missing[0]}' is missing"
+        parts = ((f"field '{name}'", value[name], inner) for name, inner in shape.items())
+    return next((f"{name}: {problem}" for name, item, inner in parts if (problem := _problem(item, inner))), None)
 
 
 def _expected(wanted: str, value: object) -> str:
@@ -49,68 +74,26 @@ def _expected(wanted: str, value: object) -> str:
     return f"expected {wanted}, found {f'the {kind} ' if (kind := _TYPES.get(type(value))) else ''}{shown:.60}"
 
 
-def _of_type(wanted: type, name: str) -> Check:
-    return lambda value: None if type(value) is wanted else _expected(name, value)
-
-
-_text, _list, _number = _of_type(str, "a string"), _of_type(list, "a list"), _of_type(int, "a whole number")
-
-
-def _one_of(allowed: Iterable[str]) -> Check:
-    names = sorted(set(allowed))
-    listed = ", ".join([*(f'"{name}"' for name in names[:12]), *(["…"] if len(names) > 12 else [])])
-    return lambda value: (
-        None if isinstance(value, str) and value in names else _expected(f"one of the strings {listed}", value)
-    )
-
-
-def _fields(checks: Mapping[str, Check]) -> Check:
-    def check(value: object) -> str | None:
-        if not isinstance(value, dict):
-            return _expected("an object", value)
-        for name, of_field in checks.items():
-            if name not in value:
-                return f"field '{name}' is missing"
-            if problem := of_field(value[name]):
-                return f"field '{name}': {problem}"
-        return None
-
-    return check
-
-
-def _each(of_item: Check) -> Check:
-    """Every item of a list, or every value of an object."""
-
-    def check(value: object) -> str | None:
-        listed = enumerate(value, 1) if isinstance(value, list) else ()
-        items = value.items() if isinstance(value, dict) else listed
-        return next((f"item {name}: {problem}" for name, item in items if (problem := of_item(item))), None)
-
-    return check
-
-
-def _both(first: Check, then: Check) -> Check:
-    return lambda value: first(value) or then(value)
-
-
-def _list_of(fields: Mapping[str, Check]) -> Check:
-    return _both(_list, _each(_fields(fields)))
-
-
-def _ten_documents(value: object) -> str | None:
-    found = len(value.split(",")) if isinstance(value, str) else 0
-    return None if found == 10 else f"expected 10 document ids joined by ',', found {found}"
+def _ten_documents(value: str) -> str | None:
+    found = len(value.split(","))
+    return None if found == _DOCUMENTS else f"expected {_DOCUMENTS} document ids joined by ',', found {found}"
 
 
 def _raw(task: str) -> Mapping[str, str]:
     return RAW_LABELS[task].raw
 
 
-_TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _raw("IMCS-V2-NER").values())})
+def _labels(task: str) -> frozenset[str]:
+    return frozenset(_raw(task).values())
+
+
+_TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _labels("IMCS-V2-NER"))})
 
 
 def _tags(value: object) -> str | None:
-    unknown = next((tag for tag in str(value).split() if tag not in _TAGS), None)
+    if not isinstance(value, str):
+        return _expected("a string", value)
+    unknown = next((tag for tag in value.split() if tag not in _TAGS), None)
     return f"unknown tag {unknown!r}" if unknown else None
 
 
@@ -403,10 +386,6 @@ def _events(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     )
 
 
-def _terms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    return Mapped("##".join(dict.fromkeys(item["entity"] for item in _all(answered))))
-
-
 def _symptoms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     found = [(item["entity"], _raw("IMCS-V2-SR")[item["attr"]]) for item in _all(answered) if item["entity"]]
     return Mapped(dict(sorted(found, key=lambda item: _SUREST_LAST.index(item[1]))))
@@ -434,13 +413,16 @@ def _statuses(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     return Mapped(statuses, {f"finding that no answer names, written as {_NOT_ANNOTATED}": unnamed})
 
 
-def _report(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    answer = _one(answered)
-    return Mapped({section: answer.get(section, "") for section in Report().sections})
-
-
 def _reply(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     return Mapped(_one(answered))
+
+
+def _report(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    return Mapped({section: _one(answered).get(section, "") for section in _SECTIONS})
+
+
+def _terms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    return Mapped("##".join(dict.fromkeys(item["entity"] for item in _all(answered))))
 
 
 def _documents(answered: Sequence[Answered], record: RawRecord) -> Mapped:
@@ -463,7 +445,7 @@ class CBLUETask:
     Attributes:
         name: our config name.
         form: of its files.
-        check: what an answer has to be.
+        shape: of a raw answer.
         mapper: how the answers to the prompts of a record become its raw answer.
         file: pattern of the names of its test file, which its submission has too; it ends in ``_test.json`` by default.
         beside: pattern of the file with the texts of the records, where its test file does not hold them.
@@ -473,7 +455,7 @@ class CBLUETask:
 
     name: str
     form: Form
-    check: Check
+    shape: Shape
     mapper: Mapper
     file: str = ""
     beside: str = ""
@@ -487,33 +469,33 @@ class CBLUETask:
 
 
 def _listed(
-    name: str, answer: str, texts: Sequence[str], check: Check, mapper: Mapper, file: str = "", asks_types: bool = False
+    name: str, answer: str, texts: Sequence[str], shape: Shape, mapper: Mapper, file: str = "", asks_types: bool = False
 ) -> CBLUETask:
     """A task whose file is a list of records that their texts tell apart."""
     form = Records(answer, tuple(texts), RECORD_IDS.get(name))
-    return CBLUETask(name, form, check, mapper, file, by_text=True, types=_raw(name) if asks_types else ())
+    return CBLUETask(name, form, shape, mapper, file, by_text=True, types=_raw(name) if asks_types else ())
 
 
 def _classified(name: str, *texts: str) -> CBLUETask:
-    return _listed(name, "label", texts, _one_of(_raw(name).values()), _label(name))
+    return _listed(name, "label", texts, _labels(name), _label(name))
 
 
-def _imcs(name: str, form: Form, check: Check, mapper: Mapper, types: Collection[str] = ()) -> CBLUETask:
-    return CBLUETask(name, form, check, mapper, beside=r"IMCS-V2_test\.json", types=types)
+def _imcs(name: str, form: Form, shape: Shape, mapper: Mapper, types: Collection[str] = ()) -> CBLUETask:
+    return CBLUETask(name, form, shape, mapper, beside=r"IMCS-V2_test\.json", types=types)
 
 
-_ENTITY = {"start_idx": _number, "end_idx": _number, "type": _one_of(_raw("CMeEE-V2").values())}
-_TRIPLE = {"subject": _text, "predicate": _one_of(_raw("CMeIE")), "object": _fields({"@value": _text})}
-_EVENT = {"core_name": _text, "tendency": _one_of(_raw("CHIP-CDEE")), "character": _list, "anatomy_list": _list}
+_ENTITY: Shape = {"start_idx": int, "end_idx": int, "type": _labels("CMeEE-V2")}
+_TRIPLE: Shape = {"subject": str, "predicate": _labels("CMeIE"), "object": {"@value": str}}
+_EVENT: Shape = {"core_name": str, "tendency": _labels("CHIP-CDEE"), "character": list, "anatomy_list": list}
 
 #: Every task that CBLUE takes and that PromptCBLUE is made of, by its name.
 CBLUE_TASKS: Mapping[str, CBLUETask] = {
     task.name: task
     for task in (
-        _listed("CMeEE-V2", "entities", ["text"], _list_of(_ENTITY), _entities, r"CMeEE(-V2)?_test\.jsonl?", True),
-        _listed("CMeIE", "spo_list", ["text"], _list_of(_TRIPLE), _triples, r"CMeIE(-V2)?_test\.jsonl?", True),
-        _listed("CHIP-CDEE", "event", ["text"], _list_of(_EVENT), _events),
-        _listed("CHIP-CDN", "normalized_result", ["text"], _text, _terms),
+        _listed("CMeEE-V2", "entities", ["text"], [_ENTITY], _entities, r"CMeEE(-V2)?_test\.jsonl?", True),
+        _listed("CMeIE", "spo_list", ["text"], [_TRIPLE], _triples, r"CMeIE(-V2)?_test\.jsonl?", True),
+        _listed("CHIP-CDEE", "event", ["text"], [_EVENT], _events),
+        _listed("CHIP-CDN", "normalized_result", ["text"], str, _terms),
         _classified("CHIP-CTC", "text"),
         _classified("CHIP-STS", "text1", "text2"),
         _classified("KUAKE-QIC", "query"),
@@ -527,17 +509,12 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
             r"KUAKE-IR_test\.tsv",
             beside=r"KUAKE-IR_test[._]query\.(txt|tsv)",
         ),
-        _imcs("IMCS-V2-NER", Sentences(), _both(_text, _tags), _tagged, _raw("IMCS-V2-NER")),
-        _imcs("IMCS-V2-DAC", Sentences(), _one_of(_raw("IMCS-V2-DAC").values()), _label("IMCS-V2-DAC")),
-        _imcs(
-            "IMCS-V2-SR",
-            Sentences(),
-            _both(_of_type(dict, "an object of symptoms and statuses"), _each(_one_of(_raw("IMCS-V2-SR").values()))),
-            _symptoms,
-        ),
-        _imcs("IMCS-V2-MRG", Reports(), _fields(dict.fromkeys(Report().sections, _text)), _report),
-        CBLUETask("CHIP-MDCFNPC", Findings(), _one_of(_raw("CHIP-MDCFNPC").values()), _statuses),
-        CBLUETask("MedDG", Records("output", ("history",), RECORD_IDS["MedDG"]), _text, _reply),
+        _imcs("IMCS-V2-NER", Sentences(), _tags, _tagged, _raw("IMCS-V2-NER")),
+        _imcs("IMCS-V2-DAC", Sentences(), _labels("IMCS-V2-DAC"), _label("IMCS-V2-DAC")),
+        _imcs("IMCS-V2-SR", Sentences(), {...: _labels("IMCS-V2-SR")}, _symptoms),
+        _imcs("IMCS-V2-MRG", Reports(), dict.fromkeys(_SECTIONS, str), _report),
+        CBLUETask("CHIP-MDCFNPC", Findings(), _labels("CHIP-MDCFNPC"), _statuses),
+        CBLUETask("MedDG", Records("output", ("history",), RECORD_IDS["MedDG"]), str, _reply),
     )
 }
 
@@ -643,7 +620,9 @@ def check_file(path: Path, raw: Path) -> int:
     records = _records(task, path, text.removeprefix(_BOM))
     answers = {name: answer for record in records for name, answer in record.answers.items()}
     problems = [
-        f"record '{name:.40}': {problem}" for name, answer in answers.items() if (problem := task.check(answer))
+        f"record '{name:.40}': {problem}"
+        for name, answer in answers.items()
+        if (problem := _problem(answer, task.shape))
     ]
     if text.startswith(_BOM):
         problems.append("starts with a byte order mark, at which CBLUE's checkers stop; write it without")
