@@ -11,9 +11,13 @@ the separators, and ``render`` raises `SeparatorError` for the others.
 
 from __future__ import annotations
 
+import ast
+import itertools
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .errors import SeparatorError
@@ -33,6 +37,7 @@ ProblemKind = Literal[
     "unknown term",
     "empty marker",
     "wrapping",
+    "broken tree",
     # Of the lenient parser alone.
     "ambiguous label",
     "nothing readable",
@@ -445,3 +450,162 @@ class FreeText(AnswerFormat):
         announced = bool(rest) and "回复" in first and first.endswith(("：", ":"))
         wrapped = announced or answer.startswith((*captions, "{", '["'))
         return Parsed(answer, tuple(_wrapping_problems(text) or [Problem("wrapping", 1)] * wrapped))
+
+
+@dataclass(frozen=True)
+class CausalLines(AnswerFormat):
+    """A lead a relation, and a line a pair, ``头实体：{head}；尾实体：{tail}``: CMedCausal (formats.md section 10).
+
+    The answer is a list of ``{"predicate", "subject", "object"}``. Under 条件关系 the object is itself such a
+    triple, and the subject ends in the marker that follows it, as the official post-processor leaves it there.
+    """
+
+    #: What a lead holds that opens a relation, tested in this order.
+    openings: tuple[tuple[str, str], ...] = (
+        ("因果关系三元组如下", "因果关系"),
+        ("条件关系三元组", "条件关系"),
+        ("上下位关系", "上下位关系"),
+    )
+    nested: str = "条件关系"
+    inner: str = "因果关系"
+    nothing: str = "给定的文本没有指定关系的三元组"
+
+    #: Between the head of a nested triple and the triple.
+    marker = "；尾三元组："
+
+    def lead(self, relation: str) -> str:
+        """The line that stands before the pairs of a relation."""
+        return f"根据给定的文本抽取的{relation}三元组如下："
+
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
+        lines: dict[str, list[str]] = {relation: [] for _, relation in self.openings}
+        for item in answer:
+            if item["predicate"] not in lines:
+                raise SeparatorError(f"relation {item['predicate']!r} is none of {list(lines)}")
+            line = self._line(item, strict)
+            if strict and self._triple(line, item["predicate"]) != item:
+                raise SeparatorError(f"the triple {item} forms a separator where its parts are joined")
+            lines[item["predicate"]].append(line)
+        found = [line for relation, pairs in lines.items() if pairs for line in (self.lead(relation), *pairs)]
+        return "\n".join(found) or self.nothing
+
+    def _line(self, item: Mapping[str, Any], strict: bool) -> str:
+        separators = ("头实体：", "；尾实体：", self.nothing, *(opening for opening, _ in self.openings))
+        inner = item["object"] if item["predicate"] == self.nested else {"subject": "", "object": item["object"]}
+        parts = (item["subject"].removesuffix(self.marker), inner["subject"], inner["object"])
+        # 因果关系 is also what a nested triple ends in.
+        head, inner_head, tail = (
+            _checked(part, what, (*separators, self.marker, "；关系："), empty=not part, strict=strict)
+            for what, part in zip(("subject", "inner subject", "object"), parts, strict=True)
+        )
+        if item["predicate"] == self.nested:
+            return f"头实体：{head}{self.marker}头实体：{inner_head}；尾实体：{tail}；关系：{self.inner}"
+        return f"头实体：{head}；尾实体：{tail}"
+
+    def _triple(self, line: str, relation: str | None) -> dict[str, Any]:
+        """The triple on a line; raises `IndexError` where a marker is missing."""
+        subject = line.split("头实体：")[1].split("；尾实体：")[0]
+        if relation != self.nested:
+            return {"predicate": relation, "subject": subject, "object": line.split("；尾实体：")[1]}
+        rest = line.split(self.marker)[1]
+        inner_subject = rest.split("头实体：")[1].split("；尾实体：")[0]
+        tail = rest.split("；尾实体：")[1].split("；关系：")[0]
+        inner = {"predicate": self.inner, "subject": inner_subject, "object": tail}
+        return {"predicate": relation, "subject": subject, "object": inner}
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        triples: list[dict[str, Any]] = []
+        problems = [] if text.strip() else [Problem("empty output", 1)]
+        relation: str | None = None
+        for number, line in enumerate(text.split("\n"), 1):
+            stripped = line.strip()
+            opened = next((name for opening, name in self.openings if opening in stripped), None)
+            if opened:
+                relation = opened
+                problems += [] if line == self.lead(relation) else [Problem("unreadable line", number)]
+            elif self.nothing in stripped:
+                problems += [] if text == self.nothing else [Problem("unreadable line", number)]
+                break
+            elif stripped:
+                try:
+                    triple = self._triple(stripped, relation)
+                except IndexError:
+                    problems.append(Problem("unreadable line", number))
+                    continue
+                triples.append(triple)
+                if relation is None:
+                    problems.append(Problem("missing lead line", number))
+                elif self._line(triple, strict=False) != line:
+                    problems.append(Problem("unreadable line", number))
+        return Parsed(triples, (*problems, *_wrapping_problems(text)))
+
+
+@dataclass(frozen=True)
+class TreeLines(AnswerFormat):
+    """A line a node of a binary decision tree, in preorder: Text2DT (formats.md section 10).
+
+    The answer is a list of ``{"role", "logical_rel", "triples": [[head, relation, tail]]}``. A node whose role is ``C``
+    (condition) has two children; one with ``D`` (decision) is a leaf.
+    """
+
+    lead: str = "根据给定的指南文本抽取的诊疗决策树如下："
+    roles: tuple[str, ...] = ("C", "D")
+    relations: tuple[str, ...] = ("and", "or", "null")
+
+    #: What a line holds that is no node.
+    opening = "根据给定的指南文本抽取的诊疗决策树"
+    #: The tree of a text in which no node can be read.
+    empty = MappingProxyType({"role": "D", "logical_rel": "null", "triples": []})
+
+    def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
+        return "\n".join([self.lead, *(self._line(number, node, strict) for number, node in enumerate(answer))])
+
+    def _line(self, number: int, node: Mapping[str, Any], strict: bool) -> str:
+        for triple in node["triples"] if strict else ():
+            for part in triple:
+                _checked(part, "part of a triple", ("；triples=", self.opening))
+        triples = json.dumps(node["triples"], ensure_ascii=False)
+        return f"节点{number}：role={node['role']}；logical_rel={node['logical_rel']}；triples={triples}"
+
+    def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        nodes: list[dict[str, Any]] = []
+        lines = text.split("\n")
+        problems = [] if lines[0] == self.lead else [Problem("missing lead line", 1)]
+        if not text.strip():
+            problems = [Problem("empty output", 1)]
+        for number, line in enumerate(lines, 1):
+            if self.opening in line:
+                problems += [Problem("repeated line", number)] * (number > 1)
+            elif line:
+                node = self._node(line)
+                if node is not None:
+                    nodes.append(node)
+                if node is None or self._line(len(nodes) - 1, node, strict=False) != line or not self._known(node):
+                    problems.append(Problem("unreadable line", number))
+        # In preorder, leaves outnumber inner nodes at the end and nowhere before it.
+        surplus = list(itertools.accumulate(-1 if node["role"] == "C" else 1 for node in nodes))
+        if not surplus or surplus.index(max(surplus)) != len(surplus) - 1 or surplus[-1] != 1:
+            problems.append(Problem("broken tree", len(lines)))
+        return Parsed(nodes or [{**self.empty, "triples": []}], (*problems, *_wrapping_problems(text)))
+
+    def _known(self, node: Mapping[str, Any]) -> bool:
+        return node["role"] in self.roles and node["logical_rel"] in self.relations
+
+    def _node(self, line: str) -> dict[str, Any] | None:
+        _, _, rest = line.partition("：role=")
+        if not rest:
+            return None
+        role, _, _ = rest.partition("：role=")[0].partition("；logical_rel=")
+        relation = line.split("；logical_rel=")[1].split("；triples=")[0] if "；logical_rel=" in line else "null"
+        triples = line.split("；triples=")[1] if "；triples=" in line else "[]"
+        return {"role": role, "logical_rel": relation, "triples": self._triples(triples)}
+
+    @staticmethod
+    def _triples(text: str) -> list[list[str]]:
+        """The members of a Python literal that are of length three; none of any text that is no list."""
+        try:
+            members = ast.literal_eval(text)
+            found = [member for member in members if len(member) == 3] if isinstance(members, list) else []
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return []
+        return [[str(part) for part in member] for member in found]
