@@ -79,7 +79,10 @@ def _f1(precision: Any, recall: Any) -> dict[str, Any]:
 
 def item_key(item: Mapping[str, Answer]) -> Hashable:
     """What two items of an answer have in common when all their values are equal, lists in the same order."""
-    return tuple(tuple(value) if isinstance(value, list) else value for _, value in sorted(item.items()))
+    return tuple(
+        tuple(value) if isinstance(value, list) else item_key(value) if isinstance(value, Mapping) else value
+        for _, value in sorted(item.items())
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""The two tasks of the CHIP-2023 edition: causal triples and decision trees."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptcblue_metric.answers import CausalLines, TreeLines
+from promptcblue_metric.errors import SeparatorError
+from promptcblue_metric.scoring import SetF1, sum_counts
+from promptcblue_metric.trees import TreeEdit, build_tree, edit_distance
+
+CAUSAL, TREE = CausalLines(), TreeLines()
+FORMATS = {"CMedCausal": CAUSAL, "Text2DT": TREE}
+
+word = st.text("头疼发热尾；：，。role= \"'[]\\", min_size=1, max_size=6)
+
+
+def node(role: str, relation: str = "null", *triples: tuple[str, str, str]) -> dict[str, Any]:
+    return {"role": role, "logical_rel": relation, "triples": [list(triple) for triple in triples]}
+
+
+def test_answers_and_scores_equal_the_official_ones(shared: Path) -> None:
+    lines = (shared / "parity" / "chip2023.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = json.loads((shared / "parity" / "chip2023_scores.json").read_text())
+    counts: dict[str, list[Any]] = {"CMedCausal": [], "Text2DT": []}
+    for row in map(json.loads, lines):
+        name = row["task_dataset"]
+        gold, predicted = (FORMATS[name].parse(row[field]).answer for field in ("target", "prediction"))
+        assert gold == row["official_gold"]
+        assert predicted == row["official_prediction"]
+        assert FORMATS[name].render(gold) == row["target"]
+        counts[name].append((SetF1() if name == "CMedCausal" else TreeEdit()).count(predicted, gold))
+    assert {name: len(found) for name, found in counts.items()} == scores["n"]
+    assert SetF1().score(sum_counts(counts["CMedCausal"])) == pytest.approx(scores["CMedCausal"], abs=1e-12)
+    ours = TreeEdit().score(sum_counts(counts["Text2DT"]))
+    official = ("tree_lenv_radio", "node_f1", "path_f1")
+    assert list(ours.values()) == pytest.approx([scores["Text2DT"][name] for name in official], abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["因果关系", "条件关系", "上下位关系"]), word, word, word), max_size=4))
+def test_causal_triples_read_back_as_they_were(parts: list[tuple[str, str, str, str]]) -> None:
+    answer: list[dict[str, Any]] = []
+    for relation, head, middle, tail in sorted(parts, key=lambda part: ["因", "条", "上"].index(part[0][0])):
+        if relation == "条件关系":
+            inner = {"predicate": "因果关系", "subject": middle, "object": tail}
+            answer.append({"predicate": relation, "subject": f"{head}；尾三元组：", "object": inner})
+        else:
+            answer.append({"predicate": relation, "subject": head, "object": tail})
+    try:
+        text = CAUSAL.render(answer)
+    except SeparatorError:
+        return
+    assert CAUSAL.parse(text).answer == answer
+    assert CAUSAL.parse(text).well_formed
+
+
+@given(st.recursive(st.just("D"), lambda below: st.tuples(below, below), max_leaves=9), st.lists(word, min_size=3))
+def test_trees_read_back_as_they_were(shape: Any, words: list[str]) -> None:
+    nodes: list[dict[str, Any]] = []
+    left = [shape]
+    while left:
+        part = left.pop()
+        triple = (words[0].strip(), words[1].strip(), f"{len(nodes)}{words[2].strip()}")
+        nodes.append(node("D" if part == "D" else "C", "and", triple))
+        if part != "D":
+            left += [part[1], part[0]]
+    try:
+        text = TREE.render(nodes)
+    except SeparatorError:
+        return
+    assert TREE.parse(text).answer == nodes
+    assert TREE.parse(text).well_formed
+    tree = build_tree(nodes)
+    assert len(tree.parents) == len(nodes) - 1
+    assert edit_distance(tree, tree) == 0
+    scores = TreeEdit().score(TreeEdit().count(nodes, nodes))
+    assert scores == pytest.approx(dict.fromkeys(scores, 1.0))
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    for answer_format in FORMATS.values():
+        for full in (text, f"节点0：role=C；logical_rel=and；triples={text}", f"因果关系三元组如下\n{text}"):
+            assert isinstance(answer_format.parse(full).answer, list)
+
+
+@pytest.mark.parametrize(
+    ("triples", "read"),
+    [
+        ('[["a", "b", "c"], ["a", "b"]]', [["a", "b", "c"]]),
+        ("[('a', 'b', 'c')]", [["a", "b", "c"]]),
+        ('[["a", "b", "c"], null]', []),  # JSON, and no Python literal
+        ('[["a", "b", "c"], 3]', []),
+        ('{"a": 1}', []),
+        ('__import__("os").system("exit 3")', []),
+        ('["a" * 3, "b", "c"]', []),
+        ("[" * 100_000, []),
+        ("[" + "-" * 100_000 + "1]", []),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_triples_are_read_as_literals_and_never_run(triples: str, read: list[list[str]]) -> None:
+    (found,) = TREE.parse(f"节点0：role=D；logical_rel=null；triples={triples}").answer
+    assert found == {"role": "D", "logical_rel": "null", "triples": read}
+
+
+def test_lines_without_their_marks_are_named_and_passed_over() -> None:
+    nested = "头实体：丙；尾三元组：头实体：丁；尾实体：戊；关系：因果关系"
+    text = "\n".join([CAUSAL.lead("条件关系"), "头实体：甲；尾实体：乙", nested])
+    parsed = CAUSAL.parse(text)
+    assert [problem.line for problem in parsed.problems] == [2]
+    assert [item["object"]["object"] for item in parsed.answer] == ["戊"]
+    assert TREE.parse("没有决策树").answer == [node("D")]
+    assert "broken tree" in {problem.kind for problem in TREE.parse(TREE.render([node("C"), node("D")])).problems}
+
+
+def test_distances_of_trees_can_be_counted_by_hand() -> None:
+    gold = [node("C", "null", ("a", "b", "c")), node("D", "null", ("d", "e", "f")), node("D")]
+    # Another relation and a triple more in the root; nothing below it, where gold has a node with a triple and one
+    # without: a role and a triple, and a role.
+    predicted = [node("D", "or", ("A", "B", "C"), ("x", "y", "z"))]
+    counts = TreeEdit().count(predicted, gold)
+    assert counts["edit"] == 3 + 2 + 1
+    assert counts["largest"] == (2 + 2 * 1) + (2 + 2 * 2)
+    assert (counts["path_predicted"], counts["path_gold"], counts["path_tp"]) == (1, 2, 0)
+    missing = TreeEdit().count_missing(gold)
+    assert missing == TreeEdit().count([node("D")], gold)
+
+
+@pytest.mark.parametrize("size", [10_000])
+def test_large_trees_take_no_long_time(size: int) -> None:
+    chain = [node("CD"[number % 2], "or", ("a", "b", str(number))) for number in range(size)] + [node("D")]
+    text = TREE.render(chain)
+    start = time.process_time()
+    parsed = TREE.parse(text)
+    counts = TreeEdit().count(parsed.answer, chain)
+    assert time.process_time() - start < 10
+    assert counts["node_tp"] == size
+    assert counts["edit"] == 0
