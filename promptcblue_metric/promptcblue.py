@@ -14,5 +14,6 @@ from .promptcblue_metric import PromptCBLUE
 from .ranking import GradedRanking
 from .scoring import Protocol
 from .tasks import TASKS
+from .trees import TreeEdit
 from .unwrap import words
 from .version import VERSION

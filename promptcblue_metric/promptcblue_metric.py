@@ -19,6 +19,7 @@ from .lenient_reader import Reader
 from .ranking import GradedRanking
 from .scoring import Protocol
 from .tasks import TASKS
+from .trees import TreeEdit
 from .unwrap import words
 from .version import VERSION
 

@@ -1,7 +1,8 @@
 """The task registry: one record a task, entered by `register` (formats.md sections 1, 2, 7 and 8).
 
-The tasks stand in suites: PromptCBLUE with the paper's 16, and ChineseBLUE (Zhang et al. 2020) with nine of its own. A
-suite has one overall score; tasks of two suites are never averaged. How to add a task is in CONTRIBUTING.md.
+The tasks stand in suites: PromptCBLUE with the paper's 16, its CHIP-2023 edition with two more, and ChineseBLUE
+(Zhang et al. 2020) with nine of its own. A suite has one overall score; tasks of two suites are never averaged. How to
+add a task is in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from .answers import (
     AnswerFormat,
+    CausalLines,
     EntityLines,
     EventLines,
     FreeText,
@@ -19,11 +21,13 @@ from .answers import (
     Report,
     StatusLines,
     TermList,
+    TreeLines,
     TripleLines,
 )
 from .errors import PromptCBLUEError, UnknownTaskError
 from .ranking import GradedRanking, RankedAnswers
 from .scoring import ClassF1, LabelF1, MeanRouge, Scorer, SetF1, SpanF1, StatusF1
+from .trees import TreeEdit
 
 #: The answer of a classification sample whose true label its prompt does not offer.
 NONE_OF_THESE = "非上述类型"
@@ -97,7 +101,7 @@ class Suite:
         return tuple(group for group in GROUPS if group in present)
 
 
-#: The paper's tasks, and those of Zhang et al. 2020.
+#: The paper's tasks, those of Zhang et al. 2020, and the paper's with the two of the CHIP-2023 edition.
 PROMPTCBLUE = Suite("promptcblue", "PromptCBLUE", sizes="Table 8")
 CHINESEBLUE = Suite("chineseblue", "ChineseBLUE")
 
@@ -156,16 +160,19 @@ def suite_of(tasks: Iterable[str]) -> Suite:
     Raises:
         PromptCBLUEError: they are of several suites (which ones, is said).
     """
+    names = list(tasks)
+    # An edition holds the tasks of the one before it; the first that holds all of these is meant.
+    for suite in SUITES.values():
+        if suite.tasks.keys() >= set(names):
+            return suite
     by_suite: dict[str, list[str]] = {}
-    for name in tasks:
+    for name in names:
         by_suite.setdefault(REGISTRY[name].suite, []).append(name)
-    if len(by_suite) > 1:
-        listed = " and ".join(f"{', '.join(names)} of {SUITES[suite].title}" for suite, names in by_suite.items())
-        raise PromptCBLUEError(
-            f"the samples are of several suites: {listed}; each has an overall score of its own, so keep the suites in "
-            "files of their own"
-        )
-    return SUITES[next(iter(by_suite))]
+    listed = " and ".join(f"{', '.join(names)} of {SUITES[suite].title}" for suite, names in by_suite.items())
+    raise PromptCBLUEError(
+        f"the samples are of several suites: {listed}; each has an overall score of its own, so keep the suites in "
+        "files of their own"
+    )
 
 
 _EXTRACTION, _CLASSIFICATION, _INFERENCE, _STATUS, _GENERATION = GROUPS
@@ -314,6 +321,23 @@ register(
         (5000, 400, 400),
         needs_choices=False,
     ),
+)
+
+# What the official repository has scored since August 2023. How many samples it has of the two is not documented.
+CHIP2023 = Suite("promptcblue-chip2023", "PromptCBLUE CHIP-2023", sizes="our default", tasks=dict(PROMPTCBLUE.tasks))
+register(
+    CHIP2023,
+    Task(
+        "CMedCausal",
+        "spo_generation",
+        _EXTRACTION,
+        "micro-F1",
+        CausalLines(),
+        SetF1(),
+        (3000, 400, 400),
+        needs_choices=False,
+    ),
+    Task("Text2DT", "text2dt", _EXTRACTION, "tree edit ratio", TreeLines(), TreeEdit(), (3000, 400, 400), (), False),
 )
 
 _RELEVANT = ("相关", "不相关")

@@ -22,6 +22,8 @@ _CORPORA: tuple[Corpus, ...] = (
     cblue.STS,
     cblue.QQR,
     cblue.QIC,
+    cblue.CAUSAL,
+    cblue.TREES,
     *CHINESEBLUE.values(),
 )
 #: Every raw corpus by name. Those that take longest come first, so that worker processes end together.

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
@@ -29,6 +30,7 @@ from promptcblue_dataset.corpora.reading import (
     unquoted,
 )
 from promptcblue_dataset.draws import Draws
+from promptcblue_metric.answers import CausalLines, TreeLines
 from promptcblue_metric.data.raw_labels import RAW_LABELS
 from promptcblue_metric.data.samples import SPLITS
 
@@ -90,6 +92,49 @@ def _events(record: Record) -> Content:
             }
         )
     return Content({"INPUT_TEXT": record.line("text")}, found)
+
+
+#: The relations of CMedCausal by the numbers that its records have for them.
+_CAUSAL = {1: "因果关系", 2: "条件关系", 3: "上下位关系"}
+
+
+@labelled("relation_of_mention")
+def _causal(record: Record) -> Content:
+    """Under 条件关系 the tail is itself a causal triple (formats.md section 10; CBLUE's format checker)."""
+    found = [_causal_triple(triple) for triple in record.records("relation_of_mention")]
+    found.sort(key=lambda item: list(_CAUSAL.values()).index(item["predicate"]))
+    return Content({"INPUT_TEXT": record.line("text")}, list({repr(item): item for item in found}.values()))
+
+
+def _causal_triple(triple: Record) -> dict[str, Any]:
+    number, tail = triple.get("relation"), triple.record("tail")
+    if number not in _CAUSAL:
+        triple.fail("relation", f"one of {list(_CAUSAL)}", number)
+    head = triple.record("head").line("mention")
+    if number == 2:
+        inner = {"predicate": _CAUSAL[1], "subject": tail.record("head").line("mention")}
+        inner["object"] = tail.record("tail").line("mention")
+        return {"predicate": _CAUSAL[number], "subject": head + CausalLines.marker, "object": inner}
+    return {"predicate": _CAUSAL[number], "subject": head, "object": tail.line("mention")}
+
+
+@labelled("tree")
+def _tree(record: Record) -> Content:
+    """Nodes in preorder; the text's ``@`` stands behind the patients that it is about."""
+    nodes = []
+    for node in record.records("tree"):
+        triples = node.items("triples")
+        if not all(isinstance(t, list) and len(t) == 3 and all(isinstance(part, str) for part in t) for t in triples):
+            node.fail("triples", "lists of three strings", triples)
+        role, relation = node.line("role"), node.line("logical_rel")
+        stripped = [[" ".join(part.split()) for part in triple] for triple in triples]
+        nodes.append({"role": role, "logical_rel": relation, "triples": stripped})
+    if any(problem.kind == "broken tree" for problem in _TREE.parse(_TREE.render(nodes, strict=False)).problems):
+        record.fail("tree", "a binary tree in preorder", [node["role"] for node in nodes])
+    return Content({"INPUT_TEXT": record.line("text")}, nodes)
+
+
+_TREE = TreeLines()
 
 
 def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -431,6 +476,8 @@ class QueryCorpus(RecordCorpus[Record]):
 CMEEE = RecordCorpus("CMeEE-V2", ["CMeEE-V2", "CMeEE"], {"CMeEE-V2": _entities})
 CMEIE = RelationCorpus("CMeIE", ["CMeIE-V2", "CMeIE"], {"CMeIE": _triples})
 CDEE = RecordCorpus("CHIP-CDEE", ["CHIP-CDEE"], {"CHIP-CDEE": _events})
+CAUSAL = RecordCorpus("CMedCausal", ["CMedCausal"], {"CMedCausal": _causal})
+TREES = RecordCorpus("Text2DT", ["Text2DT"], {"Text2DT": _tree})
 CDN = NormalizationCorpus("CHIP-CDN", ["CHIP-CDN"], {"CHIP-CDN": _terms})
 CTC, QIC = _labels("CHIP-CTC", "text"), _labels("KUAKE-QIC", "query")
 STS, QTR = _labels("CHIP-STS", "text1", "text2"), _labels("KUAKE-QTR", "query", "title")
