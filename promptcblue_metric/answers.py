@@ -517,11 +517,13 @@ class CausalLines(AnswerFormat):
         triples: list[dict[str, Any]] = []
         problems = [] if text.strip() else [Problem("empty output", 1)]
         relation: str | None = None
+        leads: list[tuple[int, int]] = []
         for number, line in enumerate(text.split("\n"), 1):
             stripped = line.strip()
             opened = next((name for opening, name in self.openings if opening in stripped), None)
             if opened:
                 relation = opened
+                leads.append((number, len(triples)))
                 problems += [] if line == self.lead(relation) else [Problem("unreadable line", number)]
             elif self.nothing in stripped:
                 problems += [] if text == self.nothing else [Problem("unreadable line", number)]
@@ -537,6 +539,8 @@ class CausalLines(AnswerFormat):
                     problems.append(Problem("missing lead line", number))
                 elif self._line(triple, strict=False) != line:
                     problems.append(Problem("unreadable line", number))
+        ends = [*(before for _, before in leads[1:]), len(triples)]
+        problems += [Problem("missing line", n) for (n, start), end in zip(leads, ends, strict=False) if start == end]
         return Parsed(triples, (*problems, *_wrapping_problems(text)))
 
 

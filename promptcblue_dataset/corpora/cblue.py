@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
+    UNLABELLED,
     Composed,
     Content,
     Corpus,
@@ -118,9 +119,10 @@ def _causal_triple(triple: Record) -> dict[str, Any]:
     return {"predicate": _CAUSAL[number], "subject": head, "object": tail.line("mention")}
 
 
-@labelled("tree")
-def _tree(record: Record) -> Content:
-    """Nodes in preorder; the text's ``@`` stands behind the patients that it is about."""
+def _tree(record: Record) -> Iterable[Group]:
+    """Nodes in preorder; the text's ``@`` stands behind the patients that it is about. No tree is without nodes."""
+    if not record.has("tree") or not record.items("tree"):
+        return record.left_out(UNLABELLED)
     nodes = []
     for node in record.records("tree"):
         triples = node.items("triples")
@@ -131,7 +133,7 @@ def _tree(record: Record) -> Content:
         nodes.append({"role": role, "logical_rel": relation, "triples": stripped})
     if any(problem.kind == "broken tree" for problem in _TREE.parse(_TREE.render(nodes, strict=False)).problems):
         record.fail("tree", "a binary tree in preorder", [node["role"] for node in nodes])
-    return Content({"INPUT_TEXT": record.line("text")}, nodes)
+    return record.alone(Content({"INPUT_TEXT": record.line("text")}, nodes))
 
 
 _TREE = TreeLines()
