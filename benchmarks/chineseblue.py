@@ -78,7 +78,7 @@ def contents(raw: Path, task: str) -> Contents:
     """What the raw files of a task hold."""
     corpus = CHINESEBLUE[task]
     with raw_files(raw) as files:
-        found = corpus.read(corpus.find(files, [task])).splits.get(task, {})
+        found = corpus.read(corpus.find(files)).splits.get(task, {})
         return {split: [sample for group in read.groups for sample in group.samples] for split, read in found.items()}
 
 

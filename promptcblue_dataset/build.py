@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from promptcblue_dataset.checks import Checked, check_files, check_row, encodable
-from promptcblue_dataset.corpora import CORPORA
-from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora import CORPORA, find_sources
+from promptcblue_dataset.corpora.archives import MAX_BYTES, raw_files
 from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading, Sources
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.folder import (
@@ -194,6 +194,8 @@ class Plan:
         seed: of all draws.
         drop_separators: leave out samples whose answer holds a separator.
         skip_bad: leave out raw records that cannot be used, rather than stop.
+        use: raw files, folders or archives to take where several hold one corpus.
+        max_bytes: the most that archives may unpack to, all together.
     """
 
     sizes: Mapping[str, Sizes | None]
@@ -202,6 +204,8 @@ class Plan:
     seed: int = 0
     drop_separators: bool = False
     skip_bad: bool = False
+    use: Sequence[Path] = ()
+    max_bytes: int = MAX_BYTES
 
     @property
     def whole(self) -> bool:
@@ -261,6 +265,7 @@ class Built:
         missing: tasks whose raw files were not there, or could not be used.
         bad: raw records and files that could not be used, and why.
         files: the raw files of every task and split, those that are not there too.
+        passed_over: the data files of the raw folder that were not read, each with the reason.
     """
 
     output: Path
@@ -270,6 +275,7 @@ class Built:
     missing: list[str]
     bad: list[str]
     files: list[ReadFile]
+    passed_over: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -339,10 +345,10 @@ def build(
             f"{', '.join(sorted(unread))}: no reader of raw files; import samples in the official form instead"
         )
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
-    with raw_files(raw) as files, replacing(output) as temporary:
-        found = {name: corpus.find(files, list(plan.sizes)) for name, corpus in CORPORA.items()}
-        jobs = [_Job(name, sources, plan, temporary) for name, sources in found.items() if sources.splits]
+    with raw_files(raw, plan.use, plan.max_bytes) as files, replacing(output) as temporary:
+        jobs = [_Job(name, sources, plan, temporary) for name, sources in find_sources(files, plan.sizes).items()]
         result = Built(output, report_path(output, "import" if plan.whole else "build"), cache, {}, [], [], [])
+        result.passed_over.extend(files.passed_over())
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
             result.bad.extend(done.bad)
             result.files.extend(done.files)
@@ -424,9 +430,7 @@ class _Job:
         done = _Done(bad=[f"{task}: {why}" for task, why in reading.refused.items()])
         for task, of_task in reading.splits.items():
             for split, of_split in of_task.items():
-                paths = self.sources.splits[task][split]
-                name = paths[0].name.name if len(paths) == 1 else _OFFICIAL_NAMES[split]
-                done.files.append(ReadFile(task, split, f"{task}/{name}", of_split.notes))
+                done.files.append(ReadFile(task, split, f"{task}/{of_split.notes.path.name}", of_split.notes))
         if self._bad(done) and not plan.skip_bad:
             return done
         pool = load_pool(plan.templates, list(reading.splits))
@@ -785,4 +789,5 @@ def _build_report(built: Built, raw: Path, plan: Plan) -> dict[str, object]:
             if not file.notes
         ],
         "bad_records": built.bad,
+        "passed_over": [{"file": str(path), "reason": reason} for path, reason in built.passed_over],
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
-from promptcblue_metric.data.samples import ALL, SPLITS
+from promptcblue_metric.data.samples import ALL, LISTED, SPLITS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -61,6 +61,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Make load_dataset of the suite's name work in any folder.")
 ]
+Use = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Raw file, folder or archive to take where several hold one corpus; repeatable."),
+]
+MaxUnpacked = Annotated[
+    float, typer.Option(min=0, metavar="GIB", help="The most that raw archives may unpack to, all together, in GiB.")
+]
 
 
 def _names(tasks: str | None) -> list[str] | None:
@@ -99,6 +106,8 @@ def import_(
             "raw corpora, whose flaws are known)."
         ),
     ] = None,
+    use: Use = None,
+    max_unpacked: MaxUnpacked = 8,
     overwrite: Overwrite = False,
     cache: Cache = True,
 ) -> None:
@@ -109,7 +118,12 @@ def import_(
         raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
     output = output or Path(suite)
     if suite != "promptcblue":
-        plan = Plan(dict.fromkeys(SUITES[suite].tasks), skip_bad=on_error is not OnError.stop)
+        plan = Plan(
+            dict.fromkeys(SUITES[suite].tasks),
+            skip_bad=on_error is not OnError.stop,
+            use=use or (),
+            max_bytes=int(max_unpacked * (1 << 30)),
+        )
         _build(Path(source), output, plan, None, (), overwrite=overwrite, cache=cache)
         return
     with progress_bars() as on_progress:
@@ -190,6 +204,8 @@ def build_(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
+    use: Use = None,
+    max_unpacked: MaxUnpacked = 8,
     overwrite: Overwrite = False,
     cache: Cache = True,
 ) -> None:
@@ -211,6 +227,8 @@ def build_(
         seed=seed,
         drop_separators=drop_separators,
         skip_bad=on_error is OnError.skip,
+        use=use or (),
+        max_bytes=int(max_unpacked * (1 << 30)),
     )
     _build(raw, output, plan, workers, names if tasks else (), overwrite=overwrite, cache=cache)
 
@@ -285,10 +303,17 @@ def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
     elif built.missing:
         yield f"no labelled raw files, and so no config, of: {', '.join(built.missing)}"
     kinds: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for notes in {id(file.notes): file.notes for file in built.files if file.notes}.values():
-        kinds.update({f"{action}: {kind}": found.times for (action, kind), found in notes.findings.items()})
+        for (action, kind), found in notes.findings.items():
+            kinds[f"{action}: {kind}"] += found.times
+            first.setdefault(f"{action}: {kind}", f"first in {notes.path.name}, record {min(found.records)}")
     for kind, times in kinds.most_common():
-        yield f"{kind} ({times:,})"
+        yield f"{kind} ({times:,}; {first[kind]})"
+    for path, reason in built.passed_over[:LISTED]:
+        yield f"passed over {path}: {reason}"
+    if (more := len(built.passed_over) - LISTED) > 0:
+        yield f"passed over {more:,} more files; the report lists them"
     if built.bad:
         yield f"skipped {len(built.bad):,} raw records that cannot be used; the report lists them"
     yield from _next(built, next(iter(built.tasks)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from promptcblue_dataset.corpora import cblue, dialogues
+from promptcblue_dataset.corpora.archives import RawFiles
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
-from promptcblue_dataset.corpora.reading import Corpus
+from promptcblue_dataset.corpora.reading import Corpus, Sources
+from promptcblue_metric.errors import PromptCBLUEError
 
 _CORPORA: tuple[Corpus, ...] = (
     dialogues.IMCS,
@@ -28,3 +30,26 @@ _CORPORA: tuple[Corpus, ...] = (
 )
 #: Every raw corpus by name. Those that take longest come first, so that worker processes end together.
 CORPORA: Mapping[str, Corpus] = {corpus.name: corpus for corpus in _CORPORA}
+
+
+def find_sources(files: RawFiles, tasks: Collection[str]) -> dict[str, Sources]:
+    """The files of the ``tasks`` by corpus, for those corpora that are there.
+
+    Raises:
+        PromptCBLUEError: names all the files that differ where one is expected.
+    """
+    found: dict[str, Sources] = {}
+    problems: list[str] = []
+    for name, corpus in CORPORA.items():
+        try:
+            # Also where no task of it is wanted, so that its files are not taken for clutter.
+            sources = corpus.find(files)
+        except PromptCBLUEError as error:
+            problems += [str(error)] if not set(tasks).isdisjoint(corpus.tasks) else []
+            continue
+        sources.splits = {task: splits for task, splits in sources.splits.items() if task in tasks}
+        if sources.splits:
+            found[name] = sources
+    if problems:
+        raise PromptCBLUEError("\n".join(problems))
+    return found

@@ -104,7 +104,7 @@ class RawFiles:
     Attributes:
         root: what the user named.
         files: every data file.
-        use: files or folders that the user chose where several hold one corpus.
+        use: files, folders or archives that the user chose where several hold one corpus.
     """
 
     root: Path
@@ -147,16 +147,17 @@ class RawFiles:
             self._reasons.setdefault(file, reason)
 
     def passed_over(self) -> list[tuple[Path, str]]:
-        """The files that are not used, each with the reason."""
-        return [
-            (file.name, self._reasons.get(file, "the name of no corpus's file"))
-            for file in self.files
-            if file not in self._used
-        ]
+        """The files that are not used, as they stand in the folder, each with the reason."""
+        unused = (file for file in self.files if file not in self._used)
+        return [(self._within(file), self._reasons.get(file, "the name of no corpus's file")) for file in unused]
+
+    def _within(self, file: RawFile) -> Path:
+        return file.name.relative_to(self.root) if file.name != self.root else file.name
 
     def _matching(self, pattern: str) -> list[RawFile]:
         matches = re.compile(pattern, re.IGNORECASE).fullmatch
-        return [file for file in self.files if matches(file.name.name)]
+        found = [file for file in self.files if matches(file.name.name)]
+        return sorted(found, key=lambda file: len(file.name.parts))
 
     def _chosen(self, found: Sequence[RawFile], folders: Sequence[str], *, nowhere_else: bool) -> RawFile | None:
         ranks: dict[bytes, int] = {}
@@ -172,7 +173,7 @@ class RawFiles:
             content = self._digest(file) if len(found) > 1 else b""
             ranks[content] = min(rank, ranks.get(content, rank))
             if first.setdefault(content, file) != file:
-                self._reasons.setdefault(file, f"identical to {first[content].name}")
+                self._reasons.setdefault(file, f"identical to {self._within(first[content])}")
         best = [first[content] for content, rank in ranks.items() if rank == min(ranks.values())]
         if len(best) > 1:
             names = "\n".join(f"  {file.name}" for file in best)
@@ -180,7 +181,7 @@ class RawFiles:
                 f"{self.root}: {len(best)} files differ where one is expected; choose one with --use FILE\n{names}"
             )
         for file in set(first.values()).difference(best):
-            self._reasons.setdefault(file, f"{best[0].name} is taken in its place")
+            self._reasons.setdefault(file, f"{self._within(best[0])} is taken in its place")
         self._used.update(best)
         return best[0] if best else None
 
@@ -189,10 +190,9 @@ class RawFiles:
 
         One more than that is for folders that hold no data.
         """
-        if any(chosen == file.name or chosen in file.name.parents for chosen in self.use):
+        if any(_holds(chosen, file) for chosen in self.use):
             return -1
-        within = file.name.relative_to(self.root).parent.parts if file.name != self.root else ()
-        if any(_RESULTS.fullmatch(part) for part in within):
+        if any(_RESULTS.fullmatch(part) for part in self._within(file).parts[:-1]):
             return len(folders) + 1
         parent = file.name.parent.name
         fits = (re.fullmatch(rf"({folder})({_ARCHIVE})?", parent, re.IGNORECASE) for folder in folders)
@@ -218,7 +218,7 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
     Files from archives are there until the block ends.
 
     Args:
-        use: files or folders in ``root`` to take where several hold one corpus.
+        use: files, folders or archives, in ``root`` or as they stand, to take where several hold one corpus.
         max_bytes: the most that all archives together may unpack to.
 
     Raises:
@@ -231,7 +231,20 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
         unpacker = _Unpacker(scratch, max_bytes)
         for archive in [file for file in files if re.search(rf"{_ARCHIVE}$", file.name.name, re.IGNORECASE)]:
             files += unpacker.unpack(archive)
-        yield RawFiles(root, [file for file in files if file.path.suffix.lower() in _DATA], use)
+        data = [file for file in files if file.path.suffix.lower() in _DATA]
+        chosen = []
+        for path in use:
+            chosen += [place for place in (path, root / path) if any(_holds(place, file) for file in data)][:1] or [
+                path
+            ]
+            if not any(_holds(chosen[-1], file) for file in data):
+                raise PromptCBLUEError(f"--use {path}: no raw file is there, nor in {root}")
+        yield RawFiles(root, data, chosen)
+
+
+def _holds(place: Path, file: RawFile) -> bool:
+    name, place = file.name.absolute(), place.absolute()
+    return place == name or place in name.parents
 
 
 def _files(root: Path) -> Iterator[Path]:

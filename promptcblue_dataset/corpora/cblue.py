@@ -150,9 +150,9 @@ class RelationCorpus(RecordCorpus[Record]):
 
     schemas: str = r".*schemas?\.jsonl?"
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+    def find(self, files: RawFiles) -> Sources:
         """Its files, and that of the relations."""
-        return _with(super().find(files, tasks), "schemas", files, self.schemas, self.stems)
+        return _with(super().find(files), "schemas", files, self.schemas, self.stems)
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
         """Its records and its relations."""
@@ -207,9 +207,9 @@ class NormalizationCorpus(RecordCorpus[Record]):
 
     vocabulary: str = r".*ICD.?10.*\.(xlsx|tsv|txt)"
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+    def find(self, files: RawFiles) -> Sources:
         """Its files and its sheet."""
-        return _with(super().find(files, tasks), "terms", files, self.vocabulary, self.stems)
+        return _with(super().find(files), "terms", files, self.vocabulary, self.stems)
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
         """Its records and its terms."""
@@ -328,11 +328,9 @@ class RetrievalCorpus(Corpus):
 
     name: str
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+    def find(self, files: RawFiles) -> Sources:
         """The relevance files, with those of queries and documents."""
         sources = Sources()
-        if self.name not in tasks:
-            return sources
         relevance = rf"{self.name}|qrels?"
         for split in SPLITS:
             found = files.find(split_name(relevance, split, rf"([._-](qrels?|relevance))?{_TABLE}"), [self.name])

@@ -50,10 +50,10 @@ class FolderCorpus(Corpus):
     samples: Callable[[Sequence[RawFile], FileNotes], Iterable[Group]]
     by_split: bool = False
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+    def find(self, files: RawFiles) -> Sources:
         """The files of each split, in the order of their numbers."""
         sources = Sources()
-        for split, (name, *_) in SPLITS.items() if self.name in tasks else ():
+        for split, (name, *_) in SPLITS.items():
             pattern = self.files.format(split=name)
             if self.by_split:
                 found = files.find_each(pattern, name)

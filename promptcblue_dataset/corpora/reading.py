@@ -220,7 +220,7 @@ class Sources:
 class Corpus:
     """A raw corpus: its name, the tasks it feeds, and how it is found and read.
 
-    ``with raw_files(root) as files: reading = corpus.read(corpus.find(files, corpus.tasks), seed)``
+    ``with raw_files(root) as files: reading = corpus.read(corpus.find(files), seed)``
     """
 
     name: str
@@ -230,8 +230,8 @@ class Corpus:
         """The config names of its tasks."""
         return (self.name,)
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
-        """Its files, as far as the ``tasks`` need them; without splits where it is not among the files.
+    def find(self, files: RawFiles) -> Sources:
+        """Its files; without splits where it is not among the files.
 
         Raises:
             PromptCBLUEError: several files differ where one is expected.
@@ -505,13 +505,13 @@ class RecordCorpus(Corpus, Generic[R]):
         """The config names of its tasks."""
         return tuple(self.readers)
 
-    def find(self, files: RawFiles, tasks: Sequence[str]) -> Sources:
+    def find(self, files: RawFiles) -> Sources:
         """Its files, a task's own before the shared ones."""
         sources = Sources()
         labelled = [split for split in SPLITS if split != "test"]
         there = [stem for stem in self.stems if any(files.have(split_name(stem, split)) for split in labelled)]
         version = (there or self.stems)[0]
-        for task in (task for task in self.tasks if task in tasks):
+        for task in self.tasks:
             stems = [*([self.own_stems[task]] if task in self.own_stems else []), version]
             folders = [*stems, *self.stems]
             for split in SPLITS:

@@ -35,7 +35,7 @@ RAW = Path(__file__).parent / "raw"
 
 def read(corpus: str, root: Path) -> Reading:
     with raw_files(root) as files:
-        return CORPORA[corpus].read(CORPORA[corpus].find(files, CORPORA[corpus].tasks))
+        return CORPORA[corpus].read(CORPORA[corpus].find(files))
 
 
 def contents(reading: Reading, task: str, split: str = "train") -> list[Content]:
@@ -84,7 +84,7 @@ def test_every_fixture_is_read(corpus: str) -> None:
 
 def test_a_corpus_that_is_not_there_has_no_sources(tmp_path: Path) -> None:
     with raw_files(tmp_path) as files:
-        assert not any(corpus.find(files, corpus.tasks).splits for corpus in CORPORA.values())
+        assert not any(corpus.find(files).splits for corpus in CORPORA.values())
 
 
 def test_mentions_can_come_from_inclusive_offsets(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from promptcblue_dataset.corpora import CORPORA
+from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import Content
 from promptcblue_metric.errors import PromptCBLUEError
@@ -37,10 +37,9 @@ class Survey:
     def of(cls, root: Path, use: tuple[Path, ...] = ()) -> Survey:
         found = cls()
         with raw_files(root, use) as files:
-            for corpus in CORPORA.values():
-                if set(corpus.tasks) & set(TASKS):
-                    found._add(corpus.read(corpus.find(files, corpus.tasks)))
-            found.passed_over = {path.relative_to(root).as_posix(): why for path, why in files.passed_over()}
+            for name, sources in find_sources(files, TASKS).items():
+                found._add(CORPORA[name].read(sources))
+            found.passed_over = {path.as_posix(): why for path, why in files.passed_over()}
         return found
 
     def _add(self, reading: Any) -> None:
