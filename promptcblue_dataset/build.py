@@ -42,7 +42,7 @@ from promptcblue_dataset.folder import (
 )
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
-from promptcblue_dataset.prompts.render import RELEASED, Rendered, Renderer, Style
+from promptcblue_dataset.prompts.render import PAPER, RELEASED, Rendered, Renderer, Style
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, Sample, resolve, sample_path, split_files
 from promptcblue_metric.data.writing import replacing, write_json
@@ -709,7 +709,8 @@ def _text(content: Content) -> str:
 _BUILT = """\
 The samples were built from the raw corpora of {corpora} as the paper describes (Zhu et al., *PromptCBLUE: A Chinese
 Prompt Tuning Benchmark for the Medical Domain*, section 3.2), with {pool}, seed {seed},
-the {dialect} dialect of the targets, and {extras}.
+the {dialect} dialect of the targets, and {extras}. What the paper leaves open is drawn as the released
+samples were drawn{differences}.
 Scores on them cannot be compared with scores on the official files. Each corpus keeps the terms of those who made it,
 in general for research only. Before you publish this folder make sure that you may."""
 _WHOLE = """\
@@ -736,6 +737,7 @@ def _origin(suite: str, plan: Plan, files: Sequence[ReadFile]) -> Origin:
         pool="templates of the official form" if plan.templates else "the templates of the promptcblue package",
         seed=plan.seed,
         dialect=style.dialect,
+        differences="" if style.profile == PAPER else ", and so is what they do otherwise than the paper",
         extras=f"the additional prompt contents {', '.join(contents)}" if contents else "no additional prompt contents",
     )
     return Origin(OFFICIAL.license, text, findings)

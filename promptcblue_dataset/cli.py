@@ -50,6 +50,13 @@ class Dialect(str, Enum):
     paper = "paper"
 
 
+class Profile(str, Enum):
+    """Whom the samples follow where the paper and the released samples differ."""
+
+    paper = "paper"
+    released = "released"
+
+
 Pool = Annotated[
     Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
 ]
@@ -189,6 +196,9 @@ def build_(
         str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
     ] = "paper",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    profile: Annotated[
+        Profile, typer.Option(help="Whom to follow where the paper and the released samples differ.")
+    ] = Profile.paper,
     dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")] = (
         Dialect.released
     ),
@@ -222,7 +232,7 @@ def build_(
         )
     plan = Plan(
         sizes=parse_sizes(sizes, names),
-        style=Style(dialect.value, explain_labels, format_spec, step_by_step),
+        style=Style(dialect.value, profile.value, explain_labels, format_spec, step_by_step),
         templates=templates,
         seed=seed,
         drop_separators=drop_separators,
@@ -380,7 +390,7 @@ def templates_render(
     count = len(pool[name].templates) if name in pool else 0
     if number > count:
         raise PromptCBLUEError(f"{name} has {count} templates; there is no number {number}")
-    style = Style(dialect.value, explain_labels, format_spec, step_by_step)
+    style = Style(dialect.value, explain_labels=explain_labels, format_spec=format_spec, step_by_step=step_by_step)
     print(preview(pool[name], pool[name].templates[number - 1], style))
 
 

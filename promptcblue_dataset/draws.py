@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,6 +38,15 @@ class Draws:
     def chance(self, probability: float) -> bool:
         """True with the given probability."""
         return self.below(1 << 32) < probability * (1 << 32)
+
+    def weighted(self, weights: Mapping[int, int]) -> int:
+        """One of the numbers, each as often as its weight says."""
+        place = self.below(sum(weights.values()))
+        for number, weight in weights.items():
+            place -= weight
+            if place < 0:
+                return number
+        raise ValueError(f"no weights: {weights}")
 
     def one(self, items: Sequence[T]) -> T:
         """One of the items."""

@@ -197,6 +197,8 @@ class TripleLines(AnswerFormat):
     choices. As in the official post-processor, a predicate outside the choices is kept.
     """
 
+    nothing: str = "没有指定类型的三元组"
+
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         pairs: dict[str, list[str]] = {choice: [] for choice in choices}
         for choice in choices:
@@ -212,6 +214,8 @@ class TripleLines(AnswerFormat):
             if strict and self._pair(pair[:-1]) != (head, tail):
                 raise SeparatorError(f"the pair {head!r}, {tail!r} forms a separator where its parts are joined")
             pairs[item["predicate"]].append(pair)
+        if not answer:
+            return self.nothing
         return "\n".join(f"具有{choice}关系的头尾实体对如下：" + "".join(found) for choice, found in pairs.items())
 
     @staticmethod
@@ -220,6 +224,8 @@ class TripleLines(AnswerFormat):
         return head.replace("头实体为", "").strip(), tail.replace("尾实体为", "").strip()
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
+        if text == self.nothing:
+            return Parsed([])
         triples: list[dict[str, str]] = []
         problems: list[Problem] = []
         found: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
 from promptcblue_dataset.corpora.archives import RawError
@@ -158,6 +158,8 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
             record.left_out(UNLABELLED)
         elif given in ([], {}):
             record.left_out("no symptoms in the utterance")
+        elif place < SR_HISTORY:
+            record.left_out("symptoms in an utterance with fewer than two before it")
         elif len(_statuses(turn)) != _tags(turn).count("B-Symptom"):
             record.left_out("tagged symptoms and statuses differ in number")
         else:
@@ -186,7 +188,7 @@ def _statuses_of(record: Consultation, place: int) -> list[dict[str, str]]:
 
 
 def _symptom_statuses(record: Consultation, place: int) -> Content:
-    *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
+    *history, current = record.lines[place - SR_HISTORY : place + 1]
     text = "\n".join(["对话历史：", *history, "当前对话：", current])
     return record.content(place, text, _statuses_of(record, place))
 
@@ -226,12 +228,13 @@ IMCS = RecordCorpus(
 
 
 def _findings(record: Record) -> Iterable[Group]:
-    """A finding that comes up several times has the status that it has last."""
+    """A sample for each utterance at which a dialogue with findings can be cut; the last status of a finding counts."""
     turns = record.records("dialog_info")
     found = [turn.value.get("ner") for turn in turns]
     if not any(found):
         return record.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
     statuses: dict[str, str] = {}
+    answers: list[list[Answer]] = []
     for turn in turns:
         for finding in turn.records("ner") if turn.has("ner") else ():
             mention = finding.line("mention", "name")
@@ -242,9 +245,16 @@ def _findings(record: Record) -> Iterable[Group]:
             if statuses.get(mention, status) != status:
                 record.place.mended("a mention with several statuses: the last taken", mention)
             statuses[mention] = status
+        answers.append([{"entity": mention, "attr": status} for mention, status in statuses.items()])
     lines = [utterance(turn, "sender", "text") for turn in turns]
-    answer = [{"entity": mention, "attr": status} for mention, status in statuses.items()]
-    return record.alone(Content({"INPUT_TEXT": "\n".join(lines), "LIST_MENTIONS": "，".join(statuses)}, answer))
+
+    def compose(place: int) -> Content:
+        mentions = "，".join(finding["entity"] for finding in answers[place])
+        fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": mentions}
+        return Content(fields, answers[place], f"{record.place.id}#{turns[place].value.get('sentence_id')}")
+
+    places = [place for place, answer in enumerate(answers) if answer]
+    return (Group(record.place.name, Composed(places, compose)),)
 
 
 MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findings})
@@ -254,27 +264,26 @@ MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findi
 
 
 def _responses(record: Record) -> Iterable[Group]:
-    """A sample for each time that the doctor speaks after the patient; what one says in a row is one turn."""
+    """A sample for each thing that the doctor says once the patient has spoken; what one says in a row is one turn."""
     turns = record.records(LIST)
     speakers = [_SPEAKERS.get(str(turn.get("id", "speaker")).lower(), "") for turn in turns]
     if "" in speakers:
         unknown = turns[speakers.index("")]
         unknown.fail("id", "Patients or Doctor", unknown.value.get("id"))
     said = [turn.text("Sentence", "sentence", empty=True) for turn in turns]
-    runs = [list(run) for _, run in itertools.groupby(range(len(turns)), key=speakers.__getitem__)]
-    spoken = [run for run in runs[1:] if speakers[run[0]] == _DOCTOR]
-    answers = [run for run in spoken if any(said[place] for place in run)]
+    first = speakers.index(_PATIENT) if _PATIENT in speakers else len(turns)
+    spoken = [place for place in range(first, len(turns)) if speakers[place] == _DOCTOR]
+    answers = [place for place in spoken if said[place] and any(said[:place])]
     if not spoken:
         record.left_out("no doctor answers in the dialogue")
-    record.left_out("the doctor says nothing", len(spoken) - len(answers))
+    record.left_out("the doctor says nothing, or nothing was said before", len(spoken) - len(answers))
 
-    def compose(run: Sequence[int]) -> Content:
+    def compose(answer: int) -> Content:
         history = [
             f"{who}：" + "\n".join(filter(None, (said[place] for place in places)))
-            for who, places in itertools.groupby(range(run[0]), key=speakers.__getitem__)
+            for who, places in itertools.groupby(range(answer), key=speakers.__getitem__)
         ]
-        answer = "\n".join(filter(None, (said[place] for place in run)))
-        return Content({"INPUT_TEXT": "\n".join(history)}, answer, record.place.id)
+        return Content({"INPUT_TEXT": "\n".join(history)}, said[answer], record.place.id)
 
     return (Group(record.place.name, Composed(answers, compose)),)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
@@ -34,7 +34,8 @@ class TaskPrompts:
         templates: texts with placeholders.
         placeholders: what each template must hold, with the names of the official pool.
         optional: what else it may hold.
-        offers: how a prompt offers its choices: a ``kind`` that `render` knows, and that kind's settings.
+        offers: how a prompt offers its choices: a ``kind`` that `render` knows, and that kind's settings; or such, by
+            profile.
         topic: words of which a template that states the task holds at least one.
         labels: what each label, field or section means.
         format: how the answer has to be written, by dialect.
@@ -46,7 +47,7 @@ class TaskPrompts:
     templates: tuple[str, ...]
     placeholders: frozenset[str]
     optional: frozenset[str]
-    offers: Mapping[str, object]
+    offers: Mapping[str, Any]
     topic: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     format: Mapping[str, str] = field(default_factory=dict)

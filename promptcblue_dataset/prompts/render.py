@@ -7,7 +7,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from promptcblue_dataset.corpora.reading import Content
@@ -18,8 +18,8 @@ from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, Task
 
+#: Dialects of targets; and profiles, which say whether to follow the paper or the released samples where they differ.
 RELEASED, PAPER = "released", "paper"
-DIALECTS = (RELEASED, PAPER)
 
 _NONE = "无"
 
@@ -142,12 +142,14 @@ class Style:
 
     Attributes:
         dialect: ``released`` or ``paper``.
+        profile: ``paper``, or ``released`` to offer as the released samples do also where the paper says otherwise.
         explain_labels: whether prompts say what each label they offer means.
         format_spec: whether prompts say how the answer has to be written.
         step_by_step: whether prompts ask to work step by step.
     """
 
     dialect: str = RELEASED
+    profile: str = PAPER
     explain_labels: bool = False
     format_spec: bool = False
     step_by_step: bool = False
@@ -192,57 +194,92 @@ class AllLabels:
         return Offer(list(written[0] if written else labels), content.answer)
 
 
-@dataclass(frozen=True)
-class SomeTypes:
+@dataclass
+class _Some:
+    """How many to offer.
+
+    Attributes:
+        low: the fewest.
+        high: the most; None for all there are.
+        weights: how often each number is taken, in place of any from ``low`` to ``high``.
+    """
+
+    low: int = 1
+    high: int | None = None
+    weights: Mapping[int, int] = field(default_factory=dict)
+
+    def _count(self, draws: Draws, available: int) -> int:
+        if self.weights:
+            return min(draws.weighted(self.weights), available)
+        high = min(self.high or available, available)
+        return draws.between(min(self.low, high), high)
+
+
+@dataclass
+class SomeTypes(_Some):
     """Some of the types (or relations); the answer keeps what is of these types.
 
     Attributes:
         key: where an item of the answer holds its type.
-        low: the fewest types asked for.
-        high: the most; None for all of them.
-        at_least_one: whether one of the types asked for has to be in the answer, where that has any.
+        present: in how many of the prompts at least one of the types asked for is in the answer, where that has any;
+            in the others none is. None leaves it to chance.
     """
 
-    key: str
-    low: int = 1
-    high: int | None = None
-    at_least_one: bool = False
+    key: str = "type"
+    present: float | None = None
 
     def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
-        high = min(self.high or len(labels), len(labels))
-        count = draws.between(min(self.low, high), high)
+        count = self._count(draws, len(labels))
         held = {item[self.key] for item in content.answer}
         present = [label for label in labels if label in held]
-        if self.at_least_one and present:
+        absent = [label for label in labels if label not in held]
+        if self.present is None or not present:
+            chosen = draws.some(labels, count)
+        elif not absent or draws.chance(self.present):
             sure = draws.some(present, draws.between(1, min(count, len(present))))
             rest = [label for label in labels if label not in sure]
             chosen = draws.shuffled([*sure, *draws.some(rest, count - len(sure))])
         else:
-            chosen = draws.some(labels, count)
+            chosen = draws.some(absent, count)
         # Grouped by type in the order of the choices, as the targets are written and read.
         kept = held.intersection(chosen)
         answer = [item for label in chosen if label in kept for item in content.answer if item[self.key] == label]
         return Offer(chosen, answer)
 
 
-@dataclass(frozen=True)
-class SomeLabels:
+@dataclass
+class SomeLabels(_Some):
     """Some of the labels; the answer is ``非上述类型`` where the true one is not among them."""
-
-    low: int = 1
 
     def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
         real = [label for label in labels if label != NONE_OF_THESE]
-        chosen = draws.some(real, draws.between(self.low, len(real)))
+        chosen = draws.some(real, self._count(draws, len(real)))
         return Offer(chosen, content.answer if content.answer in chosen else NONE_OF_THESE)
 
 
-@dataclass
-class SomeCandidates:
-    """10 to 30 terms that BM25 finds and that are wrong, with the right ones in 80% of the prompts, shuffled."""
+@dataclass(frozen=True)
+class SomeItems:
+    """Every label, and at most so many items of the answer, in their order, which the prompt names."""
 
-    low: int = 10
-    high: int = 30
+    most: int = 8
+
+    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        answer: list[Answer] = content.answer
+        if len(answer) > self.most:
+            answer = [answer[place] for place in sorted(draws.some(range(len(answer)), self.most))]
+        return Offer(list(labels), answer)
+
+
+@dataclass
+class SomeCandidates(_Some):
+    """Wrong terms that BM25 finds, with the right ones in some of the prompts, shuffled.
+
+    ``low`` and ``high`` are numbers of wrong terms, the ``weights`` are of all candidates.
+
+    Attributes:
+        kept: in how many prompts the right terms are among the candidates.
+    """
+
     kept: float = 0.8
 
     def __post_init__(self) -> None:
@@ -252,15 +289,16 @@ class SomeCandidates:
         if self._candidates is None or self._candidates.terms is not labels:
             self._candidates = Candidates(labels)
         right = [item["entity"] for item in content.answer]
-        found = self._candidates.best(content.fields["INPUT_TEXT"], self.high + len(right))
-        count = draws.between(self.low, self.high)
+        most = max(self.weights, default=self.high or len(labels))
+        found = self._candidates.best(content.fields["INPUT_TEXT"], most + len(right))
+        count, keep = self._count(draws, len(labels)), draws.chance(self.kept)
+        if self.weights and keep:
+            count = max(1, count - len(right))
         wrong = [term for term in found if term not in right][:count]
         if len(wrong) < count:  # so few terms share a character with the diagnosis
             others = draws.some(labels, count + len(wrong) + len(right))
             wrong += [term for term in others if term not in wrong and term not in right][: count - len(wrong)]
-        keep = draws.chance(self.kept)
-        chosen = draws.shuffled([*wrong, *(right if keep else [])])
-        return Offer(chosen, content.answer if keep else [])
+        return Offer(draws.shuffled([*wrong, *(right if keep else [])]), content.answer if keep else [])
 
 
 #: The ways to choose what a prompt offers, by the ``kind`` of a task's YAML file.
@@ -269,6 +307,7 @@ _OFFERINGS: Mapping[str, Callable[..., Offering]] = {
     "all labels": AllLabels,
     "some types": SomeTypes,
     "some labels": SomeLabels,
+    "some items": SomeItems,
     "candidates": SomeCandidates,
 }
 
@@ -293,12 +332,12 @@ class Renderer:
     def __init__(self, prompts: TaskPrompts, style: Style, labels: Sequence[str] | None = None) -> None:
         self._task, self._prompts, self._style = REGISTRY[prompts.task], prompts, style
         self._labels = self._task.labels if labels is None else labels
-        settings = dict(prompts.offers)
+        settings = dict(prompts.offers if "kind" in prompts.offers else prompts.offers.get(style.profile) or {})
         try:
             self._offer = _OFFERINGS[str(settings.pop("kind", None))](**settings)
         except (KeyError, TypeError) as error:
             raise PromptCBLUEError(
-                f"{prompts.task}: offers {dict(prompts.offers)}: expected a kind of {', '.join(_OFFERINGS)} and "
+                f"{prompts.task}: offers {prompts.offers}: expected a kind of {', '.join(_OFFERINGS)} and "
                 f"its settings: {error}"
             ) from error
 
@@ -315,6 +354,8 @@ class Renderer:
             (answer,) = _spelt(self._prompts, dialect, [answer])
         target = write(task, answer, offered or (), dialect)
         values = {**content.fields, "LIST_LABELS": "，".join(offered or ())}
+        if "LIST_MENTIONS" in values:
+            values["LIST_MENTIONS"] = "，".join(item["entity"] for item in answer)
         sample: Sample = {
             "input": _with_extras(fill(template, values), _extras(self._prompts, offered, self._style)),
             "target": target.text,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from promptcblue_dataset.build import Built, Plan, build, import_files, parse_sizes
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.prompts.render import PAPER, Candidates, Style, write
+from promptcblue_dataset.prompts.render import PAPER, RELEASED, Candidates, Style, write
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
@@ -192,11 +192,47 @@ def test_symptom_samples_show_history_and_current_utterance(built: Path) -> None
             assert line.partition("：")[0] in rest.splitlines()[0]
 
 
-def test_a_finding_has_the_status_it_has_last(tmp_path: Path) -> None:
-    make(tmp_path / "out", plan("24,0,0", ["CHIP-MDCFNPC"]))
-    targets = {row["target"] for row in rows(tmp_path / "out", "CHIP-MDCFNPC") if "反酸" in row["input"]}
-    assert len(targets) == 1
-    assert "恶心：未患有症状疾病" in targets.pop().splitlines()
+def test_findings_are_those_of_the_prompts_prefix_with_their_last_status(tmp_path: Path) -> None:
+    make(tmp_path / "out", plan("80,0,0", ["CHIP-MDCFNPC"]))
+    found = [row for row in rows(tmp_path / "out", "CHIP-MDCFNPC") if "反酸" in row["input"]]
+    whole = [row for row in found if "患者：不恶心" in row["input"]]
+    assert 0 < len(whole) < len(found)
+    assert all("恶心：未患有症状疾病" in row["target"].splitlines() for row in whole)
+    assert not any("恶心：未患有症状疾病" in row["target"] for row in found if row not in whole)
+    for row in found:
+        for line in row["target"].splitlines()[1:]:
+            assert line.partition("：")[0] in row["input"]
+
+
+def test_no_prompt_asks_for_more_than_eight_findings(tmp_path: Path) -> None:
+    findings = [{"mention": f"症状{letter}", "attr": "阳性"} for letter in "甲乙丙丁戊己庚辛壬癸"]
+    turns = [{"sender": "患者", "text": finding["mention"], "ner": [finding]} for finding in findings]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/CHIP-MDCFNPC_train.json").write_text(json.dumps([{"dialog_info": turns}]), encoding="utf-8")
+    make(tmp_path / "out", plan("60,0,0", ["CHIP-MDCFNPC"]), tmp_path / "raw")
+    sizes = set()
+    for row in rows(tmp_path / "out", "CHIP-MDCFNPC"):
+        asked = [line.partition("：")[0] for line in row["target"].splitlines()[1:]]
+        assert asked == sorted(asked, key=row["input"].index)
+        sizes.add(len(asked))
+    assert sizes == set(range(1, 9))
+
+
+def test_a_profile_follows_the_paper_or_the_released_samples(tmp_path: Path) -> None:
+    for profile, most in ((PAPER, 32), (RELEASED, 14)):
+        make(tmp_path / profile, plan("48,0,0", ["CHIP-CDN"], style=Style(profile=profile)))
+        offered = [len(row["answer_choices"] or ()) for row in rows(tmp_path / profile, "CHIP-CDN")]
+        assert max(offered) <= most
+        assert min(offered) >= (10 if profile == PAPER else 2)
+        assert f"released\nsamples were drawn{'' if profile == PAPER else ', and'}" in (
+            tmp_path / profile / "README.md"
+        ).read_text(encoding="utf-8")
+
+
+def test_some_prompts_ask_for_no_relation_of_the_text(tmp_path: Path) -> None:
+    make(tmp_path / "out", plan("80,0,0", ["CMeIE"]))
+    targets = [row["target"] for row in rows(tmp_path / "out", "CMeIE")]
+    assert 0.1 < targets.count("没有指定类型的三元组") / len(targets) < 0.5
 
 
 def test_similarity_answers_are_spelt_as_the_template_spells_them(built: Path) -> None:

@@ -31,6 +31,7 @@ from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, TASKS
 from ..conftest import Run
 
 RAW = Path(__file__).parent / "raw"
+HELLO = {"speaker": "医生", "sentence": "您好", "BIO_label": "O O"}
 
 
 def read(corpus: str, root: Path) -> Reading:
@@ -241,7 +242,7 @@ def test_symptoms_pair_with_their_statuses_in_order() -> None:
 
 def test_status_lists_that_do_not_fit_the_tags_are_counted(tmp_path: Path) -> None:
     turn = {"speaker": "患者", "sentence": "咳", "BIO_label": "B-Symptom", "symptom_type": ["1", "0"]}
-    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [turn, {**turn, "symptom_type": ["1"]}]}})
+    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [HELLO, HELLO, turn, {**turn, "symptom_type": ["1"]}]}})
     reading = read("IMCS-V2", tmp_path)
     assert len(contents(reading, "IMCS-V2-SR")) == 1
     assert left_out(reading, "IMCS-V2-SR")["tagged symptoms and statuses differ in number"] == 1
@@ -250,7 +251,10 @@ def test_status_lists_that_do_not_fit_the_tags_are_counted(tmp_path: Path) -> No
 def test_statuses_by_name_are_read_too(tmp_path: Path) -> None:
     turn = {"speaker": "患者", "sentence": "咳嗽", "BIO_label": "B-Symptom I-Symptom"}
     turn |= {"symptom_norm": ["咳嗽"], "local_implicit_info": {"咳嗽": "1"}}  # type: ignore[dict-item]
-    put(tmp_path, "IMCS21_train.json", {"1": {"dialogue": [turn]}})
+    put(tmp_path, "IMCS21_train.json", {"1": {"dialogue": [turn, HELLO, turn]}})
+    assert (
+        left_out(read("IMCS-V2", tmp_path), "IMCS-V2-SR")["symptoms in an utterance with fewer than two before it"] == 1
+    )
     assert contents(read("IMCS-V2", tmp_path), "IMCS-V2-SR")[0].answer == [{"entity": "咳嗽", "attr": "患有该症状"}]
 
 
@@ -263,9 +267,12 @@ def test_a_tasks_own_file_comes_before_the_shared_one(tmp_path: Path) -> None:
     assert len(contents(reading, "IMCS-V2-MRG")) == 3
 
 
-def test_consecutive_sentences_of_the_doctor_are_one_answer() -> None:
-    answers = [content.answer for content in contents(read("MedDG", RAW), "MedDG")]
-    assert "考虑胃炎。\n可以先吃奥美拉唑两周。" in answers
+def test_each_thing_that_the_doctor_says_is_an_answer_and_what_was_said_in_a_row_one_turn() -> None:
+    found = contents(read("MedDG", RAW), "MedDG")
+    answers = [content.answer for content in found]
+    assert "考虑胃炎。" in answers
+    (second,) = (content for content in found if content.answer == "可以先吃奥美拉唑两周。")
+    assert second.fields["INPUT_TEXT"].endswith("\n医生：考虑胃炎。")
     assert "您好" not in answers  # nothing was asked yet
 
 
