@@ -162,10 +162,20 @@ def predict(
     output: Annotated[Path, typer.Option(help="JSON Lines file for the predictions, one line a sample.")],
     split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
     config: Annotated[list[str] | None, typer.Option(help="A task to predict; repeat it for several.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="So many samples only, drawn from all tasks alike.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Longest answer in tokens. By default from the task's targets in the other splits."),
+        typer.Option(
+            min=1,
+            help="Longest answer in tokens, thoughts included. By default, for a task that the model was fine-tuned "
+            "on here, from its targets in the other splits; else more.",
+        ),
     ] = None,
+    samples_per_prompt: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Answers to each prompt, each time into a file of its own.")
+    ] = 1,
     decoding: Annotated[
         Decoding | None,
         typer.Option(help="greedy, or the paper's search with four beams; an endpoint is not told by default."),
@@ -180,22 +190,28 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew although the output exists.")] = False,
     **options: object,
 ) -> None:
-    """Predict a split. A run that was cut short goes on where it stopped when the same command is given again."""
+    """Predict a split. A run that was cut short goes on where it stopped when the same command is given again.
+
+    The exit code is 3 where more than a tenth of the answers are empty or were cut at their limit.
+    """
+    from .data import Splits
     from .predict import predict as run_prediction
 
     if decoding == "greedy" and options["temperature"] is None:
         options["temperature"] = 0.0
-    run_prediction(
-        dataset,
+    whole = run_prediction(
+        dataset if isinstance(dataset, Splits) else Splits(dataset, config, limit, int(str(options["seed"]))),
         split,
         output,
         _settings(BackendSettings, options, beams=beams or _BEAMS[decoding or "greedy"]),
-        config,
-        max_new_tokens,
+        max_new_tokens=max_new_tokens,
         shots=_settings(ShotSettings, options, count=_count(demonstrations)) if demonstrations else None,
         failed_as_empty=failed_as_empty,
         overwrite=overwrite,
+        times=samples_per_prompt,
     )
+    if not whole:
+        raise typer.Exit(3)
 
 
 def _count(demonstrations: str) -> int | None:
@@ -223,16 +239,20 @@ def evaluate(
 ) -> None:
     """Predict a split and score the predictions: the scores of what the output holds, if it is complete already."""
     from .data import Splits
-    from .predict import check_can_score, score
+    from .predict import check_can_score, outputs, score
     from .processes import is_first
 
-    dataset, split = Splits(options["dataset"], options["config"]), options["split"]
+    dataset, split = Splits(options["dataset"], options["config"], options["limit"], options["seed"]), options["split"]
     if is_first():
         check_can_score(dataset, split, report)
-    predict(**{**options, "dataset": dataset})
+    code = 0
+    try:
+        predict(**{**options, "dataset": dataset})
+    except typer.Exit as done:
+        code = done.exit_code
     if is_first():
         score(
-            options["output"],
+            outputs(options["output"], options["samples_per_prompt"]),
             dataset,
             split,
             report=report,
@@ -241,6 +261,7 @@ def evaluate(
             parser=parser,
             resamples=resamples,
         )
+    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, TypedDict
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
@@ -175,16 +176,37 @@ def training_samples(recipe: Recipe, splits: Splits, seed: int) -> list[Sample]:
     return mix(samples, recipe.mixing, seed) if isinstance(recipe.mixing, dict) else samples
 
 
+def spread(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """About as many samples of each task, ``count`` in all, in the order they have.
+
+    A task's samples are drawn at random, the same ones for the same seed; more samples of a task are the fewer ones
+    and others beside them. Where a task has too few, the other tasks give more.
+    """
+    by_task: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        by_task.setdefault(sample["task_dataset"], []).append(place)
+    for task, places in by_task.items():
+        Random(f"{seed} {task}").shuffle(places)
+    # The first of every task, then the second of every task, and so on.
+    turns = max(map(len, by_task.values()), default=0)
+    order = [places[turn] for turn in range(turns) for places in by_task.values() if turn < len(places)]
+    return [samples[place] for place in sorted(order[:count])]
+
+
 class Splits:
     """The splits of a dataset, each read when it is first asked for, and once.
 
     Args:
         source: as for `load_samples`; a single file is any split that is asked for, and has none of its own.
         tasks: names or aliases; every task by default.
+        limit: how many of the samples `chosen` are; all by default.
+        seed: of their choice.
     """
 
-    def __init__(self, source: str, tasks: Sequence[str] | None = None) -> None:
-        self.source, self.tasks = source, tasks
+    def __init__(
+        self, source: str, tasks: Sequence[str] | None = None, limit: int | None = None, seed: int = 0
+    ) -> None:
+        self.source, self.tasks, self.limit, self.seed = source, tasks, limit, seed
         self._read: dict[str, list[Sample]] = {}
 
     def samples(self, split: str) -> list[Sample]:
@@ -193,6 +215,11 @@ class Splits:
         if split not in self._read:
             self._read[split] = load_samples(self.source, split, self.tasks)
         return self._read[split]
+
+    def chosen(self, split: str) -> list[Sample]:
+        """As many samples of a split as the limit says, spread over its tasks (`spread`)."""
+        samples = self.samples(split)
+        return samples if self.limit is None else spread(samples, self.limit, self.seed)
 
     def if_any(self, split: str) -> list[Sample]:
         """The samples of a split, or [] where the source has no such split or none of the tasks in it.

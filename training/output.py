@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -23,6 +24,7 @@ from .run import check_settings, write_settings
 #: What names a sample: ids are unique within a task.
 Key = tuple[str, str]
 
+_META = ".meta.json"
 _REMEDY = "give another --output, or pass --overwrite to start anew"
 
 
@@ -48,8 +50,8 @@ def check_unique(samples: Sequence[Sample], name: str) -> None:
 class PredictionsFile:
     """A predictions file that is open for appending, with its settings in ``{name}.meta.json`` beside it.
 
-    A sample that failed has a line that says why in ``error``. Opening the file takes such lines out of it, since
-    their samples are to be tried again.
+    A sample that failed has a line that says why in ``error``. Opening the file takes out such lines, and those without
+    a prediction, since their samples are to be tried again.
 
     Args:
         path: the file; made if it is not there.
@@ -60,6 +62,7 @@ class PredictionsFile:
     Attributes:
         done: the samples that it holds a prediction of.
         retried: how many had failed.
+        spoilt: how many answers are empty, or cut at their limit; refusals aside.
 
     Raises:
         PromptCBLUEError: the file is of a run with other settings, is being written by another run, or cannot be read
@@ -69,9 +72,12 @@ class PredictionsFile:
     def __init__(
         self, path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool = False
     ) -> None:
-        self.path, self.meta = path, path.with_name(path.name + ".meta.json")
+        if path.name.endswith(_META):
+            raise PromptCBLUEError(f"{path}: names like this are of files that stand beside predictions; {_REMEDY}")
+        path = path.resolve()
+        self.path, self.meta = path, path.with_name(path.name + _META)
         self.done: set[Key] = set()
-        self.retried = 0
+        self.retried = self.spoilt = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
@@ -83,7 +89,7 @@ class PredictionsFile:
         except OSError as error:
             raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _open(self, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool) -> BinaryIO:
+    def _open(self, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool) -> FileIO:
         if overwrite:
             self.path.unlink(missing_ok=True)
         if self.path.exists() and self.path.stat().st_size:
@@ -92,7 +98,8 @@ class PredictionsFile:
             self._read_done()
         else:
             write_settings(self.meta, settings, notes)
-        return self.path.open("ab")
+        # Unbuffered: what a full disk does not take must not be tried once more on closing.
+        return self.path.open("ab", buffering=0)
 
     def _read_done(self) -> None:
         failed = set()
@@ -100,12 +107,13 @@ class PredictionsFile:
             key = row.get("task_dataset"), row.get("sample_id")
             if not (isinstance(key[0], str) and isinstance(key[1], str)):
                 raise RowError(str(self.path), line, "sample_id", f"expected task_dataset and sample_id; {_REMEDY}")
-            if "error" in row:
+            if "error" in row or not isinstance(row.get("prediction"), str):
                 failed.add(line)
             elif key in self.done:
                 raise RowError(str(self.path), line, "sample_id", f"'{key[1]}' of {key[0]} is there twice; {_REMEDY}")
             else:
                 self.done.add((key[0], key[1]))
+                self.spoilt += _is_spoilt(row)
         if failed:
             self.retried = len(failed)
             _leave_out(self.path, failed)
@@ -117,16 +125,17 @@ class PredictionsFile:
             PromptCBLUEError: the disk is full, or the file cannot be written for another reason.
         """
         names = {"sample_id": sample["sample_id"], "task_dataset": sample["task_dataset"]}
-        line = json.dumps({**names, **row}, ensure_ascii=False) + "\n"
+        line = (json.dumps({**names, **row}, ensure_ascii=False) + "\n").encode("utf-8", "replace")
         try:
-            self._stream.write(line.encode("utf-8", "replace"))
-            self._stream.flush()
+            while line:
+                line = line[self._stream.write(line) :]
         except OSError as error:
             raise PromptCBLUEError(
                 f"{self.path}: cannot be written: {error.strerror or error}; what was predicted so far is kept, and "
                 "the same command goes on from there"
             ) from error
         self.done.add(sample_key(sample))
+        self.spoilt += _is_spoilt(row)
 
     def __enter__(self) -> PredictionsFile:
         return self
@@ -136,6 +145,11 @@ class PredictionsFile:
     ) -> None:
         self._stream.close()
         self._lock.release()
+
+
+def _is_spoilt(row: Mapping[str, object]) -> bool:
+    ended = row.get("finish_reason")
+    return ended in ("length", "thought") or (ended == "stop" and not str(row.get("prediction", "")).strip())
 
 
 def _lock(path: Path) -> BaseFileLock:

@@ -6,7 +6,10 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
+
+import typer
 
 from promptcblue_metric.cli.common import status_line
 from promptcblue_metric.compare.significance import counts_by_task, intervals
@@ -14,7 +17,7 @@ from promptcblue_metric.data.predictions import match
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.evaluation import Evaluation, Parser
+from promptcblue_metric.evaluation import Evaluation, Parser, ScoredSample
 from promptcblue_metric.report.report import build_report, check_output, require_libraries
 from promptcblue_metric.report.tables import print_scores
 from promptcblue_metric.scoring import Protocol
@@ -45,7 +48,8 @@ def predict(
     shots: ShotSettings | None = None,
     failed_as_empty: bool = False,
     overwrite: bool = False,
-) -> None:
+    times: int = 1,
+) -> bool:
     """Predict every sample of a split that the output does not hold yet.
 
     In a process that is not the first of several, help the first one.
@@ -58,15 +62,19 @@ def predict(
         shots: demonstrations to show before each prompt; none by default.
         failed_as_empty: write a sample that failed as an empty answer, which is then scored as one.
         overwrite: begin an empty output.
+        times: how often to answer each prompt, into as many files (`outputs`).
+
+    Returns:
+        Whether at least nine in ten answers are whole: neither empty nor cut at their limit.
 
     Raises:
         PromptCBLUEError: data, model or settings cannot be used, or the output is of another run; or, at the end,
             samples failed, and were not to count as empty.
     """
     if not is_first():
-        return _help(backend)
+        return _help(backend, times)
     splits, split = Splits(dataset, configs) if isinstance(dataset, str) else dataset, canonical_split(split)
-    samples = splits.samples(split)
+    samples = splits.chosen(split)
     check_unique(samples, f"{splits.source} {split}")
     shown = Demonstrations(shots, splits, split, samples) if shots else None
     engine = load_backend(backend)
@@ -81,23 +89,53 @@ def predict(
         "demonstrations": {**shown.identity(), "style": backend.shot_style} if shown else None,
         "constrained": backend.constrained or None,
     }
+    if splits.limit is not None:
+        settings["limit"] = {"samples": splits.limit, "seed": splits.seed}
     notes = {"dataset": splits.source, "promptcblue": VERSION, **engine.notes()}
-    with PredictionsFile(output, settings, notes, overwrite=overwrite) as file:
-        requests = _requests(samples, limits, shown, file, constrained=backend.constrained)
-        tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
-        _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
-    for line in (*tally.lines(), *engine.summary()):
-        print(line)
-    _conclude(output, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
-    print(f"next: {_next_command(splits, split, output)}")
-    return None
+    whole = True
+    for number, path in enumerate(outputs(output, times), 1):
+        numbered = {**settings, "answer": number} if times > 1 else settings
+        with PredictionsFile(path, numbered, notes, overwrite=overwrite) as file:
+            requests = _requests(samples, limits, shown, file, constrained=backend.constrained)
+            tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
+            _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
+        for line in (*tally.lines(), *engine.summary()):
+            print(line)
+        _conclude(path, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
+        whole = _say_if_spoilt(file) and whole
+    print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
+    return whole
 
 
-def _help(backend: BackendSettings) -> None:
+def outputs(output: Path, times: int) -> list[Path]:
+    """The file of each answer to a prompt: the output itself for one, else ``NAME-1.jsonl`` and so on."""
+    if times == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, times + 1)]
+
+
+def _help(backend: BackendSettings, times: int) -> bool:
     """Answer with the other processes, the first of which hands out all answers."""
-    requests: Sequence[Request] = from_first(None)
-    for _ in load_backend(backend).generate(requests) if requests else ():
-        raise AssertionError("only the first process hands out answers")
+    engine: Backend | None = None
+    for _ in range(times):
+        requests: Sequence[Request] = from_first(None)
+        if requests:
+            engine = engine or load_backend(backend)
+            for _ in engine.generate(requests):
+                raise AssertionError("only the first process hands out answers")
+    return True
+
+
+def _say_if_spoilt(file: PredictionsFile) -> bool:
+    if file.spoilt <= len(file.done) / 10:
+        return True
+    typer.secho(
+        f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture of "
+        "the model: raise --max-new-tokens, or try another --thinking or --decoding",
+        fg="red",
+        bold=True,
+    )
+    return False
 
 
 def _requests(
@@ -188,10 +226,12 @@ def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, An
 
 
 def _next_command(dataset: Splits, split: str, output: Path) -> str:
+    if dataset.limit is not None:
+        return f"promptcblue-train evaluate, with the same options, scores these {dataset.limit} samples"
     local = resolve(dataset.source)
     references = f"--references {shlex.quote(str(local) if local.exists() else dataset.source)} --split {split}"
     command = ["promptcblue-metric", "score", shlex.quote(str(output)), references]
-    if not all(sample["target"] for sample in dataset.samples(split)):
+    if not all(sample["target"] for sample in dataset.chosen(split)):
         # Official test targets are not public: the structured form is what can be handed in.
         command[1:2] = ["parse"]
         command.append(f"--output {shlex.quote(str(output.with_name('results.json')))}")
@@ -209,7 +249,7 @@ def check_can_score(dataset: Splits, split: str, report: Path | None) -> None:
     if report:
         require_libraries()
         check_output(report)
-    samples = dataset.samples(split)
+    samples = dataset.chosen(split)
     if hidden := sum(not sample["target"] for sample in samples):
         raise PromptCBLUEError(
             f"{hidden} of {len(samples)} samples of the {split} split of {dataset.source} have no target to score "
@@ -218,7 +258,7 @@ def check_can_score(dataset: Splits, split: str, report: Path | None) -> None:
 
 
 def score(
-    predictions: Path,
+    predictions: Sequence[Path],
     dataset: Splits,
     split: str,
     *,
@@ -228,39 +268,66 @@ def score(
     parser: Parser,
     resamples: int,
 ) -> None:
-    """Print the scores of a predictions file; write them, and a report, where asked.
+    """Print the scores of predictions files; write them, and a report of the first, where asked.
 
     Args:
-        predictions: a file that `predict` completed.
-        dataset: what it predicted, with ``split``.
+        predictions: files that `predict` completed, each with one answer to every prompt.
+        dataset: what they predicted, with ``split``.
         report: folder of the report.
-        json: file of the scores.
+        json: file of the scores: those of one file, or their mean and spread.
         resamples: behind the intervals; 0 leaves them out.
     """
-    evaluation = Evaluation(parser=parser)
-    scored = [
-        evaluation.add(prediction.text if prediction else None, sample)
-        for sample, prediction in match(predictions, dataset.samples(split))
-    ]
-    result = evaluation.result(protocol)
-    between = intervals(counts_by_task(scored), protocol) if resamples else None
-    print_scores(result, between)
-    if json:
+    results = []
+    for path in predictions:
+        evaluation = Evaluation(parser=parser)
+        scored = [
+            evaluation.add(prediction.text if prediction else None, sample)
+            for sample, prediction in match(path, dataset.chosen(split))
+        ]
+        result = evaluation.result(protocol)
+        between = intervals(counts_by_task(scored), protocol) if resamples else None
         absent = sum(sample.prediction is None for sample in scored)
-        write_json(json, {**result, "missing_predictions": absent, "intervals": between})
+        results.append({**result, "missing_predictions": absent, "intervals": between})
+        print_scores(result, between)
+        if report and len(results) == 1:
+            _report(scored, report, protocol, parser, resamples, str(path), f"{dataset.source} ({split})")
+    spread = _spread(results)
+    if len(results) > 1:
+        print(f"mean and standard deviation over {len(results)} answers to each prompt:")
+        for name, (mean, deviation) in spread.items():
+            print(f"  {name}: {100 * mean:.2f} ± {100 * deviation:.2f}")
+    if json:
+        write_json(json, results[0] if len(results) == 1 else {"answers": results, "mean_and_deviation": spread})
         print(f"wrote {json}")
-    if report:
-        from promptcblue_metric.report.page import write_report
 
-        with status_line() as progress:
-            values = build_report(
-                scored,
-                protocol,
-                parser,
-                resamples=resamples,
-                predictions=str(predictions),
-                references=f"{dataset.source} ({split})",
-                progress=progress,
-            )
-            write_report(values, report)
-        print(f"wrote {report / 'index.html'}, report.md and report.json")
+
+def _spread(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each task's score, and of the overall one."""
+    values = {"overall": [result["overall"] for result in results]}
+    values |= {task: [result["tasks"][task]["score"] for result in results] for task in results[0]["tasks"]}
+    return {name: (fmean(each), stdev(each) if len(each) > 1 else 0.0) for name, each in values.items()}
+
+
+def _report(
+    scored: Sequence[ScoredSample],
+    folder: Path,
+    protocol: Protocol,
+    parser: Parser,
+    resamples: int,
+    predictions: str,
+    references: str,
+) -> None:
+    from promptcblue_metric.report.page import write_report
+
+    with status_line() as progress:
+        values = build_report(
+            scored,
+            protocol,
+            parser,
+            resamples=resamples,
+            predictions=predictions,
+            references=references,
+            progress=progress,
+        )
+        write_report(values, folder)
+    print(f"wrote {folder / 'index.html'}, report.md and report.json")

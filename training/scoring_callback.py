@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from random import Random
 from typing import TYPE_CHECKING
 
 from accelerate.utils import broadcast_object_list
@@ -24,23 +23,6 @@ from .prompts import PromptEncoder
 
 if TYPE_CHECKING:
     from .trainer import Trainer
-
-
-def draw(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
-    """About as many samples of each task, ``count`` in all, in the order they have.
-
-    A task's samples are drawn at random, the same ones for the same seed; more samples of a task are the fewer ones
-    and others beside them. Where a task has too few, the other tasks give more.
-    """
-    by_task: dict[str, list[int]] = {}
-    for place, sample in enumerate(samples):
-        by_task.setdefault(sample["task_dataset"], []).append(place)
-    for task, places in by_task.items():
-        Random(f"{seed} {task}").shuffle(places)
-    # The first of every task, then the second of every task, and so on.
-    turns = max(map(len, by_task.values()), default=0)
-    order = [places[turn] for turn in range(turns) for places in by_task.values() if turn < len(places)]
-    return [samples[place] for place in sorted(order[:count])]
 
 
 class ScoreInTraining(TrainerCallback):  # type: ignore[misc]

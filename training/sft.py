@@ -19,7 +19,7 @@ from promptcblue_metric.data.samples import Sample, canonical_split
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .card import versions, write_card
-from .data import Splits, training_rows, training_samples
+from .data import Splits, spread, training_rows, training_samples
 from .methods import METHODS, count_trainable, describe_trainable, fit_to_budget
 from .model import check_exists, identify, load_to_train
 from .processes import disconnect_at_exit
@@ -27,7 +27,7 @@ from .progress import quiet_libraries
 from .prompts import PromptEncoder
 from .recipe import Recipe
 from .run import CURVE_CSV, FINISHED, claim, last_checkpoint, samples_fingerprint, write_curve, writing
-from .scoring_callback import ScoreInTraining, draw
+from .scoring_callback import ScoreInTraining
 from .settings import TrainingSettings, parse_recipe
 from .trainer import Trainer, build_trainer, save_chosen
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     # AdamW over some epochs, with a validation loss every so many steps
     trainer = build_trainer(recipe, training, model, tokenizer, train, validation)
     if training.score_samples:
-        drawn = draw(validation_samples, training.score_samples, training.seed)
+        drawn = spread(validation_samples, training.score_samples, training.seed)
         trainer.add_callback(ScoreInTraining(trainer, splits, encoder, drawn, training.score_steps))
     say(_plan(recipe, trainer))
     metrics = _train(trainer, checkpoint)

@@ -31,7 +31,7 @@ class ShotSettings:
     source: str | None = option(
         None, "Another dataset whose train split to take them from, or a file.", name="demonstrations_from"
     )
-    seed: int = option(0, "Seed of the draw of fixed ones.")
+    seed: int = option(0, "Seed of the draws, of fixed ones and of --limit.")
 
 
 class Demonstrations:

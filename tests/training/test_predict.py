@@ -14,7 +14,9 @@ from promptcblue_training.data import Splits
 from promptcblue_training.output import PredictionsFile
 from promptcblue_training.predict import DEFAULT_NEW_TOKENS, answer_limits, predict
 
+from ..conftest import Run
 from .conftest import Fit, read_rows, write_rows
+from .test_cli import command
 
 Predict = Callable[..., Path]
 
@@ -309,17 +311,6 @@ def test_a_sample_that_comes_twice_is_an_error(run: Predict, data: Path, tmp_pat
         run(dataset=str(path))
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, data: Path) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("this system has no /dev/full")
-    sample = load_samples(data, "test")[0]
-    with PredictionsFile(tmp_path / "p.jsonl", {}, {}) as file:
-        file._stream = full.open("wb", buffering=0)
-        with pytest.raises(PromptCBLUEError, match="what was predicted so far is kept"):
-            file.append(sample, {"prediction": "x"})
-
-
 def test_a_second_run_does_not_write_the_same_file(run: Predict, tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     with PredictionsFile(path, {}, {}), pytest.raises(PromptCBLUEError, match="another run"):
@@ -331,3 +322,91 @@ def test_a_second_run_does_not_write_the_same_file(run: Predict, tmp_path: Path)
     # A run that was refused keeps nobody out.
     with PredictionsFile(path, {}, {}):
         pass
+
+
+def test_a_line_without_a_prediction_is_tried_again(run: Predict) -> None:
+    path = run()
+    rows = read_rows(path)
+    write_rows(path, [{**rows[0], "prediction": None}, {**rows[1], "prediction": 3}, *rows[2:]])
+    assert texts(run()) == {(row["task_dataset"], row["sample_id"]): row["prediction"] for row in rows}
+    with pytest.raises(PromptCBLUEError, match="beside predictions"):
+        run(output=path.with_name("predictions.jsonl.meta.json"), overwrite=True)
+
+
+def test_a_file_of_two_names_is_written_by_one_run(run: Predict, tmp_path: Path) -> None:
+    path, other = tmp_path / "predictions.jsonl", tmp_path / "elsewhere" / "latest.jsonl"
+    other.parent.mkdir()
+    other.symlink_to(path)
+    with PredictionsFile(path, {}, {}), pytest.raises(PromptCBLUEError, match="another run"):
+        PredictionsFile(other, {}, {})
+    run(output=other)
+    assert other.is_symlink()
+    assert len(read_rows(path)) == 16
+    run()
+
+
+def test_a_disk_that_fills_up_ends_in_one_message(tmp_path: Path, run_python: Run) -> None:
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from promptcblue_dataset import load_samples\n"
+        "from promptcblue_metric.errors import PromptCBLUEError\n"
+        "from promptcblue_training.output import PredictionsFile\n"
+        "sample = load_samples('sample', 'test')[0]\n"
+        "try:\n"
+        "    with PredictionsFile(Path(sys.argv[1]), {}, {}) as file:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "        for _ in range(100):\n"
+        "            file.append(sample, {'prediction': '高血压' * 10})\n"
+        "except PromptCBLUEError as error:\n"
+        "    print(error)\n"
+    )
+    result = run_python(code, tmp_path / "p.jsonl")
+    assert "what was predicted so far is kept" in result.stdout, result.stderr
+    assert (tmp_path / "p.jsonl").stat().st_size <= 1000
+
+
+def test_answers_that_are_cut_are_said_and_told_by_the_exit_code(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", trained, "--dataset", data, "--output", tmp_path / "p.jsonl"]
+    for _ in range(2):  # also where nothing is left to predict
+        assert command(monkeypatch, "predict", *options, "--max-new-tokens", 2) == 3
+        said = capsys.readouterr().out
+        assert "empty or were cut" in said
+        assert "--max-new-tokens" in said
+    assert command(monkeypatch, "evaluate", *options, "--max-new-tokens", 2) == 3
+    assert "overall" in capsys.readouterr().out
+
+
+def test_a_part_of_the_samples_is_the_same_for_a_seed_and_recorded(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def part(name: str, *more: object) -> set[str]:
+        options = ["--model", trained, "--dataset", data, "--output", tmp_path / name, "--split", "train"]
+        assert command(monkeypatch, "evaluate", *options, "--max-new-tokens", 64, *more) in (0, 3)
+        return {row["sample_id"] for row in read_rows(tmp_path / name)}
+
+    few = part("few.jsonl", "--limit", 5)
+    assert len(few) == 5
+    assert "5 samples" in capsys.readouterr().out
+    assert few == part("again.jsonl", "--limit", 5)
+    assert few != part("other.jsonl", "--limit", 5, "--seed", 1)
+    tasks = {row["task_dataset"] for row in read_rows(tmp_path / "few.jsonl")}
+    assert len(tasks) == 5
+    recorded = json.loads((tmp_path / "few.jsonl.meta.json").read_text(encoding="utf-8"))["settings"]
+    assert recorded["limit"] == {"samples": 5, "seed": 0}
+
+
+def test_several_answers_to_a_prompt_are_scored_with_their_spread(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", trained, "--dataset", data, "--output", tmp_path / "p.jsonl", "--json", tmp_path / "s.json"]
+    more = ["--samples-per-prompt", 3, "--temperature", 2, "--max-new-tokens", 24]
+    assert command(monkeypatch, "evaluate", *options, *more) in (0, 3)
+    assert "standard deviation over 3 answers" in capsys.readouterr().out
+    files = [tmp_path / f"p-{number}.jsonl" for number in (1, 2, 3)]
+    assert len({json.dumps(sorted(texts(path).items())) for path in files}) == 3
+    scores = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    each = [answer["overall"] for answer in scores["answers"]]
+    assert scores["mean_and_deviation"]["overall"][0] == pytest.approx(sum(each) / 3)

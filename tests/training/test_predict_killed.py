@@ -22,6 +22,7 @@ class Quick:
     def identity(self): return {"backend": "quick"}
     def notes(self): return {}
     def summary(self): return []
+    def least_limit(self, task): return 0
     def count_tokens(self, targets): return [len(target) for target in targets]
     def generate(self, requests):
         chance = random.Random(os.getpid())

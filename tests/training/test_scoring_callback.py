@@ -14,7 +14,8 @@ import yaml
 
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.scoring_callback import ScoreInTraining, draw
+from promptcblue_training.data import spread
+from promptcblue_training.scoring_callback import ScoreInTraining
 
 from ..conftest import SampleRows
 from .conftest import RECIPE, Fit
@@ -36,18 +37,18 @@ def scores(folder: Path) -> list[dict[str, float]]:
 
 def test_the_drawn_samples_are_balanced_over_tasks_and_the_same_for_a_seed(sample_rows: SampleRows) -> None:
     samples: list[Any] = sample_rows("train")
-    drawn = draw(samples, 50, seed=3)
+    drawn = spread(samples, 50, seed=3)
     counts = Counter(sample["task_dataset"] for sample in drawn)
     assert len(drawn) == 50
     assert max(counts.values()) - min(counts.values()) <= 1
-    assert drawn == draw(samples, 50, seed=3)
-    assert drawn != draw(samples, 50, seed=4)
+    assert drawn == spread(samples, 50, seed=3)
+    assert drawn != spread(samples, 50, seed=4)
     places = [samples.index(sample) for sample in drawn]
     assert places == sorted(places)
     # More of them are the same ones and others beside them.
-    assert all(sample in draw(samples, 60, seed=3) for sample in drawn)
-    assert draw(samples, 10**6, seed=3) == samples
-    assert draw([], 5, seed=3) == []
+    assert all(sample in spread(samples, 60, seed=3) for sample in drawn)
+    assert spread(samples, 10**6, seed=3) == samples
+    assert spread([], 5, seed=3) == []
 
 
 @pytest.mark.parametrize("method", ["full", "p-tuning", "p-tuning-v2"])

@@ -301,7 +301,7 @@ def test_what_waits_keeps_to_the_size_of_a_batch(
         (False, "<think>想想", ("想想", "", "thought"), (9, 0)),
         (True, "想</think>答", ("想", "答", "length"), (9, 1)),
         (True, "想想E", ("想想", "", "thought"), (2, 1)),
-        (False, "<think>。想</think>答。答", ("。想", "答", "stop"), (17, 2)),
+        (False, "<think>。想</think>答。答", ("。想", "答", "stop"), (17, 3)),
     ],
 )
 def test_thoughts_are_kept_apart_from_answers(
