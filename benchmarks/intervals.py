@@ -165,7 +165,7 @@ def score_of(counts: Mapping[str, Sequence[Counts]], protocol: Protocol, name: s
                 for key, value in sample.items():
                     totals[key] = totals.get(key, 0) + value
             scorer = TASKS[task].scorer
-            scores.append(scorer.score(totals, protocol)[scorer.primary])
+            scores.append(float(scorer.score(totals, protocol)[scorer.primary]))
     return float(np.mean(scores))
 
 

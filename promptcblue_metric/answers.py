@@ -274,7 +274,7 @@ class EventLines(AnswerFormat):
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         return "\n".join([self.lead, *("；".join(self._render_fields(event, strict)) for event in answer)])
 
-    def _render_fields(self, event: Mapping[str, Any], strict: bool) -> Iterable[str]:
+    def _render_fields(self, event: Mapping[str, Answer], strict: bool) -> Iterable[str]:
         for key, is_list in self.fields.items():
             values = event[key] if is_list else [event[key]]
             separators = ("；", "，") if is_list else ("；",)
@@ -289,8 +289,8 @@ class EventLines(AnswerFormat):
         problems = _line_problems(lines, self.lead, self._problem)
         return Parsed(events, (*problems, *_wrapping_problems(text)))
 
-    def _event(self, line: str) -> dict[str, Any]:
-        event: dict[str, Any] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
+    def _event(self, line: str) -> dict[str, Answer]:
+        event: dict[str, Answer] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
         for part in line.split("；") if "：" in line else ():
             for key, is_list in self.fields.items():
                 if part.startswith(f"{key}："):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from collections.abc import Hashable, Sequence
+from typing import Literal, NamedTuple, TypedDict, cast
 
 from .answers import Answer, AnswerFormat, Parsed
 from .errors import PromptCBLUEError
 from .lenient import parse_lenient
-from .scoring import PROTOCOLS, Counts, Protocol, add_counts
-from .tasks import REGISTRY, Task, get_task, suite_of
+from .scoring import PROTOCOLS, Counts, Protocol, Row, add_counts
+from .tasks import REGISTRY, Sample, Task, get_task, suite_of
 from .version import VERSION
 
 #: ``strict``: what the official post-processor reads. ``lenient``: what a reader of the output would understand.
@@ -39,7 +39,7 @@ class ScoredSample(NamedTuple):
     """
 
     task: Task
-    reference: Mapping[str, Any]
+    reference: Sample
     prediction: str | None
     parsed: Parsed | None
     gold: Answer
@@ -103,10 +103,11 @@ class Evaluation:
 
     def __init__(self, task: str | None = None, parser: Parser = "strict") -> None:
         self._only = get_task(task) if task else None
-        self._parser = _one_of(parser, PARSERS, "parser")
+        _check(parser, PARSERS, "parser")
+        self._parser = parser
         self._totals: dict[str, _Totals] = {}
 
-    def add(self, prediction: str | None, reference: Mapping[str, Any]) -> ScoredSample:
+    def add(self, prediction: str | None, reference: Row) -> ScoredSample:
         """Score one output against its dataset row (its input, target, task_dataset and
         answer_choices).
 
@@ -116,7 +117,7 @@ class Evaluation:
         Raises:
             PromptCBLUEError: the row is of another task, or of another suite than the ones before it, or has no target.
         """
-        task = get_task(reference["task_dataset"])
+        task = get_task(str(reference["task_dataset"]))
         name = f"sample '{reference.get('sample_id')}' of {task.name}"
         if self._only and task is not self._only:
             raise PromptCBLUEError(f"{name}: this metric was loaded for {self._only.name} alone")
@@ -125,7 +126,7 @@ class Evaluation:
                 f"{name} has no target to score against (official test targets are not public); "
                 "score on the validation split or hand the predictions in to the leaderboard"
             )
-        sample = _scored(task, prediction, reference, self._parser)
+        sample = _scored(task, prediction, cast("Sample", reference), self._parser)
         self.add_scored(sample)
         return sample
 
@@ -147,7 +148,7 @@ class Evaluation:
         Raises:
             PromptCBLUEError: nothing was added, or there is no such protocol.
         """
-        _one_of(protocol, PROTOCOLS, "protocol")
+        _check(protocol, PROTOCOLS, "protocol")
         if not self._totals:
             raise PromptCBLUEError("there is nothing to score: no predictions were given")
         suite = suite_of(self._totals)
@@ -170,7 +171,7 @@ class Evaluation:
 
     def _task_result(self, name: str, protocol: Protocol) -> TaskResult:
         task, totals = REGISTRY[name], self._totals[name]
-        scores = task.scorer.score(totals.counts, protocol)
+        scores = {name: float(value) for name, value in task.scorer.score(totals.counts, protocol).items()}
         return {
             "metric": task.metric,
             "score": scores[task.scorer.primary],
@@ -181,7 +182,7 @@ class Evaluation:
         }
 
 
-def _scored(task: Task, prediction: str | None, reference: Mapping[str, Any], parser: Parser) -> ScoredSample:
+def _scored(task: Task, prediction: str | None, reference: Sample, parser: Parser) -> ScoredSample:
     choices = task.choices(reference.get("answer_choices"))
     gold = task.format.parse(reference["target"], choices).answer
     if prediction is None:
@@ -208,7 +209,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _one_of(value: str, known: Sequence[Any], what: str) -> Any:
+def _check(value: str, known: Sequence[str], what: str) -> None:
     if value not in known:
         raise PromptCBLUEError(f"unknown {what} '{value}'; expected one of {', '.join(known)}")
-    return value

@@ -91,10 +91,10 @@ class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self,
         predictions: list[str],
-        references: list[dict[str, Any]],
+        references: list[dict[str, object]],
         protocol: Protocol = "official",
         parser: Parser = "strict",
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         evaluation = self._evaluation(parser)
         for prediction, reference in zip(predictions, references, strict=True):
             evaluation.add(prediction, reference)

@@ -16,10 +16,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import comb, log2
-from typing import Any
+from typing import cast
 
 from .answers import Answer
-from .scoring import NO_ROW, ClassF1, Counts, Protocol, Row, Totals, add_counts, numbers_of, ratio, sum_counts
+from .scoring import NO_ROW, ClassF1, Counts, Protocol, Row, Scores, Totals, add_counts, numbers_of, ratio, sum_counts
 
 #: The predicted grade of a document whose answer is missing or no grade; it is ranked last.
 UNREAD = -1
@@ -82,13 +82,13 @@ class RankedLabels(ClassF1):
             add_counts(units[query], self.of_query(found))
         return list(units.values())
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         if any(isinstance(key, Ranked) for key in totals):
-            totals = sum_counts(self.units([totals]))
+            totals = sum_counts(self.units([cast("Counts", totals)]))
         return {**super().score(totals, protocol), **self.rank_scores(totals)}
 
     @abstractmethod
-    def rank_scores(self, totals: Totals) -> dict[str, Any]:
+    def rank_scores(self, totals: Totals) -> Scores:
         """The ranking's scores from sums over queries."""
 
 
@@ -109,7 +109,7 @@ class RankedAnswers(RankedLabels):
         first = _tied(documents)[0]
         return {"questions": 1, "first_right": sum(document.gold for document in first) / len(first)}
 
-    def rank_scores(self, totals: Totals) -> dict[str, Any]:
+    def rank_scores(self, totals: Totals) -> Scores:
         return {"precision_at_1": ratio(totals.get("first_right", 0), totals.get("questions", 0))}
 
 
@@ -155,12 +155,12 @@ class GradedRanking(RankedLabels):
             counts |= {"queries": 1, "reciprocal_rank": _reciprocal_rank(documents), "ndcg": _ndcg(documents)}
         return counts
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         scores = super().score(totals, protocol)
         # Grades are no classes: what counts is their order and how far they are off.
         return {name: scores[name] for name in ("pair_accuracy", "pair", "mrr", "ndcg", "mse", "accuracy")}
 
-    def rank_scores(self, totals: Totals) -> dict[str, Any]:
+    def rank_scores(self, totals: Totals) -> Scores:
         right, wrong, queries = (totals.get(name, 0) for name in ("pairs_right", "pairs_wrong", "queries"))
         return {
             "pair_accuracy": ratio(right, right + wrong),

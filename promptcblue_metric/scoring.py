@@ -14,25 +14,31 @@ from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from rapidfuzz.distance import LCSseq
 from rouge_chinese.rouge_score import f_r_p_rouge_n
 
 from .answers import Answer
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 #: One sample's counts: key of the count to its value; absent keys are 0.
 Counts: TypeAlias = Mapping[Hashable, float]
 
 #: A sum of counts; the values are numbers, or numpy arrays with one sum for each of many resamples.
-Totals: TypeAlias = Mapping[Hashable, Any]
+Number: TypeAlias = "float | NDArray[np.float64]"
+Totals: TypeAlias = Mapping[Hashable, Number]
+Scores: TypeAlias = dict[str, Number]
 
 #: ``official``: equal to the official scorer, quirks included. ``paper``: the paper's definitions at their word.
 Protocol = Literal["official", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "paper")
 
 #: A row of the dataset, for scorers that need more than its answer.
-Row: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, object]
 NO_ROW: Row = MappingProxyType({})
 
 
@@ -55,7 +61,7 @@ class Scorer(ABC):
         return samples
 
     @abstractmethod
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         """Scores in 0..1 from summed counts; 0 where there is nothing to divide by."""
 
     @abstractmethod
@@ -63,16 +69,17 @@ class Scorer(ABC):
         """The summed counts that a reader wants to see, by name."""
 
 
-def ratio(part: Any, whole: Any) -> Any:
+def ratio(part: Number, whole: Number) -> Number:
     """``part / whole``, or 0 where ``whole`` is 0, for numbers and for arrays."""
     if isinstance(whole, int | float):
         return part / whole if whole else 0.0
     import numpy as np
 
-    return np.divide(part, whole, out=np.zeros_like(whole, dtype=float), where=whole != 0)
+    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.zeros_like(whole, dtype=float), where=whole != 0)
+    return quotient
 
 
-def _f1(precision: Any, recall: Any) -> dict[str, Any]:
+def _f1(precision: Number, recall: Number) -> Scores:
     f1 = ratio(2 * precision * recall, precision + recall)
     return {"precision": precision, "recall": recall, "f1": f1}
 
@@ -99,7 +106,7 @@ class SetF1(Scorer):
     def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         return self.count([], gold, row)
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         hits = totals.get("tp", 0)
         return _f1(ratio(hits, hits + totals.get("fp", 0)), ratio(hits, hits + totals.get("fn", 0)))
 
@@ -128,7 +135,7 @@ class StatusF1(SetF1):
             "status_right": len(right),
         }
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         mentions = super().score({name: totals.get(f"mention_{name}", 0) for name in ("tp", "fp", "fn")})
         return {
             **super().score(totals, protocol),
@@ -148,7 +155,8 @@ class SpanF1(SetF1):
     """
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        prompt, choices = row.get("input", ""), row.get("answer_choices") or ()
+        prompt = str(row.get("input", ""))
+        choices = cast("Sequence[str]", row.get("answer_choices") or ())
         found, expected = located(prediction, prompt, choices), located(gold, prompt, choices)
         elsewhere = numbers_of(str(row.get("sample_id", "")))[1]
         for number, start in zip(elsewhere[::2], elsewhere[1::2], strict=False):
@@ -163,7 +171,7 @@ class SpanF1(SetF1):
             "offset_fn": len(annotated) - hits + expected.count(None),
         }
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         at_offsets = super().score({name: totals.get(f"offset_{name}", 0) for name in ("tp", "fp", "fn")})
         return {**super().score(totals, protocol), **{f"offset_{name}": value for name, value in at_offsets.items()}}
 
@@ -219,11 +227,11 @@ def numbers_of(sample_id: str) -> tuple[str, tuple[int, ...]]:
 class LabelCounts(NamedTuple):
     """How often a label was correct, gold and predicted: numbers, or arrays as in `Totals`."""
 
-    correct: Any
-    gold: Any
-    predicted: Any
+    correct: Number
+    gold: Number
+    predicted: Number
 
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Scores:
         """Precision, recall and F1."""
         correct, gold, predicted = self
         f1 = ratio(2 * correct, gold + predicted)
@@ -262,16 +270,16 @@ class LabelF1(Scorer):
     def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         return {("gold", gold): 1}
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         return self._average(list(self.per_label(totals, protocol).values()), protocol)
 
-    def _average(self, labels: Sequence[LabelCounts], protocol: Protocol) -> dict[str, Any]:
+    def _average(self, labels: Sequence[LabelCounts], protocol: Protocol) -> Scores:
         if protocol == "paper" and self.average == "weighted":
             correct, gold, predicted = (sum(label[column] for label in labels) for column in range(3))
             return _f1(ratio(correct, predicted), ratio(correct, gold))
-        weights = [
-            label.gold if self.average == "weighted" else 1.0 * (label.gold + label.predicted > 0) for label in labels
-        ]
+        weighted = self.average == "weighted"
+        # A label that a resample does not draw weighs nothing in it.
+        weights = [label.gold if weighted else ratio(seen := label.gold + label.predicted, seen) for label in labels]
         scores = [label.scores() for label in labels]
         return {
             name: ratio(sum(w * score[name] for w, score in zip(weights, scores, strict=True)), sum(weights))
@@ -288,7 +296,7 @@ class LabelF1(Scorer):
         else:
             kept = sorted(label for label in seen if label in own or label in gold)
 
-        def count(kind: str, label: str) -> Any:
+        def count(kind: str, label: str) -> Number:
             number = totals.get((kind, label), 0)
             return number + totals.get((kind, ""), 0) if protocol == "official" and label == first else number
 
@@ -322,7 +330,7 @@ class ClassF1(LabelF1):
         right: Counts = {("correct", gold): 1} if prediction == gold else {}
         return {("gold", gold): 1, ("predicted", prediction): 1, **right}
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         per_label = self.per_label(totals, protocol)
         macro = self._average(list(per_label.values()), protocol)
         correct, gold, predicted = (sum(counts[column] for counts in per_label.values()) for column in range(3))
@@ -438,7 +446,7 @@ class MeanRouge(Scorer):
             return [(prediction, gold)]
         return [(prediction.get(section, ""), text) for section, text in gold.items()]
 
-    def score(self, totals: Totals, protocol: Protocol = "official") -> dict[str, Any]:
+    def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         texts = totals.get("texts", 0)
         return {name: ratio(totals.get(name, 0.0), texts) for name in ("rouge1", "rouge2", "rougeL")}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from .answers import (
     AnswerFormat,
@@ -40,6 +41,23 @@ GROUPS = (
     "symptom status",
     "generation",
 )
+
+
+class Fields(TypedDict):
+    """The six fields of every file and of the dataset."""
+
+    input: str
+    target: str
+    answer_choices: list[str] | None
+    sample_id: str
+    task_type: str
+    task_dataset: str
+
+
+class Sample(Fields, total=False):
+    """A row of the benchmark; ``template``, the name of the prompt's template, is no field of it but of some files."""
+
+    template: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..evaluation import Parser, parse_answer
@@ -53,30 +52,36 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
     bad.stop_if_any("mend the predictions file, or predict again")
 
 
-def _failed(row: Mapping[str, Any]) -> bool:
+def _failed(row: Mapping[str, object]) -> bool:
     """Whether the row says why its sample has no prediction, in place of one."""
     return "error" in row and "prediction" not in row
 
 
-def _prediction_from_row(row: dict[str, Any], path: str | Path, line: int) -> Prediction:
+def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) -> Prediction:
     if _failed(row):
         message = f"this sample has no prediction, for {row['error']!r:.120}; predict again, or with --failed-as-empty"
         raise RowError(str(path), line, "error", message)
     text_field = "prediction" if "prediction" in row else "target"
-    for field in ("sample_id", text_field):
-        if not isinstance(row.get(field), str):
-            found = repr(row[field])[:80] if field in row else "no such field"
-            wanted = "'prediction' (or 'target', the official form)" if field == text_field else "'sample_id'"
-            raise RowError(str(path), line, field, f"expected a string in {wanted}, found {found}")
-    written_task, choices = row.get("task_dataset"), row.get("answer_choices")
+
+    def text(field: str, wanted: str) -> str:
+        if isinstance(value := row.get(field), str):
+            return value
+        found = repr(value)[:80] if field in row else "no such field"
+        raise RowError(str(path), line, field, f"expected a string in {wanted}, found {found}")
+
+    sample_id, output = (
+        text("sample_id", "'sample_id'"),
+        text(text_field, "'prediction' (or 'target', the official form)"),
+    )
+    choices, prompt = row.get("answer_choices"), row.get("input")
+    written_task = task if isinstance(task := row.get("task_dataset"), str) else None
     try:
-        task = get_task(written_task).name if isinstance(written_task, str) else None
+        task = get_task(written_task).name if written_task is not None else None
     except UnknownTaskError as error:
         raise RowError(str(path), line, "task_dataset", str(error)) from error
     if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
         raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
-    prompt = row["input"] if isinstance(row.get("input"), str) else ""
-    return Prediction(row["sample_id"], row[text_field], task, written_task, choices, line, prompt)
+    return Prediction(sample_id, output, task, written_task, choices, line, prompt if isinstance(prompt, str) else "")
 
 
 class _Index:
@@ -171,7 +176,7 @@ def match(
 
 def structured_answers(
     path: str | Path, references: Iterable[Sample] | None, parser: Parser = "strict"
-) -> tuple[dict[str, list[dict[str, Any]]], int]:
+) -> tuple[dict[str, list[dict[str, object]]], int]:
     """The official structured form of a run, ``{task: [{"sample_id", "answer"}]}`` (formats.md section 3).
 
     The file is parsed in its own order, under the task names that it writes.
@@ -188,7 +193,7 @@ def structured_answers(
         PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
     """
     samples = {} if references is None else {p.line: s for s, p in match(path, references) if p is not None}
-    bad, answers, well_formed = BadRows(), dict[str, list[dict[str, Any]]](), 0
+    bad, answers, well_formed = BadRows(), dict[str, list[dict[str, object]]](), 0
     for prediction in read_predictions(path):
         sample = samples.get(prediction.line)
         name = prediction.task or (sample and sample["task_dataset"])
@@ -198,7 +203,8 @@ def structured_answers(
             bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue
         task = get_task(name)
-        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser)
+        prompt = prediction.prompt or (sample["input"] if sample else "")
+        parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser, prompt)
         row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
         answers.setdefault(prediction.written_task or name, []).append(row)
         well_formed += parsed.well_formed

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, NoReturn, NotRequired, TypedDict, cast
+from typing import BinaryIO, NoReturn, cast
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..tasks import REGISTRY, get_task
+from ..tasks import Sample as Sample
 
 #: Each split of the dataset, in its order, and the names its file can have (the first is the official one).
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -38,21 +39,6 @@ LISTED = 20
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
-
-
-class Sample(TypedDict):
-    """A row of the benchmark: the six fields of every file and of the dataset.
-
-    ``template``, the name of the prompt's template, is no field of the benchmark; some files have it.
-    """
-
-    input: str
-    target: str
-    answer_choices: list[str] | None
-    sample_id: str
-    task_type: str
-    task_dataset: str
-    template: NotRequired[str]
 
 
 class BadRows:
@@ -138,7 +124,7 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise PromptCBLUEError(f"{path}: cannot be read to its end: {error}") from error
 
 
-def parse_json_line(content: bytes, path: str | Path, line: int) -> dict[str, Any]:
+def parse_json_line(content: bytes, path: str | Path, line: int) -> dict[str, object]:
     """The object on a line of a JSON Lines file.
 
     Raises:
@@ -155,7 +141,7 @@ def parse_json_line(content: bytes, path: str | Path, line: int) -> dict[str, An
 
 def read_json_lines(
     path: str | Path, on_error: Callable[[RowError], object] = stop
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, dict[str, object]]]:
     """The objects of a JSON Lines file (gzipped or not) with their 1-based line numbers; blank lines are passed over.
 
     Args:
@@ -173,7 +159,7 @@ def read_json_lines(
             yield number, row
 
 
-def sample_from_row(row: Mapping[str, Any], path: str | Path, line: int) -> Sample:
+def sample_from_row(row: Mapping[str, object], path: str | Path, line: int) -> Sample:
     """Check a row and return it in the current spelling (``type`` is v0.1's ``task_type``; aliases become configs).
 
     Raises:
@@ -372,7 +358,7 @@ def _described(source: str | Path, split: str) -> str:
 
 
 #: The rows of a file or of a config on the Hub, each with its number, under the name that errors give them.
-_Rows = tuple[str | Path, Iterable[tuple[int, Mapping[str, Any]]]]
+_Rows = tuple[str | Path, Iterable[tuple[int, Mapping[str, object]]]]
 
 
 def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad: BadRows) -> Iterable[_Rows]:
@@ -391,13 +377,13 @@ def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad
     return ((part, _file_rows(part, bad)) for part in paths)
 
 
-def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, Any]]]:
+def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, object]]]:
     with open_binary(path) as stream:
         parquet = stream.read(4) == b"PAR1"
     return enumerate(_parquet_rows(path), 1) if parquet else read_json_lines(path, bad.add)
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
     import pyarrow.parquet as pq
 
     with _readable(path), pq.ParquetFile(path) as file:

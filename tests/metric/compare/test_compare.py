@@ -96,7 +96,7 @@ def test_intervals_cover_the_expected_score_as_often_as_they_say() -> None:
                 task.scorer.count(f"乱{n}" if b else task.labels[g if r else (g + 1) % 11], task.labels[g])
                 for n, (g, r, b) in enumerate(zip(gold, right, broken, strict=True))
             ]
-            scores.append(task.scorer.score(sum_counts(counts), protocol)["f1"])
+            scores.append(float(task.scorer.score(sum_counts(counts), protocol)["f1"]))
             between.append(intervals({"KUAKE-QIC": counts}, protocol)["KUAKE-QIC"])
         held = sum(low <= np.mean(scores) <= high for low, high in between)
         assert 134 <= held < 150
