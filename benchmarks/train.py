@@ -5,7 +5,11 @@ whose lengths follow PromptCBLUE's own samples (`LENGTHS`); what is counted are 
 are process times on one thread of the CPU, after a first step that is not counted.
 
     python benchmarks/train.py [--methods lora full]
+    python benchmarks/train.py --heads
     python benchmarks/train.py --gpu [--sizes 1.5b 7b]
+
+With ``--heads``: a pass of LoRA on small backbones with large vocabularies, the head scoring the places before target
+tokens alone, as training does it, beside TRL's way on a CPU, which scores every place.
 
 With ``--gpu``: LoRA on random-weight Qwen2.5-style models in bfloat16, with tokens a second, the share of the GPU's
 peak that the model's own arithmetic reaches (MFU), and the peak of its memory.
@@ -21,7 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,6 +80,30 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
         "tie_word_embeddings": False,
         "vocab_size": 152064,
+    },
+}
+#: Sizes of Gemma 3 270M and Qwen2.5 0.5B: small backbones with large vocabularies.
+HEADS: dict[str, dict[str, Any]] = {
+    "gemma3-270m": {
+        "model_type": "gemma3_text",
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 262144,
+        "tie_word_embeddings": True,
+    },
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
     },
 }
 #: Dense bfloat16 arithmetic of a GPU, in operations a second, by a part of its name (makers' data sheets).
@@ -137,17 +165,15 @@ def make_samples(count: int, seed: int) -> list[Sample]:
 def in_shuffled_order(rows: Rows, steps: int, batch: int, seed: int) -> Rows:
     """The rows of the first steps, in the order in which the trainer draws them in its first epoch."""
     order = torch.randperm(len(rows.dataset), generator=torch.Generator().manual_seed(seed))[: steps * batch]
-    return Rows(rows.dataset.select(order.tolist()), rows.cut, rows.samples, rows.longest)
+    return replace(rows, dataset=rows.dataset.select(order.tolist()))
 
 
-def train(method: str, rows: Rows, tokenizer: Any, folder: Path, steps: int, batch: int, **settings: Any) -> Run:
-    """Fine-tune the small model for some steps."""
+def small_trainer(method: str, rows: Rows, tokenizer: Any, folder: Path, model: Any, **settings: Any) -> Any:
+    """A trainer of a method on a model, on the CPU."""
     recipe = {
         "from_config": SMALL,
         "method": method,
         "output_dir": str(folder),
-        "batch_size": batch,
-        "max_steps": steps,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
@@ -163,7 +189,14 @@ def train(method: str, rows: Rows, tokenizer: Any, folder: Path, steps: int, bat
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     parsed, training = parse_recipe(path)
     torch.manual_seed(0)
-    trainer = build_trainer(parsed, training, build_model(SMALL, tokenizer, seed=0), tokenizer, rows, None)
+    return build_trainer(parsed, training, model, tokenizer, rows, None)
+
+
+def train(method: str, rows: Rows, tokenizer: Any, folder: Path, steps: int, batch: int, **settings: Any) -> Run:
+    """Fine-tune the small model for some steps."""
+    model = build_model(SMALL, tokenizer, seed=0)
+    trainer = small_trainer(method, rows, tokenizer, folder, model, batch_size=batch, max_steps=steps, **settings)
+    training = trainer.args
     clock = Clock(time.process_time)
     trainer.add_callback(clock)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -225,6 +258,46 @@ def _timed(
 
 def _gap(one: Run, other: Run) -> float:
     return max(abs(a - b) for a, b in zip(one.losses, other.losses, strict=True))
+
+
+def compare_heads(passes: int) -> bool:
+    """Print the time of a pass with every place scored and with the targets alone; whether the second is faster."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from trl import SFTTrainer
+
+    torch.set_num_threads(1)
+    samples = make_samples(1, seed=0)
+    tokenizer = build_tokenizer([sample["input"] + sample["target"] for sample in samples])
+    ids = torch.randint(10, 500, (1, 400), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(400) < 368, -100, ids)
+    print(f"{'backbone':14} {'vocabulary':>10} {'every place':>12} {'targets':>9} {'ratio':>6}  losses")
+    enough = True
+    for name, config in HEADS.items():
+        fields = {key: value for key, value in config.items() if key != "model_type"}
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields))
+        rows = training_rows(samples, PromptEncoder(tokenizer), 2048, "one sample")
+        with TemporaryDirectory() as folder:
+            trainer = small_trainer("lora", rows, tokenizer, Path(folder), model, max_steps=1, padding_free=False)
+        times: dict[str, list[float]] = {"every": [], "targets": []}
+        losses = {}
+        for _ in range(passes + 1):
+            for way, kind in (("every", SFTTrainer), ("targets", type(trainer))):
+                start = time.process_time()
+                inputs = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+                loss = kind.compute_loss(trainer, trainer.model, inputs)
+                loss.backward()
+                times[way].append(time.process_time() - start)
+                losses[way] = float(loss.detach())
+        every, targets = (statistics.median(times[way][1:]) for way in ("every", "targets"))
+        print(
+            f"{name:14} {config['vocab_size']:10,} {every:10.2f} s {targets:7.2f} s {every / targets:6.2f}  "
+            f"{losses['every']:.6f} {losses['targets']:.6f}",
+            flush=True,
+        )
+        enough &= every > 1.3 * targets
+    print("process time of a pass forward and backward on one thread: 400 tokens, 32 of them targets, LoRA of rank 24")
+    return enough
 
 
 def measure_backbone(name: str, config: dict[str, Any], device: torch.device, steps: int, batch_tokens: int) -> None:
@@ -307,11 +380,14 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
     parser.add_argument("--batch", type=int, default=32, help="samples a step")
+    parser.add_argument("--heads", action="store_true", help="every place scored, or the targets alone")
     parser.add_argument("--gpu", action="store_true", help="LoRA on models of real sizes")
     parser.add_argument("--sizes", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--batch-tokens", type=int, default=16384, help="with --gpu: tokens a pass")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.heads:
+        return 0 if compare_heads(arguments.steps) else 1
     if not arguments.gpu:
         return 0 if compare(arguments.methods, arguments.steps, arguments.batch) else 1
     if not torch.cuda.is_available():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.draws import Draws
@@ -23,46 +23,49 @@ if TYPE_CHECKING:
 _CHUNK = 1000
 
 
-class Row(TypedDict):
-    """One sample to train on: prompt, target and end; the labels leave the prompt out of the loss."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-
 @dataclass(frozen=True)
 class Rows:
     """Rows and what was done to make them fit.
 
     Attributes:
-        dataset: columns ``input_ids`` and ``labels``, in the order of the samples.
-        cut: by task, how many prompts were cut in the middle.
+        dataset: columns ``input_ids`` (prompt, target and end) and ``labels`` (which leave the prompt out of the loss),
+            in the order of the samples.
         samples: by task, how many samples there are.
+        cut: by task, how many prompts were cut in the middle.
+        skipped: by task, how many samples were left out because their targets are too long.
         longest: tokens of the longest row.
     """
 
     dataset: Dataset
-    cut: Counter[str]
     samples: Counter[str]
+    cut: Counter[str]
+    skipped: Counter[str]
     longest: int
 
     def summary(self) -> str:
-        """One line for the user, and one more a task with cut prompts."""
+        """One line for the user, and one more a task with cut prompts or samples left out."""
         lines = [f"{self.samples.total()} samples of {len(self.samples)} task(s), longest {self.longest} tokens"]
-        if self.cut:
-            lines.append(f"{self.cut.total()} prompts longer than max_length were cut in the middle:")
-            lines += [f"  {task}: {count} of {self.samples[task]}" for task, count in self.cut.most_common()]
+        for counts, what in (
+            (self.cut, "prompts longer than max_length were cut in the middle"),
+            (self.skipped, "samples were left out, whose targets leave no room for a prompt in max_length"),
+        ):
+            if counts:
+                lines.append(f"{counts.total()} {what}:")
+                lines += [f"  {task}: {count} of {self.samples[task]}" for task, count in counts.most_common()]
         return "\n".join(lines)
 
 
-def training_rows(samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str) -> Rows:
+def training_rows(
+    samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str, *, skip: bool = False
+) -> Rows:
     """Tokenise samples, each in at most ``max_length`` tokens; what is too long loses the middle of its prompt.
 
     Args:
         name: what the samples are, for error messages.
+        skip: leave out samples whose targets are so long that no prompt fits beside them.
 
     Raises:
-        PromptCBLUEError: a target is empty, or so long that its prompt does not fit beside it.
+        PromptCBLUEError: a target is empty, or too long where those are not skipped, or no sample is left.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -73,7 +76,7 @@ def training_rows(samples: Sequence[Sample], encoder: PromptEncoder, max_length:
     too_long: dict[int, int] = {}
     tables, longest = [], 0
     for start in range(0, len(samples), _CHUNK):
-        rows: list[Row] = []
+        rows: list[dict[str, list[int]]] = []
         for index, (prompt, target) in enumerate(_tokenised(samples[start : start + _CHUNK], encoder), start):
             room = len(prompt) if max_length is None else max_length - len(target)
             try:
@@ -85,14 +88,16 @@ def training_rows(samples: Sequence[Sample], encoder: PromptEncoder, max_length:
             longest = max(longest, len(kept) + len(target))
             rows.append({"input_ids": kept + target, "labels": [IGNORED] * len(kept) + target})
         tables.append(pa.Table.from_pylist(rows, schema=schema))
-    if too_long:
+    if too_long and (not skip or len(too_long) == len(samples)):
         worst = max(too_long, key=too_long.__getitem__)
         raise PromptCBLUEError(
             f"{name}: the targets of {len(too_long)} sample(s) leave no room for a prompt in max_length {max_length}; "
             f"the longest is {_named(samples[worst])}: set max_length to {too_long[worst]} or more"
         )
-    counts = Counter(sample["task_dataset"] for sample in samples)
-    return Rows(Dataset(pa.concat_tables(tables)), +cut, counts, longest)
+    counts, skipped = (
+        Counter(samples[index]["task_dataset"] for index in chosen) for chosen in (range(len(samples)), too_long)
+    )
+    return Rows(Dataset(pa.concat_tables(tables)), counts, +cut, skipped, longest)
 
 
 def to_measure(rows: Dataset, at_once: int) -> Dataset:
@@ -102,17 +107,22 @@ def to_measure(rows: Dataset, at_once: int) -> Dataset:
         at_once: rows that all devices take together. Rows without a target fill up the last pass; the trainer would
             fill it with rows that it has measured already.
     """
-    from datasets import concatenate_datasets
-
     lengths = [len(ids) for ids in rows["input_ids"]]
     rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__, reverse=True))
-    if missing := -len(rows) % at_once:
-        first = rows[0]["input_ids"][:2]
-        empty = rows.select([0] * missing).map(
-            lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
-        )
-        rows = concatenate_datasets([rows, empty])
-    return rows
+    return with_empty_rows(rows, -len(rows) % at_once)
+
+
+def with_empty_rows(rows: Dataset, count: int) -> Dataset:
+    """Rows followed by others that have nothing in the loss."""
+    from datasets import concatenate_datasets
+
+    if not count:
+        return rows
+    first = rows[0]["input_ids"][:2]
+    empty = rows.select([0] * count).map(
+        lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
+    )
+    return concatenate_datasets([rows, empty])
 
 
 def _tokenised(samples: Sequence[Sample], encoder: PromptEncoder) -> Iterator[tuple[list[int], list[int]]]:

@@ -23,6 +23,7 @@ FOUR_BIT = "4bit"
 #: The ways to fine-tune; `promptcblue_training.methods` has what each is.
 METHODS = ("lora", "adalora", "p-tuning", "p-tuning-v2", "parallel-adapter", "full")
 PROMPT_FORMATS = ("auto", "chat", "plain")
+LONG_TARGETS = ("skip", "refuse")
 
 
 @dataclass
@@ -115,6 +116,14 @@ class Recipe:
             "trained; 4bit is QLoRA's."
         },
     )
+    long_targets: str = field(
+        default="skip",
+        metadata={"help": "A target that fills max_length alone: skip its sample, and count it, or refuse to train."},
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Load, tokenise and train one step, say what the run would take, and leave nothing."},
+    )
     overwrite: bool = field(
         default=False, metadata={"help": "Start anew although output_dir holds another run's checkpoints."}
     )
@@ -130,17 +139,17 @@ class Recipe:
             self.mixing = _mapping(self.mixing, "mixing")
         if self.mixing is not None:
             self.mixing = {get_task(name).name: _weight(name, value) for name, value in self.mixing.items()}
-        if self.prompt_format not in PROMPT_FORMATS:
-            raise PromptCBLUEError(
-                f"unknown prompt_format '{self.prompt_format}'; expected one of {', '.join(PROMPT_FORMATS)}"
-            )
+        for name, known in (
+            ("method", METHODS),
+            ("dtype", (*DTYPES, FOUR_BIT)),
+            ("prompt_format", PROMPT_FORMATS),
+            ("long_targets", LONG_TARGETS),
+        ):
+            if getattr(self, name) not in known:
+                raise PromptCBLUEError(f"unknown {name} '{getattr(self, name)}'; expected one of {', '.join(known)}")
         if (self.model is None) == (self.from_config is None):
             raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
-        if self.method not in METHODS:
-            raise PromptCBLUEError(f"unknown method '{self.method}'; expected one of {', '.join(METHODS)}")
         self._check_sizes()
-        if self.dtype not in (*DTYPES, FOUR_BIT):
-            raise PromptCBLUEError(f"unknown dtype '{self.dtype}'; expected one of {', '.join((*DTYPES, FOUR_BIT))}")
         if self.dtype == FOUR_BIT and self.method == "full":
             raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
 

@@ -240,7 +240,7 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
         Raises:
             PromptCBLUEError: names the first of them and the closest that is known.
         """
-        known = {action.dest for action in self._actions} | {"env"}
+        known = {action.dest for action in self._actions}
         for key in keys:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
@@ -260,7 +260,10 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     """
     path = find_recipe(recipe)
     parser = RecipeParser()
-    parser.check_keys(list(read_recipe(path)), str(path))
+    written = read_recipe(path)
+    if "env" in written:
+        raise PromptCBLUEError(f"{path}: env: a recipe sets no variables of the environment; set them in the shell")
+    parser.check_keys(list(written), str(path))
     parser.set_defaults_with_config(**defaults())
     parser.check_keys([_key(word) for word in overrides if word.startswith("--")], "command line")
     try:
@@ -269,6 +272,11 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
         raise
     except (TypeError, ValueError) as error:
         raise PromptCBLUEError(f"{path}: {error}") from error
+    if written.get("trust_remote_code") and not any(_key(word) == "trust_remote_code" for word in overrides):
+        raise PromptCBLUEError(
+            f"{path}: trust_remote_code runs code that comes with the model; a recipe alone cannot ask for it: add "
+            "--trust_remote_code true to the command, if you trust whoever wrote the model"
+        )
     return run, training
 
 

@@ -6,13 +6,20 @@ accelerate launch -m promptcblue_training.sft recipe.yaml --learning_rate 1e-4
 
 from __future__ import annotations
 
+import atexit
+import math
+import resource
+import shlex
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from transformers.trainer_utils import IntervalStrategy, set_seed
+import torch
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from promptcblue_metric.cli.common import run
 from promptcblue_metric.data.samples import Sample, canonical_split
@@ -70,11 +77,11 @@ def main(arguments: Sequence[str]) -> None:
 
     # Rows of tokens: the target and its end are in the loss, the prompt is not
     encoder, validation = PromptEncoder(tokenizer), None
-    train = training_rows(train_samples, encoder, training.max_length, f"{recipe.dataset} {recipe.train_split}")
+    rows = partial(training_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
+    train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")
     say(f"train: {train.summary()}")
     if validation_samples:
-        name = f"{recipe.dataset} {recipe.validation_split}"
-        validation = training_rows(validation_samples, encoder, training.max_length, name)
+        validation = rows(validation_samples, name=f"{recipe.dataset} {recipe.validation_split}")
         say(f"validation: {validation.summary()}")
 
     # AdamW over some epochs, with a validation loss every so many steps
@@ -83,6 +90,9 @@ def main(arguments: Sequence[str]) -> None:
         drawn = spread(validation_samples, training.score_samples, training.seed)
         trainer.add_callback(ScoreInTraining(trainer, splits, encoder, drawn, training.score_steps))
     say(_plan(recipe, trainer))
+    if recipe.dry_run:
+        say(_dry_run(trainer, folder))
+        return
     metrics = _train(trainer, checkpoint)
     say(f"trained {trainer.state.global_step} steps in {metrics['train_runtime']:.0f} s")
 
@@ -110,6 +120,15 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
             print(
                 f"gradient_checkpointing is off: {recipe.method} keeps its prompt in the cache, which it does without"
             )
+    if training.n_gpu > 1:
+        raise PromptCBLUEError(
+            f"{training.n_gpu} GPUs are visible and one process is to train: start 'accelerate launch --num_processes "
+            f"{training.n_gpu} -m promptcblue_training.sft {shlex.join(arguments)}', or set CUDA_VISIBLE_DEVICES=0 to "
+            "train on one of them"
+        )
+    if recipe.dry_run:
+        training.output_dir = f"{training.output_dir}.dry-run"
+        atexit.register(shutil.rmtree, training.output_dir, ignore_errors=True)
     set_seed(training.seed)
     return recipe, training
 
@@ -128,7 +147,10 @@ def _is_finished(
     """
     if recipe.model:
         check_exists(recipe.model)
-    folder, elsewhere = Path(str(training.output_dir)), ("dataset", "configs", "model", "overwrite", "processes")
+    folder, elsewhere = (
+        Path(str(training.output_dir)),
+        ("dataset", "configs", "model", "overwrite", "processes", "dry_run"),
+    )
     settings = {
         "samples": samples_fingerprint(samples),
         "model": identify(recipe.model) if recipe.model else None,
@@ -151,12 +173,47 @@ def _plan(recipe: Recipe, trainer: Trainer) -> str:
     """What is about to be trained, and how."""
     training = trainer.args
     precision = "bfloat16 mixed precision" if training.bf16 else "float32"
+    steps, count = _steps(trainer), count_trainable(trainer.model)
+    weights = 4 * (count.backbone if recipe.method == "full" else count.trained)
+    # The optimizer has two numbers for each weight; the one to choose is kept beside those of save_total_limit.
+    checkpoints = 0 if training.save_strategy == SaveStrategy.NO else max(1, steps // max(1, int(training.save_steps)))
+    kept = min(checkpoints, (training.save_total_limit or checkpoints) + 1)
+    needed, there = weights + kept * (weights + 8 * count.trained), Path(str(training.output_dir)).absolute()
+    free = shutil.disk_usage(next(folder for folder in (there, *there.parents) if folder.is_dir())).free
     return (
         f"{describe_trainable(recipe, trainer.model)}\n"
+        f"{steps} steps; disk for the model and up to {kept} checkpoint(s): about {needed / 1e9:.2f} GB, "
+        f"{'of ' if needed < free else 'MORE THAN the '}{free / 1e9:.1f} GB that are free\n"
         f"steps of {training.samples_a_step} samples, {training.gradient_accumulation_steps} pass(es) each on "
         f"{training.world_size} process(es), {'without' if training.padding_free else 'with'} padding, "
         f"{training.device.type}, {'float16 mixed precision' if training.fp16 else precision}"
     )
+
+
+def _dry_run(trainer: Trainer, folder: Path) -> str:
+    """Train one step, and say what the run would take; the folder of the trial goes."""
+    training, planned = trainer.args, _steps(trainer)
+    training.max_steps, training.save_strategy, training.eval_strategy = 1, SaveStrategy.NO, IntervalStrategy.NO
+    seconds = _train(trainer, None)["train_runtime"]
+    if training.device.type == "cuda":
+        memory, where = torch.cuda.max_memory_allocated(), "the GPU"
+    else:
+        # macOS counts bytes, Linux kibibytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
+    if training.process_index == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return (
+        f"dry run: one step took {seconds:.1f} s and {memory / 1e9:.2f} GB of {where}; {planned} such steps would take "
+        f"about {planned * seconds / 3600:.1f} hours, evaluation and checkpoints not counted"
+    )
+
+
+def _steps(trainer: Trainer) -> int:
+    """The optimizer steps of the whole run."""
+    training: TrainingSettings = trainer.args
+    an_epoch = -(-trainer.samples // training.samples_a_step)
+    return int(training.max_steps) if training.max_steps > 0 else math.ceil(training.num_train_epochs * an_epoch)
 
 
 def _train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:

@@ -4,7 +4,7 @@ alone, exact validation losses, and what the methods need beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from .adapters.adalora import adalora_tuner, orthogonality
 from .adapters.prompts import pad_before_prompt
 from .adapters.resuming import TRAINING_STATE, is_incomplete, load_training_state, training_state
-from .data import Rows, to_measure
+from .data import Rows, to_measure, with_empty_rows
 from .methods import METHODS
 from .progress import ProgressLines
 from .prompts import IGNORED
@@ -73,6 +73,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._head = _TargetHead(self.accelerator.unwrap_model(self.model))
         self._sums = {mode: self._zeros(len(_SUMS)) for mode in ("train", "eval")}
         self._first_bad = self._zeros(2)
+        #: Rows to learn from; one more may stand after them, which has nothing in the loss.
+        self.samples = len(self.train_dataset)
 
     def _zeros(self, count: int) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.float64, device=self.args.device)
@@ -82,8 +84,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if self.args.train_sampling_strategy != BALANCED:
             sampler: Sampler[int] | None = super()._get_train_sampler(rows)
             return sampler
-        batches: Sampler[list[int]] = BatchRebalanceSampler(
-            token_counts(rows),
+        batches: Sampler[list[int]] = _Steps(
+            token_counts(rows)[: self.samples],
             effective_batch_size=self.args.samples_a_step,
             dp_size=self.args.world_size,
             grad_accum=self.args.gradient_accumulation_steps,
@@ -230,6 +232,24 @@ class _TargetHead:
             self._places = None
 
 
+class _Steps(BatchRebalanceSampler):  # type: ignore[misc]
+    """Steps cut into passes; an epoch's last step, too short for a sample in every pass, is filled up with the row
+    after the last one, which has nothing in the loss, and not with samples that were seen already.
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        samples, step, passes = len(self.lengths), self.effective_batch_size, self.dp_size * self.grad_accum
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(samples, generator=generator).tolist()
+        for start in range(0, self.num_global_batches * step, step):
+            chosen = order[start : start + step]
+            chosen += [samples] * (passes - len(chosen))
+            # The balancing looks lengths up, the empty row's too.
+            lengths = [self.lengths[index] if index < samples else 1 for index in chosen]
+            for groups in self._assign(chosen, lengths)[self.rank : self.rank + 1]:
+                yield from groups
+
+
 class _Epochs(TrainerCallback):  # type: ignore[misc]
     """Tells the sampler the epoch; the trainer does not reach it in a run resumed on several processes."""
 
@@ -306,7 +326,7 @@ def build_trainer(
         trainer = Trainer(
             model=model,
             args=training,
-            train_dataset=train.dataset,
+            train_dataset=with_empty_rows(train.dataset, _missing(train, training)),
             eval_dataset=to_measure(validation.dataset, at_once) if validation else None,
             processing_class=tokenizer,
             peft_config=method.adapter(recipe, model),
@@ -315,11 +335,18 @@ def build_trainer(
         raise
     except ValueError as error:
         raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
+    trainer.samples = len(train.dataset)
     for shipped in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shipped)
     for callback in (*method.callbacks(recipe), ProgressLines(), KeepChosen(training.rule)):
         trainer.add_callback(callback)
     return trainer
+
+
+def _missing(train: Rows, training: TrainingSettings) -> int:
+    """1 where the last step of an epoch has no sample for some of its passes."""
+    last = len(train.dataset) % training.samples_a_step
+    return int(0 < last < training.gradient_accumulation_steps * training.world_size)
 
 
 def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> bool:

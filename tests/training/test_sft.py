@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,18 @@ def test_a_bad_validation_split_is_not_taken_for_none(fit: Fit, data: Path, tmp_
 def test_long_samples_are_counted_by_task(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     fit("--configs", "IMCS-V2-MRG", "CHIP-STS", max_steps=1, max_length=180)
     assert "IMCS-V2-MRG: 2 of 2" in capsys.readouterr().out
+
+
+def test_targets_that_are_too_long_are_skipped_and_counted(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--configs", "CMeIE", "CHIP-STS", "--max_length", "60")
+    fit(*words, max_steps=1, validation_split="test")
+    said = capsys.readouterr().out
+    assert "samples were left out" in said
+    assert re.search(r"  CMeIE: \d of 2\n", said)
+    with pytest.raises(PromptCBLUEError, match="set max_length to"):
+        fit(*words, "--long-targets", "refuse", max_steps=1)
+    with pytest.raises(PromptCBLUEError, match="unknown long_targets"):
+        fit(*words, "--long-targets", "cut")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(fit: Fit, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from .conftest import CONFIG, Fit
+from .conftest import CONFIG, Fit, read_rows, write_rows
 
 #: Decoders of other kinds than Llama: their attention gets its positions and masks in other ways.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -191,3 +191,15 @@ def test_the_first_bad_step_is_named_though_losses_are_read_later(fit: Fit, monk
     monkeypatch.setattr(trainer.Trainer, "compute_loss", spoiled)
     with pytest.raises(PromptCBLUEError, match="nan at step 3"):
         fit(max_steps=8, logging_steps=6, save_strategy="no")
+
+
+@pytest.mark.parametrize("cut", [{"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 1}])
+def test_the_last_step_of_an_epoch_repeats_no_sample_and_has_one_loss(
+    fit: Fit, data: Path, tmp_path: Path, cut: dict[str, Any]
+) -> None:
+    """Nine samples, eight a step: the ninth is a step of its own, whatever passes a step is cut into."""
+    rows = write_rows(tmp_path / "train.json", read_rows(data / "train.json")[:9])
+    settings = {"dataset": str(rows), "max_steps": None, "num_train_epochs": 2, "logging_steps": 1}
+    whole = losses(fit(**settings))
+    assert len(whole) == 4
+    assert losses(fit(**settings, **cut)) == pytest.approx(whole, abs=1e-4)
