@@ -40,6 +40,7 @@ ProblemKind = Literal[
     "broken tree",
     # Of the lenient parser alone.
     "ambiguous label",
+    "not in the prompt",
     "nothing readable",
     "truncated",
 ]

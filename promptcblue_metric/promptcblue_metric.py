@@ -13,9 +13,7 @@ from .answers import Answer
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation, Parser
 from .lenient import parse_lenient
-from .lenient_choices import Statuses
-from .lenient_lists import Entities
-from .lenient_reader import Reader
+from .lenient_formats import Source
 from .ranking import GradedRanking
 from .scoring import Protocol
 from .tasks import TASKS

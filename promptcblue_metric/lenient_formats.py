@@ -1,0 +1,1571 @@
+"""One lenient reader an answer format, and what they share.
+
+A reader gathers what one output says, from JSON, from a table or line by line, and makes an answer of it. Two
+principles decide what is read. A part of an answer is a span of the text that it was taken from, so of two readings the
+one is taken whose parts stand in the prompt (`Source`). And what was offered is judged by what is said of it, near or
+far (`statements`): a word that is denied, asked, weighed or quoted is no answer. Whatever is mended is named, and so is
+whatever is left unread.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from .answers import (
+    EMPTY_MARKERS,
+    Answer,
+    AnswerFormat,
+    EntityLines,
+    EventLines,
+    FreeText,
+    Label,
+    Parsed,
+    Problem,
+    ProblemKind,
+    Report,
+    StatusLines,
+    TermList,
+    TripleLines,
+)
+from .unwrap import (
+    NORMALISERS,
+    Hit,
+    Json,
+    Line,
+    Words,
+    bare,
+    clean,
+    content_lines,
+    folded,
+    is_wrapped,
+    json_values,
+    key,
+    leaves,
+    stops_inside,
+    table_rows,
+    unparenthesised,
+    unquoted,
+    words,
+)
+
+
+def _names(table: str) -> dict[str, str]:
+    """Names and what they stand for, from lines of ``MEANING: NAME NAME``; a low line in a name is a space as well."""
+    cut = (line.split(": ") for line in table.strip().split("\n"))
+    found = [(name, meaning) for meaning, names in cut for name in names.split()]
+    return dict(found) | {name.replace("_", " "): meaning for name, meaning in found if "_" in name}
+
+
+def _any_of(names: str) -> Words:
+    return words(dict.fromkeys(names.split(), "yes"))
+
+
+#: Names of the fields of a structured answer, in JSON, in a table's head or in a line.
+ROLES = words(
+    _names("""
+entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
+type: type 类型 实体类型 类别 实体类别 entity_type category label
+attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论
+predicate: predicate relation 关系 关系类型
+subject: subject head 头实体 主语 主体
+object: object tail 尾实体 宾语 客体
+""")
+)
+_ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\"']?\s{{0,3}}:")
+#: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
+_OTHER_HEADS = [
+    (name, meaning)
+    for line in """
+疾病: disease diseases
+疾病和诊断: disease diagnosis
+临床表现: symptom symptoms manifestation
+症状: symptom symptoms
+药物: drug drugs medication medicine
+具体的药物名称: drug
+身体部位: body body_part anatomy
+解剖部位: anatomy anatomy_list body_part location 部位
+医疗程序: procedure
+医疗设备: equipment device
+医学检验项目: test lab_test
+医学检查检验: test examination
+医院科室: department
+微生物类: microorganism
+主体词: core_name subject core finding 主体
+发生状态: tendency status state 状态
+描述词: character description descriptor descriptors 描述
+主诉: chief_complaint
+现病史: present_illness history_of_present_illness
+辅助检查: auxiliary_exam auxiliary_examination
+既往史: past_history past_medical_history 既往病史
+诊断: diagnosis 初步诊断 诊断结果 诊断意见
+建议: advice suggestion suggestions recommendation 治疗建议 处理建议 诊疗建议 医生建议
+""".strip().split("\n")
+    for name, meaning in _names(line).items()
+]
+_NONE = {*EMPTY_MARKERS, *_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")}
+#: What a part says that is no part: that there is none, or where one would stand.
+_NO_PART = re.compile(
+    r"(?:文中|原文|句中|句子中|本句|文本|对话)?(?:暂|均|并|都|中)?(?:无|没有|未|不)"
+    r"(?:提及|提到|涉及|发现|出现|见|包含|含有?|存在|相关|明确|任何|该|此|指定|对应|明显)[^,.]{0,10}$"
+    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$"
+)
+_SAYS_NOTHING = re.compile(
+    r"(?:没有|不包含|不含|不存在|未提及|未提到|未发现|未涉及|未找到|未出现|无(?!法))[^,.:\n]{0,14}"
+    r"(?:实体|关系|三元组|事件|症状|临床发现|标准词|标准化|术语|匹配|对应|符合|合适)"
+    r"|(?:均|都)(?:不|未|无法)[^,.:\n]{0,6}(?:匹配|对应|符合|合适)"
+)
+_REFUSAL = re.compile("抱歉|对不起|无法|不能")
+_REMARK = re.compile(
+    r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|总之|综上|如需|如果您|其中|免责)"
+)
+_REASON = _any_of("解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
+_SENTENCE_ENDS = ("。", "！", "？", "!", "?", "；", ";", ".", "…", "”", "）")
+#: What stands before an answer that comes after something else, and before one that replaces another.
+_MARK = re.compile(
+    r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
+)
+_CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:")
+_RESTART = re.compile(
+    r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
+)
+
+F = TypeVar("F", bound=AnswerFormat)
+
+
+def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
+    """The values of a record by role, whatever its fields are called."""
+    found: dict[str, Json] = {}
+    for name, value in record.items():
+        if role := ROLES.exact(name):
+            found.setdefault(role, value)
+    return found
+
+
+def _listed(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else [value]
+
+
+def is_none(text: str) -> bool:
+    """Whether ``text`` is a word for none, with or without the reason in parentheses."""
+    word, within = re.split("[(（]", text, maxsplit=1)[0].strip(), folded(bare(text))
+    if word in _NONE or within in _NONE or (text.endswith("实体") and _SAYS_NOTHING.match(text)):
+        return True
+    return len(within) <= 20 and bool(_NO_PART.match(within))
+
+
+def says_nothing(text: str) -> bool:
+    """Whether ``text`` says that there is nothing to list, and does not refuse to look."""
+    flat = folded(text)
+    return is_none(text) or (bool(_SAYS_NOTHING.search(flat)) and not _REFUSAL.search(flat))
+
+
+class Source:
+    """The text that an answer's parts are spans of; one that is not known holds everything."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+
+    def __bool__(self) -> bool:
+        return bool(self.prompt)
+
+    @cached_property
+    def _flat(self) -> tuple[str, list[int]]:
+        places = [place for place, character in enumerate(self.prompt) if not character.isspace()]
+        return folded("".join(self.prompt[place] for place in places)), places
+
+    @cached_property
+    def lines(self) -> frozenset[str]:
+        """The prompt's lines, but for short ones."""
+        return frozenset(line for piece in self.prompt.split("\n") if len(line := piece.strip()) >= 8)
+
+    def span(self, part: str) -> str | None:
+        """``part`` as the text writes it, or None where it does not stand there."""
+        word = key(part)
+        if not self.prompt or part in self.prompt:
+            return part
+        # Width, case and script may differ, but not the kind of punctuation, which separates parts.
+        flat, places = self._flat
+        at = flat.find(word) if word and "," not in word else -1
+        found = self.prompt[places[at] : places[at + len(word) - 1] + 1] if at >= 0 else None
+        return part if found and "\n" in found else found
+
+    def option(self, sign: str, choices: Sequence[str]) -> str | None:
+        """The choice that a letter or number stands for: a number only where the prompt numbers its choices."""
+        if sign.isascii() and sign.isalpha():
+            place = ord(sign.lower()) - ord("a")
+            return choices[place] if 0 <= place < len(choices) else None
+        number = int(sign) if sign.isdecimal() else ord(sign) - ord("①") + 1
+        marks = (
+            rf"(?<!\d)(?:{number}\s?[.．、)）:：]|[(（\[]{number}[)）\]]|{chr(ord('①') + max(number, 1) - 1)})\s{{0,3}}"
+        )
+        found = [choice for choice in choices if re.search(marks + re.escape(choice), self.prompt)]
+        return found[0] if len(found) == 1 else None
+
+
+#: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
+_COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
+_MARKS = re.compile(r"[、；;|]|\s\+\s|##|(?<=[”」』])(?=[“「『])")
+_AND = re.compile("以及|[和与及]")
+_MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
+_LIST_END = " \t　。；;，,、|"
+_NUMBER = re.compile(r"\s{0,9}(?:\d{1,2}[.、)）](?!\d)|[①-⑳])\s{0,9}")
+_AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
+_PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
+_SAYS_WHERE = re.compile(r"[(（][^()（）]{0,60}(?:文中|原文|句中|提到|提及|患者|用于|一种)")
+
+
+def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
+    """``text`` cut at a separator wherever it stands outside parentheses, if they are paired."""
+    pieces, start, depth = list[str](), 0, 0
+    for match in re.finditer(f"[(（]|[)）]|{separator.pattern}", text):
+        if match.group() in ("(", "（"):
+            depth += 1
+        elif match.group() in (")", "）"):
+            depth -= 1
+            if depth < 0:
+                break
+        elif depth == 0:
+            pieces.append(text[start : match.start()])
+            start = match.end()
+    return [*pieces, text[start:]] if depth == 0 else separator.split(text)
+
+
+class Reader(ABC, Generic[F]):
+    """Reads one output: `pair`, `record`, `row` and `free` gather what is said, and `answer` makes the answer of it."""
+
+    #: What makes the answer that says nothing.
+    nothing: ClassVar[type[object]] = list
+    #: The roles that make a record of this format, and names that have a meaning in it.
+    record_roles: ClassVar[tuple[str, ...]] = ()
+    #: What can stand between a name and what is said under it.
+    joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}:"
+    #: No answer has a tenth as many characters; what an output holds beyond these is not read.
+    longest: ClassVar[int] = 50_000
+    #: Whether a number before a line is its place in a list, and no answer.
+    bulleted: ClassVar[bool] = True
+
+    def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
+        self.format, self.choices, self.source = answer_format, choices, source
+        self.repairs: list[str] = []
+        self.problems: list[Problem] = []
+        #: What is wrong with an output in which nothing can be read.
+        self.unread: ProblemKind = "nothing readable"
+        self.understood = self.tabular = self.lead_seen = self.unfinished = False
+        self.fields: dict[str, Json] = {}
+        #: The name that the lines to come stand under.
+        self.open = ""
+        lead = getattr(answer_format, "lead", "")
+        # The paper's lead line has one word less.
+        self.leads = words({bare(spelling): lead for spelling in (lead, lead.replace("以及其", "及其")) if lead})
+        self.name({})
+
+    def name(self, names: Mapping[str, str], before: str = "") -> None:
+        """Set the names that head what is said under them, and what may stand right before one."""
+        known = set(names.values())
+        self.names = words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
+        self.heads = re.compile(
+            rf"(?:^|(?<=[\s,.:;(\[\"'|中的]){before})(?P<name>{self.names.pattern})"
+            rf"[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?\s{{0,3}}(?:{self.joint})"
+        )
+
+    def read(self, text: str) -> Parsed:
+        """Read ``text`` as its writer meant it."""
+        strict = self.format.parse(text, self.choices)
+        if strict.well_formed and not is_wrapped(text):
+            answer = self.polished(strict.answer)
+            return Parsed(answer, tuple(self.problems), tuple(self.repairs))
+        cut = stops_inside(text)
+        for kind, normalise in NORMALISERS:
+            before, text = text, normalise(text)
+            self.note(kind, text != before)
+        if not text.strip():
+            self.problem("truncated" if cut else "empty output", 1)
+            return Parsed(self.nothing(), tuple(self.problems), tuple(self.repairs))
+        if len(text) > self.longest:
+            text = text[: self.longest]
+            self.problem("unreadable line", text.count("\n") + 1)
+        tidy = self.tidy(text)
+        self.note("white space", tidy != text)
+        unwrapped = self.format.parse(tidy, self.choices)
+        if unwrapped.well_formed:
+            # What was around the answer is all that was wrong.
+            answer = self.polished(unwrapped.answer)
+        else:
+            cut |= self._understand(text)
+            answer = self.answer() if self.understood else self.nothing()
+            if not self.understood:
+                self.problem(self.unread, 1)
+        if cut:
+            self.problem("truncated", text.count("\n") + 1)
+        self.note("layout", not self.repairs and not self.problems)
+        return Parsed(answer, tuple(self.problems), tuple(self.repairs))
+
+    def polished(self, answer: Answer) -> Answer:
+        """A well-formed answer as a careful person reads it."""
+        return answer
+
+    @staticmethod
+    def tidy(text: str) -> str:
+        """``text`` without the white space that says nothing: around lines, and blank lines."""
+        return "\n".join(within for line in text.split("\n") if (within := line.strip()))
+
+    def note(self, kind: str, when: bool = True) -> None:
+        """Name a repair, once for each output."""
+        if when and kind not in self.repairs:
+            self.repairs.append(kind)
+
+    def problem(self, kind: ProblemKind, line: int = 1) -> None:
+        """Count a problem."""
+        self.problems.append(Problem(kind, line))
+
+    def _understand(self, text: str) -> bool:
+        """Read ``text`` as JSON, as a table or line by line; whether it breaks off."""
+        values, cut = json_values(text)
+        empty = all(value in ([], {}) for value in values) and text.strip() not in ("[]", "{}")
+        if not empty and self.structure(values):
+            self.note("json")
+            return cut
+        lines = content_lines(text)
+        rows = table_rows(lines)
+        if len(rows) > 1 and not rows[1][1]:
+            self.tabular = True
+            if self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
+                self.note("table")
+                return len(rows[-1][1]) < len(rows[0][1])
+        if rows:
+            # Without a head that is understood, each row speaks for itself.
+            head = {rows[0][0]} if len(rows) > 1 and not rows[1][1] else set()
+            alone = {number for number, cells in rows if number not in head and (not cells or self._speaks(cells))}
+            lines = [line for line in lines if line.number not in head | alone]
+            self.note("table")
+        self.note("bullets", self.bulleted and any(line.mark for line in lines))
+        lines = [line for line in lines if line.text or not self.bulleted]
+        own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
+        self.note("preamble", 0 < len(own) < len(lines))
+        self.lines(own or lines)
+        return cut or (bool(lines) and self.stops_short(lines))
+
+    def _speaks(self, cells: Sequence[str]) -> bool:
+        return self.row(list(cells)) or (len(cells) == 2 and self.pair(cells[0], cells[1]))
+
+    def structure(self, value: Json) -> bool:
+        """Read a JSON value or the rows of a table; whether anything in it was understood."""
+        stack = [value]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, dict) and not self.record(node):
+                stack += reversed([inner for name, inner in node.items() if not self.pair(name, inner)])
+            elif isinstance(node, list) and not self.row(node):
+                stack += reversed(node)
+            elif isinstance(node, str):
+                self.leaf(node)
+        self.understood |= self.nothing is list and all(map(is_none, leaves(value)))
+        return self.understood
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        """Read an object with named fields; whether it is one of this format."""
+        return False
+
+    def pair(self, name: str, value: Json) -> bool:
+        """Read a name and what stands under it; whether it is a name of this format."""
+        known = self.names.exact(name)
+        if known is not None:
+            self.member(known, value)
+        return known is not None
+
+    def member(self, name: str, value: Json) -> None:
+        """Read what stands under a name of this format."""
+
+    def row(self, parts: list[Json]) -> bool:
+        """Read a list without names; whether it is one of this format."""
+        return False
+
+    def leaf(self, text: str) -> None:
+        """Read a string that stands under no known name."""
+
+    def free(self, line: Line) -> bool:
+        """Read a line that no name heads; whether it belongs to the answer."""
+        return False
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        """Read an output line by line, from the last place where it begins anew if anything is said from there."""
+        begun = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text)) or self._is_lead(line.text)]
+        if begun and not (begun[-1] == 0 and self._is_lead(lines[0].text)):
+            again = type(self)(self.format, self.choices, self.source)
+            first, *rest = lines[begun[-1] :]
+            if not self._is_lead(first.text):
+                first = first._replace(text=re.split("[:：]", first.text, maxsplit=1)[1].strip())
+            again.read_lines([first] * bool(first.text) + rest)
+            if again.understood:
+                again.repairs[:0], again.problems[:0] = [*self.repairs, "answer marker"], self.problems
+                self.__dict__.update(again.__dict__)
+                return
+        self.read_lines(lines)
+
+    def read_lines(self, lines: Sequence[Line]) -> None:
+        """Read lines, and set aside what is said before and after the answer."""
+        read, unread = list[int](), list[Line]()
+        for line in lines:
+            if self._lead(line.text) or self._record_in(line.text) or self.line(line):
+                read.append(line.number)
+            else:
+                unread.append(line)
+        if not self.understood and any(says_nothing(line.text) for line in lines):
+            self.understood = True
+            self.note("empty marker")
+        elif self.understood:
+            self.note("missing lead line", bool(self.leads.labels) and not self.lead_seen)
+            for line in unread:
+                name, colon, value = folded(line.text).partition(":")
+                talk = not (colon and value.strip()) or len(name) > 12 or "," in name
+                within = read and read[0] < line.number < read[-1]
+                if _REMARK.match(line.text) or (talk and not within):
+                    self.note("closing remark" if read and line.number > read[-1] else "preamble")
+                else:
+                    self.problem("unreadable line", line.number)
+
+    def line(self, line: Line) -> bool:
+        """Read a line; whether it belongs to the answer."""
+        heads = list(self.heads.finditer(folded(line.text)))
+        if not heads:
+            name = self.names.exact(line.text)
+            if name is not None:
+                self.open = name
+                self.member(name, "")
+            return name is not None or self.free(line)
+        self._lead(line.text[: heads[0].start()])
+        ends = [head.start() for head in heads[1:]] + [len(line.text)]
+        for head, end in zip(heads, ends, strict=True):
+            value = line.text[head.end() : end].strip()
+            self.note("half-width punctuation", line.text[head.end() - 1] == ":")
+            name = self.names.spelt(head["name"])
+            self.open = "" if value else name
+            self.member(name, value)
+        return True
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        """Whether the last of ``lines`` is an unfinished piece of the format."""
+        last = re.split("[；;]", lines[-1].text)[-1]
+        return self.unfinished or self.leads.begins_with(last) or last.endswith(("，", "、", "(", "（"))
+
+    def _is_lead(self, text: str) -> bool:
+        return self.leads.exact(text) is not None
+
+    def _lead(self, text: str) -> bool:
+        if not self._is_lead(text):
+            return False
+        self.lead_seen = True
+        self.note("paper dialect", bare(text) != bare(getattr(self.format, "lead", "")))
+        self.note("half-width punctuation", ":" in text)
+        return True
+
+    def _record_in(self, text: str) -> bool:
+        """Read a line that names the fields of a record itself, or one of them."""
+        heads = list(_ROLE_HEAD.finditer(folded(text))) if self.record_roles else []
+        ends = [head.start() for head in heads[1:]] + [len(text)]
+        record: dict[str, Json] = {
+            head.group(1): unparenthesised(clean(text[head.end() : end].rstrip(" |(（[")))
+            for head, end in zip(heads, ends, strict=False)
+        }
+        if len(heads) != 1 or heads[0].start():
+            whole = len(record) == len(heads) and set(self.record_roles) <= _roles_of(record).keys()
+            return bool(record) and whole and self.record(record)
+        ((name, value),) = record.items()
+        role = ROLES.spelt(name)
+        if role not in self.record_roles or not value or self.is_own(name, str(value)):
+            return False
+        self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
+        if self.is_whole(self.fields):
+            self.record(self.fields)
+            self.fields = {}
+        return True
+
+    def is_own(self, name: str, value: str) -> bool:
+        """Whether a line that could be a field of a record says something else in this format."""
+        return self.names.exact(name) is not None
+
+    def is_whole(self, roles: Mapping[str, Json]) -> bool:
+        """Whether these roles make a record."""
+        return set(self.record_roles) <= roles.keys()
+
+    def parts(self, value: Json, *, dialect: bool = False) -> list[str]:
+        """The parts that a list names, each as the prompt writes it.
+
+        A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
+        leaves no doubt what its parts are, it is kept, and counted.
+        """
+        if not isinstance(value, str):
+            known = (self.parts(text) if self.source else [self.part(text) or ""] for text in leaves(value))
+            return list(dict.fromkeys(part for parts in known for part in parts if part))
+        text = value.strip(" \t　|").rstrip(_LIST_END)
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1]
+        pieces = _cut(text, _COMMA)
+        self.note("half-width punctuation", len(pieces) > text.count("，") + text.count("\n") + 1)
+        if len(pieces) > 1 and not self.source:
+            pieces[-1] = pieces[-1].rstrip().removesuffix("等")
+        found: list[str] = []
+        for piece in pieces:
+            whole = self.part(piece)
+            # The dialect's own comma leaves the other marks to the parts.
+            literal = dialect or len(pieces) > 1 or not _MARKS.search(piece)
+            found += [whole] if whole is not None and literal else self._divided(piece, dialect)
+        return list(dict.fromkeys(filter(None, found)))
+
+    def _divided(self, piece: str, dialect: bool) -> list[str]:
+        """The parts of what is no part itself."""
+        tokens = _cut(piece, _MARKS)
+        if len(tokens) > 1 and not self.source:
+            tokens[-1] = tokens[-1].rstrip().removesuffix("等")
+        found, lost = list[str](), list[str]()
+        for token in tokens:
+            part = self.part(token)
+            inner = [self.part(word) for word in _cut(token, _AND if part else _MAYBE)] if self.source else []
+            # What joins two parts within a list joins two of its own.
+            if part is not None and not (len(tokens) > 1 and len(inner) > 1 and all(inner)):
+                found.append(part)
+            elif any(inner):
+                found += [word for word in inner if word]
+            else:
+                lost.append(clean(token))
+        self.note("list separator", len(tokens) > 1 or len(found) > 1)
+        if lost:
+            self.problem("not in the prompt")
+        return (found + lost if found else [piece.strip()]) if lost and dialect else found
+
+    def part(self, text: str) -> str | None:
+        """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
+        word = clean(text)
+        if not word or is_none(word):
+            self.note("empty marker", bool(word))
+            return ""
+        outer = clean(_PARENTHESES.sub("", word))
+        if not self.source:
+            return outer if outer and _SAYS_WHERE.search(word) else word
+        number = _NUMBER.match(word)
+        numbered = (word[number.end() :], outer[number.end() :]) if number else ()
+        for part in (word, unparenthesised(word), outer, *numbered):
+            for named in (part, _AFTER_LIST.sub("", part)):
+                span = self.source.span(clean(named)) if named else None
+                if span is not None:
+                    self.note("marks at a part", part != text.strip())
+                    return span
+        denies = re.match("无|未|没有|暂无", word)
+        self.note("empty marker", bool(denies))
+        return "" if denies else None
+
+    @abstractmethod
+    def answer(self) -> Answer:
+        """The answer, when something was understood."""
+
+
+class Entities(Reader[EntityLines]):
+    """Mentions under their types, or followed by them."""
+
+    record_roles = ("entity", "type")
+    # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
+    joint = Reader.joint + r"|->|→|=>?|——|\t|(?<=实体)(?:[是为有]|包[括含])"
+
+    def __init__(self, answer_format: EntityLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        if source:
+            self.joint = Entities.joint + "|[是为有]|包[括含]"
+        endings = ("", "实体", "实体名称", "类实体", "类", "类型")
+        self.name({choice + end: choice for end in endings for choice in choices})
+        #: Mentions, or lists of them not yet cut up, by type.
+        self.found: list[tuple[str, Json]] = []
+        self._cut_heads = words({f"{choice}实体：": choice for choice in choices})
+        self._typed = re.compile(
+            rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?P<name>{self.names.pattern})\)?$"
+        )
+
+    def polished(self, answer: Answer) -> Answer:
+        found = [(item["type"], part) for item in answer for part in self.parts(item["entity"], dialect=True)]
+        return [{"entity": part, "type": kind} for kind, part in dict.fromkeys(found)]
+
+    def member(self, name: str, value: Json) -> None:
+        mentions = [_roles_of(item).get("entity") if isinstance(item, dict) else item for item in _listed(value)]
+        self.found.append((name, value if isinstance(value, str) else leaves(mentions)))
+        self.understood = True
+
+    def line(self, line: Line) -> bool:
+        if not self.heads.match(folded(line.text)):
+            # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
+            for separator in (_COMMA, _MARKS, re.compile("(?!)")):
+                pieces = [clean(piece) for piece in _cut(line.text.rstrip(_LIST_END), separator) if piece.strip()]
+                typed = [(piece, self._typed.match(folded(piece))) for piece in pieces]
+                read = [(piece[: match.end("said")], match["name"]) for piece, match in typed if match]
+                if read and (self.source or len(read) == len(pieces)):
+                    for said, name in read:
+                        self.member(self.names.spelt(name), said)
+                    return True
+        return super().line(line)
+
+    def free(self, line: Line) -> bool:
+        parts = unparenthesised(clean(line.text))
+        if parts != line.text and self.row([clean(part) for part in re.split("[，,]", parts)]):
+            return True
+        alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
+        alone = alone and not self._cut_heads.begins_with(line.text) and not self.leads.begins_with(line.text)
+        if not self.open or not (line.mark or alone) or _REMARK.match(line.text):
+            return False
+        self.member(self.open, line.text)
+        return True
+
+    def row(self, parts: list[Json]) -> bool:
+        texts = [part for part in parts if isinstance(part, str)]
+        kinds = [self.names.exact(text) for text in texts]
+        if not 2 == len(texts) == len(parts) or (kinds[0] is None) == (kinds[1] is None):
+            return False
+        self.member(kinds[0] or kinds[1] or "", [texts[kinds[0] is not None]])
+        return True
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        roles = _roles_of(record)
+        if not self.is_whole(roles):
+            return False
+        kind = self.names.exact(str(roles["type"]))
+        if kind is None:
+            self.problem("unreadable line")
+        else:
+            self.member(kind, roles["entity"] if self.tabular else leaves(roles["entity"]))
+        return True
+
+    def pair(self, name: str, value: Json) -> bool:
+        kind = self.names.exact(value) if isinstance(value, str) and not ROLES.exact(name) else None
+        if kind is not None and self.names.exact(name) is None:
+            self.member(kind, [name])
+            return True
+        return super().pair(name, value)
+
+    def answer(self) -> Answer:
+        found = dict.fromkeys((kind, part) for kind, mentions in self.found for part in self.parts(mentions))
+        self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
+        order = {choice: place for place, choice in enumerate(self.choices)}
+        return [{"entity": part, "type": kind} for kind, part in sorted(found, key=lambda item: order[item[0]])]
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        return super().stops_short(lines) or self._cut_heads.begins_with(lines[-1].text)
+
+
+class Triples(Reader[TripleLines]):
+    """Entity pairs under their relations, and triples that name their own."""
+
+    record_roles = ("subject", "predicate", "object")
+    joint = ":"
+    _endings = ("", "关系的头尾实体对如下", "关系的头尾实体对", "关系的实体对如下", "关系的实体对", "关系如下", "关系")
+    #: Heads of either dialect, whose relation may be one that was not asked for.
+    _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
+    _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
+    _arrow = re.compile(r"[→|,，\t]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
+    _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
+
+    def __init__(self, answer_format: TripleLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.name({choice + end: choice for end in self._endings for choice in choices}, before="|(?<=具有)")
+        self._cut_heads = words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices})
+        self.triples: dict[tuple[str, str, str], None] = {}
+        self.relation = ""
+
+    def polished(self, answer: Answer) -> Answer:
+        for item in answer:
+            self._add(item["predicate"], item["subject"], item["object"], dialect=True)
+        return self._in_order()
+
+    def line(self, line: Line) -> bool:
+        flat = folded(line.text)
+        match = self._dialect.search(flat)
+        self.note("paper dialect", bool(match) and flat.startswith("句子中"))
+        if match is None or self.heads.search(flat):
+            return super().line(line)
+        self.problem("unknown relation", line.number)
+        self.member(line.text[match.start("relation") : match.end("relation")].strip(), line.text[match.end() :])
+        return True
+
+    def free(self, line: Line) -> bool:
+        return not self._cut_heads.begins_with(line.text) and self._pairs(line.text)
+
+    def _pairs(self, text: str) -> bool:
+        """Read entity pairs of the current relation, or triples; whether there were any."""
+        heads = list(re.finditer("头实体", folded(text)))
+        if self.relation and heads:
+            ends = [head.start() for head in heads[1:]] + [len(text)]
+            for head, end in zip(heads, ends, strict=True):
+                subject, both, tail = re.split("(尾实体|尾實體|$)", text[head.end() : end], maxsplit=1)
+                if both:
+                    object_ = self._pair_end.split(tail, maxsplit=1)[0]
+                    self._add(self.relation, self._named(subject), self._named(object_))
+            # The released dialect ends every pair; the paper's puts a mark between pairs only.
+            unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
+            self.unfinished = not both or not bare(tail) or unended
+            return True
+        if self.relation and is_none(text):
+            self.note("empty marker")
+            return True
+        return sum(self._triple(item) for item in self._pair_end.split(text) if item.strip()) > 0
+
+    def _named(self, text: str) -> str:
+        """An entity without the 为 or colon that joined it to its name."""
+        text = text.strip()
+        return unparenthesised(clean(text[1:] if text[:1] in ("为", "為", "是", ":", "：") else text))
+
+    def _triple(self, text: str) -> bool:
+        """Read a triple or pair in whatever order its parts stand."""
+        hits = [] if _REMARK.match(text) else list(self.names.hits(folded(text)))
+        ends = [0, *(hit.end for hit in hits)]
+        between = [text[end : hit.start] for end, hit in zip(ends, hits, strict=False)] + [text[ends[-1] :]]
+        first, *others = map(self._stripped, between)
+        if len(hits) > 1 or (hits and first and others[0]):
+            return sum(self._said(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
+        # The relation stands before both, or after both, or is the current one.
+        head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
+        known = hits[0].label if hits else self.relation if len(tails) == 1 or self.source else ""
+        return bool(known) and self._said(known, head, "，".join(tails))
+
+    def _stripped(self, text: str) -> str:
+        """``text`` without what joins it to a relation."""
+        return re.sub(r"^(?:包括|包含|主要|是|为|有)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
+
+    def _said(self, relation: str, head: str, tails: str) -> bool:
+        known = bool(self._entities(head)) and bool(self._entities(tails))
+        self._add(relation, clean(head), tails)
+        return known
+
+    def _entities(self, value: Json, *, dialect: bool = False) -> list[str]:
+        """The entities that one end of a pair names; a comma can be part of them."""
+        whole = self.part(value) if isinstance(value, str) else None
+        literal = isinstance(value, str) and (dialect or not self.source or not _MARKS.search(value))
+        return [whole] * bool(whole) if whole is not None and literal else self.parts(value, dialect=dialect)
+
+    def _add(self, relation: str, head: Json, tail: Json, *, dialect: bool = False) -> None:
+        ends = self._entities(head, dialect=dialect), self._entities(tail, dialect=dialect)
+        self.triples |= {(relation, subject, part): None for subject in ends[0] for part in ends[1]}
+        self.understood |= all(ends)
+
+    def row(self, parts: list[Json]) -> bool:
+        if not all(isinstance(part, (str, list)) and part for part in parts) or len(parts) not in (2, 3):
+            return False
+        # The relation most often stands between the two entities, then after or before them.
+        named = [self.names.exact(part) if isinstance(part, str) else None for part in parts]
+        place = next((place for place in (1, 2, 0) if len(parts) == 3 and named[place]), None)
+        relation = named[place] if place is not None else self.relation if len(parts) == 2 else ""
+        if not relation or isinstance(parts[0], list):
+            return False
+        head, tail = [part for at, part in enumerate(parts) if at != place]
+        self._add(relation, head, tail)
+        return True
+
+    def is_whole(self, roles: Mapping[str, Json]) -> bool:
+        return super().is_whole(roles) or (bool(self.relation) and {"subject", "object"} <= roles.keys())
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        roles = _roles_of(record)
+        if not {"subject", "object"} <= roles.keys():
+            return False
+        said = clean(" ".join(leaves(roles.get("predicate"))))
+        predicate = self.names.exact(said) or ("" if self.choices else said)
+        if "predicate" not in roles:
+            predicate = self.relation
+        elif not predicate:
+            self.problem("unknown relation")
+        if predicate:
+            # An end can be a record of its own, which says more of the entity.
+            ends = [roles["subject"], roles["object"]]
+            self._add(predicate, *((leaves(end) or [""])[0] if isinstance(end, dict) else end for end in ends))
+        return bool(predicate) or "predicate" in roles
+
+    def member(self, name: str, value: Json) -> None:
+        self.relation, self.understood, self.unfinished = name, True, False
+        for item in filter(None, _listed(value)):
+            if isinstance(item, dict) and not self.record(item):
+                for head, tails in item.items():
+                    self._add(name, head, tails)
+            elif (isinstance(item, str) and not is_none(item) and not self._pairs(item)) or (
+                isinstance(item, list) and not self.row(item)
+            ):
+                self.problem("unreadable line")
+
+    def answer(self) -> Answer:
+        return self._in_order()
+
+    def _in_order(self) -> Answer:
+        order = {choice: place for place, choice in enumerate(self.choices)}
+        found = sorted(self.triples, key=lambda triple: order.get(triple[0], len(order)))
+        return [{"predicate": relation, "subject": head, "object": tail} for relation, head, tail in found]
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        return super().stops_short(lines) or self._cut_heads.begins_with(lines[-1].text)
+
+
+class Events(Reader[EventLines]):
+    """Events whose fields stand on one line or on several."""
+
+    _caption = re.compile(r"(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}[：:]?$")
+
+    def __init__(self, answer_format: EventLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.name({name: name for name in answer_format.fields})
+        self.events: list[dict[str, Json]] = []
+        self.statuses = label_words(answer_format, [status for status in answer_format.statuses if status])
+
+    def polished(self, answer: Answer) -> Answer:
+        self.events = list(answer)
+        return self._events(dialect=True)
+
+    def free(self, line: Line) -> bool:
+        return bool(self._caption.match(line.text))
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        event = {name: value for spelling, value in record.items() if (name := self.names.exact(spelling))}
+        if "主体词" in event:
+            self.events.append(event)
+            self.understood = True
+        return "主体词" in event
+
+    def member(self, name: str, value: Json) -> None:
+        if not self.events or name in self.events[-1]:
+            self.events.append({})
+        # What follows the last semicolon can be the beginning of the next field's name.
+        whole, mark, rest = value.replace(";", "；").rpartition("；") if isinstance(value, str) else ("", "", "")
+        self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
+        self.understood = True
+
+    def answer(self) -> Answer:
+        self.note("missing line", any(set(self.format.fields) - event.keys() for event in self.events))
+        return self._events(dialect=False)
+
+    def _events(self, *, dialect: bool) -> Answer:
+        events = []
+        for said in self.events:
+            event: dict[str, object] = {}
+            for name, is_list in self.format.fields.items():
+                text = " ".join(leaves(said.get(name)))
+                whole = self._status(text) if name == "发生状态" else self.part(text)
+                found = self.parts(said.get(name, ""), dialect=dialect) if is_list or whole is None else [whole]
+                event[name] = found if is_list else (text if dialect else "") if len(found) != 1 else found[0]
+            # An event is of something, where what it is of can be told from what is not.
+            if any(event.values()) and (event["主体词"] or not self.source):
+                events.append(event)
+        return events
+
+    def _status(self, text: str) -> str:
+        if is_none(text):
+            return ""
+        found = {hit.label for hit in self.statuses.hits(folded(text))} | {self.statuses.exact(text)} - {None}
+        if text.strip() and len(found) != 1:
+            self.problem("unknown status")
+        return found.pop() or "" if len(found) == 1 else clean(text)
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        last = re.split("[；;]", lines[-1].text)[-1]
+        *others, event = self.events or [{}]
+        fields = list(self.format.fields)
+        begun = bool(others or self.lead_seen) and 0 < len(event) < len(fields) and list(event) == fields[: len(event)]
+        whole = all(len(other) == len(fields) for other in others)
+        return super().stops_short(lines) or self.names.begins_with(last) or (whole and begun)
+
+
+class ReportSections(Reader[Report]):
+    """Sections headed by their names."""
+
+    nothing: ClassVar[type[object]] = dict
+    joint = ":"
+    _after = re.compile(
+        r"[(（【*]?(?:注[：:意]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|本报告|此报告)|[^\n]{0,40}仅供参考"
+    )
+
+    def __init__(self, answer_format: Report, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.name({section: section for section in answer_format.sections})
+        self.sections: dict[str, list[str]] = {}
+        self.last = ""
+
+    def read_lines(self, lines: Sequence[Line]) -> None:
+        # A section's text can hold another's name; only a report on one line has all its heads within that line.
+        start = rf"\[?(?P<name>{self.names.pattern})[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?"
+        if sum(bool(re.match(start + r"\s{0,3}(?::|$|(?<=\]))", folded(line.text))) for line in lines) > 1:
+            self.heads = re.compile(rf"^{start}\s{{0,3}}(?::|(?<=\]))")
+        super().read_lines(lines)
+
+    def line(self, line: Line) -> bool:
+        self.last = self.open or self.last
+        return super().line(line)
+
+    def member(self, name: str, value: Json) -> None:
+        within = not self.heads.pattern.startswith("^")
+        self.sections[name] = [text.strip().rstrip("；;" if within else "") for text in leaves(value) if text.strip()]
+        self.last, self.understood = name, True
+
+    def free(self, line: Line) -> bool:
+        # A line with a head that is none, as garbled ones are, belongs to no section.
+        headlike = (
+            re.match(rf"[^,.:]{{1,6}}:|{self.names.pattern}", folded(line.text)) and not line.mark and not self.open
+        )
+        if not self.last or self._after.match(line.text) or self.names.begins_with(line.text) or headlike:
+            return False
+        self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
+        return True
+
+    def answer(self) -> Answer:
+        self.note("missing line", bool(set(self.format.sections) - self.sections.keys()))
+        return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        found, asked = list(self.sections), list(self.format.sections)
+        unended = not " ".join(self.sections.get(self.last, [])).endswith(_SENTENCE_ENDS)
+        begun = 0 < len(found) < len(asked) and found == asked[: len(found)] and unended
+        return super().stops_short(lines) or self.names.begins_with(lines[-1].text) or begun
+
+
+#: Other names of labels and statuses: the paper's spellings, those of the corpora, and what models write for them. The
+#: names after the stroke say so only where nothing else is said.
+_OTHER_LABELS = """
+语义无直接关联: 语义毫无关联 毫无关联 无关联 没有关联 无直接关联 没有直接关联 语义无关 | 无关
+后者是前者的语义子集: 前者是后者的语义父集 后者是前者的子集 | 语义子集 子集
+后者是前者的语义父集: 前者是后者的语义子集 后者是前者的父集 | 语义父集 父集
+完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值
+很少匹配有一些参考价值: 很少匹配 有一些参考价值
+完全不匹配: 不匹配
+没有医疗意图: 无医疗意图
+医疗意图较弱: 意图较弱 | 较弱
+是的: 相同 一样 一致 等价 同义 同一个意思 互相替换 相互替换 替换 互换 没有区别 没有差别 | 是 对 yes true 正确 能 可以
+不是: 不同 不一样 不一致 有区别 有差别 有差异 | 否 no false 不对 不能 不可以 不是的
+相关: 有关 有关联
+不相关: 无关 没有关联 无关联 毫无关联 没有关系
+非上述类型: | 以上都不是 都不是 以上均不是 其他
+患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true
+没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false
+无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
+已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
+未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
+没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 其他
+无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义
+否定: 阴性 否认
+不确定: 疑似 无法确定
+"""
+_VERDICTS = words(
+    _names("""
+yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
+no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
+""")
+)
+DENIED, WEAK, PLAIN, SAID = -1, 0, 1, 2
+_TICKED, _CROSSED = re.compile(r"[✓✔√✅☑]|\[x\]|\[√\]"), re.compile(r"[✗✘×❌]|\[\s\]")
+_CLAUSE_END, _SENTENCE_END = re.compile(r"[,!?:\n()]|\.(?!\d)"), re.compile(r"[!?\n]|\.(?!\d)")
+_LISTED_WITH = re.compile(r"[\"'\s\]]{0,3}(?:,|/|\+|##|和|与|及|以及)?[\"'\s\[]{0,3}")
+_NO_DENIAL = re.compile("无疑|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
+_TURN = re.compile(
+    "而(?!非|不)|但|只(?:能|是)|才是|因此|所以|最终|更|其实|(?<!不)应该?(?=是|为|选|归|属)|(?<!不)选(?=$|择)"
+)
+_DENIES_BEFORE = re.compile(
+    "不是|并非|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
+    "|(?:不|非|未|无|没|否|勿).{0,4}$"
+)
+_DENIES_AFTER = re.compile(
+    "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
+    "(?:匹配|相?符|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
+    r"|无关|排除|剔除|除外|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+)
+_HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|容易|误|介于")
+_LEADS = re.compile(r"(?:属于|归[为入类]|判定?为|应[该为]|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
+_MAY_FOLLOW = "的类这那等吗呢吧么和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
+_DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
+_QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
+
+
+class Statement(NamedTuple):
+    """A label that a text names, how long the name is, and with how much weight it is named."""
+
+    label: str
+    length: int
+    weight: int
+
+
+def statements(known: Words, text: str, *, apart: bool = False) -> Iterator[Statement]:
+    """What ``text`` says of the words it names: it denies some, names others in passing, or says that it is they.
+
+    Words that are asked, or quoted within something else, or pieces of longer words are left out.
+
+    Args:
+        apart: whether a word must not follow on another one.
+    """
+    flat = folded(text)
+    hits = list(known.hits(flat))
+    groups: list[list[Hit]] = []
+    for hit in hits:
+        last = groups[-1][-1].end if groups else -9
+        if hit.start - last <= 8 and _LISTED_WITH.fullmatch(flat, last, hit.start):
+            groups[-1].append(hit)
+        else:
+            groups.append([hit])
+    starts = [group[0].start for group in groups[1:]] + [len(flat)]
+    end = 0
+    for group, following in zip(groups, starts, strict=False):
+        before = flat[max(end, group[0].start - 40) : group[0].start]
+        end = group[-1].end
+        weight = _weight(before, flat[end : min(following, end + 40)], flat[end : end + 60])
+        for hit in group if weight is not None else ():
+            if _stands_apart(text, hit, apart):
+                yield Statement(hit.label, hit.end - hit.start, weight or WEAK)
+
+
+def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
+    """Whether a word is no piece of a longer one, and not quoted with more than itself."""
+    before, after = text[max(0, hit.start - 30) : hit.start], text[hit.end : hit.end + 8]
+    opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
+    if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
+        return False
+    # In a text of little more than the word there is nothing else that it could be a piece of.
+    near = not apart and hit.start <= 2 and len(text) <= hit.end + 2
+    if after[:1] in ("性", "度") and not _DENIES_AFTER.match(after) and not _DEGREE.match(after):
+        return False
+    if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
+        return False
+    within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
+    return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的")
+
+
+def _weight(before: str, after: str, rest: str) -> int | None:
+    """The weight of what stands between ``before`` and ``after``, or None where it is asked and not said."""
+    left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
+    turns = list(_TURN.finditer(left))
+    turned = left[turns[-1].end() :] if turns else left
+    judged = after.lstrip("\"'] ").startswith(":")
+    right = (_SENTENCE_END if judged else _CLAUSE_END).split(after)[0]
+    ends = re.search(r"[.!?\n]", rest)
+    asked = re.match(r"[\"'\s]{0,3}(?:吗|呢|么|还是)", rest) or left.endswith(("还是", "是否"))
+    if asked or (ends and ends.group() == "?"):
+        return None
+    if _CROSSED.search(before[-4:]) or _CROSSED.match(after.lstrip()[:3]):
+        return DENIED
+    if _TICKED.search(before[-4:]) or _TICKED.match(after.lstrip()[:3]):
+        return SAID
+    if _DENIES_BEFORE.search(turned) or _DENIES_AFTER.search(right):
+        return DENIED
+    if _HEDGES.search(turned):
+        return WEAK
+    whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
+    return SAID if whole or turns or _LEADS.search(before[-8:]) else PLAIN
+
+
+def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
+    """The spellings of the labels or statuses that ``choices`` offer."""
+    synonyms: Mapping[str, str] = getattr(answer_format, "synonyms", {})
+    none_of_these = getattr(answer_format, "none_of_these", None)
+    known = [*choices, none_of_these] if none_of_these else list(choices)
+    spellings = {label: synonyms.get(label, label) for label in known}
+    if set(spellings.values()) & set(synonyms.values()):
+        spellings |= {label: label for label in synonyms.values()} | dict(synonyms)
+    labels = set(spellings.values())
+    short: dict[str, str] = {}
+    for line in _OTHER_LABELS.strip().split("\n"):
+        label, _, names = line.partition(": ")
+        often, _, seldom = names.partition("|")
+        if label in labels:
+            spellings = dict.fromkeys(often.split(), label) | spellings
+            short |= dict.fromkeys(seldom.split(), label)
+    # What stands before the parentheses of a label, or ends it, is its name where it is no other's.
+    for label in choices:
+        for name in (re.split("[(（]", label)[0], *(label[at:] for at in range(1, len(label) - 1))):
+            if name and sum(name in other for other in known) == 1:
+                short.setdefault(name, spellings[label])
+    return words(spellings, short)
+
+
+_OPTION = re.compile(
+    r"(?:[\u4e00-\u9fff]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
+    r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$",
+    re.DOTALL,
+)
+_PICKED = re.compile(r"(?:选择?|选项|答案[是为]?)\s{0,3}(?P<sign>[a-z])(?![a-z])")
+
+
+class Verdicts:
+    """What an output says of the choices: each is said, denied or scored.
+
+    Args:
+        apart: whether a choice must not follow on another word, and can only be named in full.
+    """
+
+    def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
+        self.known, self.choices, self.source, self.apart = known, choices, source, apart
+        self.weights: dict[str, int] = {}
+        self.scores: dict[str, float] = {}
+        labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
+        #: Of two labels, the other one: to deny one is to say the other.
+        self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
+        self.repair = "sentence around label"
+
+    def say(self, label: str, weight: int) -> None:
+        """Weigh a label, at the most that is ever said of it."""
+        if weight == DENIED and label in self.opposite:
+            label, weight = self.opposite[label], PLAIN
+        self.weights[label] = max(self.weights.get(label, weight), weight)
+
+    def judge(self, name: str, value: Json) -> bool:
+        """Read a verdict on a choice; whether it is one."""
+        label, texts = self.known.exact(re.sub("^是否|性$", "", bare(name))), leaves(value)
+        if label is None or len(texts) != 1 or texts[0].strip() in self.choices:
+            return False
+        verdict = _VERDICTS.exact(re.split("[,.(]", folded(texts[0]))[0])
+        if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", texts[0].strip()):
+            self.scores[label] = float(texts[0])
+        elif verdict is None:
+            return False
+        else:
+            self.say(label, SAID if verdict == "yes" else DENIED)
+        self.repair = "judged choices"
+        return True
+
+    def judge_record(self, record: Mapping[str, Json]) -> bool:
+        """Read a record that holds a choice and the verdict on it; whether it is one."""
+        texts = [text for name, value in record.items() if not _REASON.exact(name) for text in leaves(value)]
+        found = [text for text in texts if self.known.exact(text) is not None]
+        rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
+        return len(found) == 1 and len(rest) == 1 and self.judge(found[0], rest[0])
+
+    def whole(self, text: str) -> str | None:
+        """The label that ``text`` is, by name or by its place among the choices."""
+        label = self.known.exact(text)
+        if label is not None:
+            self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
+        match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
+        if label is not None or match is None or re.search("不|非|排除", match.string[: match.start("sign")]):
+            return label
+        said = (match["label"] or "").strip(" .()[]\"'")
+        label = self.known.exact(said) if said else None
+        if label is None:
+            choice = self.source.option(match["sign"], self.choices)
+            offered = self.known.exact(choice) if choice else None
+            spoken = {hit.label for hit in self.known.hits(folded(said))}
+            label = offered if not spoken or spoken == {offered} else None
+        self.repair = "option letter" if label is not None else self.repair
+        return label
+
+    def hear(self, text: str, most: int = SAID) -> None:
+        """Weigh what a text says of the choices."""
+        for said in statements(self.known, text, apart=self.apart):
+            # A short name says too little within a sentence of something else.
+            brief = said.length < 4 and len(bare(text)) > said.length + 4 and not self.opposite and not self.apart
+            if said.weight != PLAIN or not brief:
+                self.say(said.label, min(said.weight, most))
+
+    def hear_lines(self, text: str) -> None:
+        """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
+        for line in text.split("\n"):
+            name, colon, value = line.replace("：", ":").partition(":")
+            if colon and self.judge(name, value.strip()):
+                continue
+            most = PLAIN if _REMARK.match(line) else SAID
+            self.hear(line, min(most, WEAK) if self.apart and most == PLAIN else most)
+            if self.apart or _TICKED.search(line) or _CROSSED.search(line):
+                continue
+            pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
+            for sentence, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
+                clauses = [sentence, *re.split("[,，]", sentence)[: bool(self.opposite)]]
+                if picked := _PICKED.search(folded(sentence)):
+                    clauses.append(picked["sign"])
+                for clause in clauses if end not in ("？", "?") else ():
+                    if bare(clause) and (label := self.whole(clause)) is not None:
+                        self.say(label, SAID)
+
+    def decided(self) -> set[str]:
+        """The labels that are said most firmly; of two that exclude each other, any that is said."""
+        top = max(self.scores.values(), default=0.0)
+        if scored := {
+            label for label, score in self.scores.items() if score == top > 0 or (self.apart and score >= 0.5)
+        }:
+            return scored
+        best = max(self.weights.values(), default=DENIED)
+        least = min(best, PLAIN) if self.opposite else best
+        return {label for label, weight in self.weights.items() if weight >= least > DENIED}
+
+    def read(self, text: str) -> set[str]:
+        """The labels between which a short text leaves the choice."""
+        if (label := self.whole(text)) is not None:
+            return {label}
+        for variant in (text, re.sub("[(（][^()（）\n]{0,60}[)）]", "", text), text.replace("的", "")):
+            self.hear(variant)
+            if labels := self.decided():
+                return labels
+        # The end of a label stands for it, where a sentence that names none in full ends in it.
+        said, _, end = re.sub("[是为]|属于", "\0", bare(text)).rpartition("\0")
+        spoken = said and (_DENIES_BEFORE.search(said[-6:]) or any(self.known.hits(folded(text))))
+        label = self.known.exact(end) if len(end) > 1 and said and not spoken else None
+        return {label} if label is not None else set()
+
+
+class Choosing(Reader[F]):
+    """Reads which of the choices an output says it is."""
+
+    bulleted = False
+    _answer_names = _any_of(
+        "答案 标签 类型 类别 意图 结果 关系 结论 选项 标准词 answer label type intent result category"
+    )
+    _other_names = re.compile("候选|选项|排除|未选|不|原|输入|unmatched|query|input|rejected")
+
+    def __init__(self, answer_format: F, choices: Sequence[str], source: Source, known: Words, *, apart: bool) -> None:
+        super().__init__(answer_format, choices, source)
+        self.known, self.apart = known, apart
+        self.verdicts = self.fresh()
+        self.labels: set[str] = set()
+
+    def fresh(self) -> Verdicts:
+        """Nothing said yet."""
+        return Verdicts(self.known, self.choices, self.source, apart=self.apart)
+
+    def accept(self, verdicts: Verdicts, labels: set[str], *kinds: str) -> bool:
+        """Take labels for the answer, if they are one; whether they are."""
+        self.understood = bool(labels) and (self.apart or len(labels) == 1)
+        if self.understood:
+            self.labels = labels
+            for kind in (*kinds, verdicts.repair):
+                self.note(kind)
+        elif labels:
+            self.unread = "ambiguous label"
+        return self.understood
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        texts = [
+            line.text if line.mark in ("", "-", "*", "+", *"•·●○▪◦■□➢►") else line.mark + line.text for line in lines
+        ]
+        text = "\n".join(self._one_question(texts))
+        flat = folded(text)
+        corrections = [match.end() for match in _CORRECTION.finditer(flat)]
+        marks = [match.end() for match in _MARK.finditer(flat)]
+        # Time stays linear: of many marks the last few are enough.
+        for place in [*corrections[-1:], *[mark for mark in marks[:-9:-1] if mark > max([0, *corrections])]]:
+            if self._hear(text[place:].strip(), first=place in marks):
+                self.note("answer marker")
+                return
+        if not self._hear(text):
+            self.say_nothing(text, lines)
+
+    def _one_question(self, texts: Sequence[str]) -> Sequence[str]:
+        """The lines before one that begins as a line of the prompt does, where another question follows the answer."""
+        for place, text in enumerate(texts[1:], 1):
+            head = re.match(r"[^：:]{2,10}[：:]", text)
+            if head and "\n" + head.group() in "\n" + self.source.prompt and not _MARK.match(folded(head.group())):
+                verdicts = self.fresh()
+                verdicts.hear_lines("\n".join(texts[:place]))
+                if verdicts.decided():
+                    return texts[:place]
+        return texts
+
+    def _hear(self, text: str, *, first: bool = False) -> bool:
+        """Read what ``text`` says, or first what its ``first`` line and sentence do; whether that is an answer."""
+        line = text.split("\n", maxsplit=1)[0]
+        for piece in (line, re.split("[。！？!?；;]", line, maxsplit=1)[0]) if first and not self.apart else ():
+            verdicts = self.fresh()
+            if len(labels := verdicts.read(piece)) == 1:
+                return self.accept(verdicts, labels)
+        verdicts = self.fresh()
+        label = verdicts.whole(text)
+        if label is None:
+            verdicts.hear_lines(text)
+        labels = {label} if label is not None else verdicts.decided()
+        if not labels and not self.apart and not first:
+            labels = verdicts.read(text)
+        self.verdicts = verdicts
+        if not labels and len({hit.label for hit in self.known.hits(folded(text))}) > 1:
+            self.unread = "ambiguous label"
+        return self.accept(verdicts, labels)
+
+    def say_nothing(self, text: str, lines: Sequence[Line]) -> None:
+        """Read that none of the choices is it, where an output says that."""
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        return self.verdicts.judge_record(record)
+
+    def structure(self, value: Json) -> bool:
+        named: set[str] = set()
+        others: set[str] = set()
+        stack: list[tuple[bool, Json]] = [(False, value)]
+        while stack:
+            under, node = stack.pop()
+            if isinstance(node, dict) and not self.record(node):
+                for name, inner in node.items():
+                    left_out = _REASON.exact(name) or (self.apart and self._other_names.search(folded(name)))
+                    if not left_out and not self.verdicts.judge(name, inner):
+                        stack.append((self._answer_names.exact(name) is not None, inner))
+            elif isinstance(node, list):
+                stack += [(under, inner) for inner in node]
+            elif isinstance(node, str):
+                verdicts = self.fresh()
+                label = verdicts.whole(node)
+                labels = {label} if label is not None else verdicts.read(node) if under or self.apart else set()
+                (named if under else others).update(labels)
+        labels = named or self.verdicts.decided() or others
+        return self.accept(self.verdicts, labels) or (self.apart and super().structure(value) and not labels)
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        text = re.split("[，,、；;]", lines[-1].text)[-1] if self.apart else lines[0].text
+        alone = self.apart or (len(lines) == 1 and not self.understood and not text.endswith(_SENTENCE_ENDS))
+        partial = alone and self.known.begins_with(bare(text)) and self.known.exact(text) is None
+        return partial or (self.apart and super().stops_short(lines))
+
+
+class Terms(Choosing[TermList]):
+    """Offered terms, listed or named in a sentence."""
+
+    def __init__(self, answer_format: TermList, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source, words({choice: choice for choice in choices}), apart=True)
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        if bare(re.split("[，,。]", lines[0].text)[0] if lines else "") == self.format.nothing:
+            self.say_nothing(self.format.nothing, lines)
+            return
+        super().lines(lines)
+        for line in lines if self.understood else ():
+            # Name what stands in a list among offered terms and is none.
+            left = list(line.text)
+            for hit in self.known.hits(folded(line.text)):
+                left[hit.start : hit.end] = "\0" * (hit.end - hit.start)
+            pieces = [bare(piece) for piece in re.split("[，,、；;]", "".join(left))]
+            listed = "\0" in left and "。" not in line.text.rstrip("。") and not _REMARK.match(line.text)
+            if listed and any(piece and "\0" not in piece for piece in pieces):
+                self.problem("unknown term", line.number)
+
+    def say_nothing(self, text: str, lines: Sequence[Line]) -> None:
+        if any(says_nothing(line) for line in text.split("\n")):
+            self.understood = True
+            self.note("empty marker")
+
+    def answer(self) -> Answer:
+        return [{"entity": term, "type": self.format.type} for term in sorted(self.labels)]
+
+
+class OneLabel(Choosing[Label]):
+    """A label, alone, in a sentence, or by its place among the choices."""
+
+    nothing: ClassVar[type[object]] = str
+    _none_of_these = re.compile(
+        r"(?:都|均)(?:不|没有)(?:太)?(?:是|符合?|属于|匹配|对应|合适|在)|不(?:属于|在)(?:以上|上述|任何)|任何一[个类项][^,.]{0,6}不"
+    )
+
+    def __init__(self, answer_format: Label, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source, label_words(answer_format, choices), apart=False)
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        if lines and not self.stops_short(lines):
+            super().lines(lines)
+
+    def say_nothing(self, text: str, lines: Sequence[Line]) -> None:
+        none = self.format.none_of_these
+        if none and not self.verdicts.weights and self._none_of_these.search(folded(text)):
+            self.accept(self.verdicts, {none})
+
+    def answer(self) -> Answer:
+        return next(iter(self.labels), "")
+
+
+class Statuses(Reader[StatusLines]):
+    """A line per finding, in any order of finding and status."""
+
+    record_roles = ("entity", "attr")
+    _joints = " \t　：:-—–→>=＝是为有，,、（([【|\"'“‘"
+    _head = re.compile(r"(?:^|(?<=[，,；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
+    _joined = re.compile(
+        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t]|-{1,2}>|=>)[—>\s]{0,3}(?P<status>.{1,60}?)[)）]?$"
+    )
+
+    def __init__(self, answer_format: StatusLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.statuses = label_words(answer_format, choices)
+        self.findings: dict[tuple[str, str], None] = {}
+        #: Findings before these were corrected.
+        self.corrects = False
+
+    def status(self, text: str) -> str | None:
+        """The only status that ``text`` gives."""
+        text = text.rstrip(_LIST_END + "吗?？")
+        if self.statuses.begins_with(bare(text)) and self.statuses.exact(text) is None:
+            return None
+        verdicts = Verdicts(self.statuses, self.choices, self.source)
+        labels = verdicts.read(_PARENTHESES.sub("", text)) or verdicts.read(text)
+        if len(labels) != 1:
+            return None
+        self.note(verdicts.repair, text not in labels)
+        return labels.pop()
+
+    def group(self, text: str) -> str | None:
+        """The status that heads the findings that have it."""
+        shorter = re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", text)
+        return self.statuses.exact(shorter) or self.statuses.exact(text)
+
+    def add(self, status: str, findings: Sequence[str]) -> bool:
+        for finding in map(clean, findings):
+            outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
+            if outer and not is_none(finding):
+                found = self.source.span(outer) or outer
+                self.findings = {said: None for said in self.findings if not self.corrects or said[0] != found}
+                self.findings[found, status] = None
+        self.understood = True
+        return True
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        at = next((place for place, line in enumerate(lines) if _CORRECTION.match(folded(line.text))), len(lines))
+        super().lines(lines[:at])
+        if at < len(lines):
+            self.corrects = True
+            text = re.split("[:：]", lines[at].text, maxsplit=1)[1].strip()
+            self.read_lines([lines[at]._replace(text=text)] * bool(text) + list(lines[at + 1 :]))
+
+    def line(self, line: Line) -> bool:
+        self.unfinished = False
+        text = line.text.rstrip("。")
+        heads = list(self._head.finditer(text))
+        ends = [head.start() for head in heads[1:]] + [len(text)]
+        self.note("half-width punctuation", bool(heads) and ":" in text)
+        if heads:
+            pairs = [(head["name"], text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
+            return sum(self._finding(name, value, line) for name, value in pairs) > 0
+        if (grouped := self.group(bare(text))) is not None:
+            self.open, self.understood = grouped, True
+            return True
+        read = False
+        for piece in _cut(text, re.compile("[；;。，,]")):
+            joined = self._joined.match(piece)
+            label = self.status(joined["status"]) if joined else None
+            hits = list(self.statuses.hits(folded(piece)))
+            if joined and label:
+                read |= self.add(label, [joined["name"].strip(self._joints)])
+            elif (
+                len(hits) == 1
+                and not bare(piece[hits[0].end :]).strip(")）")
+                and piece[: hits[0].start].strip(self._joints)
+            ):
+                finding = piece[: hits[0].start]
+                if finding[-1] in self._joints:
+                    read |= self.add(hits[0].label, [finding.strip(self._joints)])
+        if read or not self.open or not line.mark or _REMARK.match(text):
+            return read
+        return self.add(self.open, [text])
+
+    def _finding(self, name: str, value: str, line: Line) -> bool:
+        value = value.strip()
+        if self.pair(name, value):
+            return True
+        self.unfinished = not value or self.statuses.begins_with(value)
+        if value and (self.unfinished or len(name) <= 12):
+            self.problem("unknown status", line.number)
+            return True
+        return False
+
+    def pair(self, name: str, value: Json) -> bool:
+        texts = leaves(value)
+        text = texts[0].strip() if len(texts) == 1 else ""
+        grouped = self.group(name)
+        if grouped is not None and (self.statuses.exact(text) is None or is_none(text)):
+            self.open = grouped
+            return self.add(grouped, self.parts(value))
+        if _REMARK.match(name) and self.statuses.exact(text) is None:
+            return True
+        label = self.status(text) if text and not isinstance(value, dict) else None
+        if label is None or (ROLES.exact(name) and ROLES.exact(name) != "entity"):
+            return False
+        return self.add(label, [clean(name).strip(self._joints)])
+
+    def is_own(self, name: str, value: str) -> bool:
+        return ROLES.spelt(name) == "entity" and self.status(value) is not None
+
+    def record(self, record: Mapping[str, Json]) -> bool:
+        roles = _roles_of(record)
+        if not self.is_whole(roles):
+            return False
+        label = self.status(" ".join(leaves(roles["attr"])))
+        if label is None:
+            self.problem("unknown status")
+            return True
+        return self.add(label, leaves(roles["entity"]))
+
+    def answer(self) -> Answer:
+        return [{"entity": finding, "attr": status} for finding, status in self.findings]
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        last = lines[-1].text
+        talk = _REMARK.match(last) or last.endswith(_SENTENCE_ENDS) or self._is_lead(last) or says_nothing(last)
+        word = len(last) <= 12 and ":" not in folded(last) and not list(self.statuses.hits(folded(last)))
+        return super().stops_short(lines) or (self.understood and not self.open and word and not talk)
+
+
+class Reply(Reader[FreeText]):
+    """The doctor's words, without what announces them or goes on after them."""
+
+    nothing: ClassVar[type[object]] = str
+    longest = sys.maxsize
+    _names = _any_of("回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
+    _introduction = re.compile(r"[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
+    _asked_before = re.compile(r"(?:患者|病人|Patient|User)\s{0,3}[：:][^\n]{0,2000}\n(?=(?:医生|Doctor)\s{0,3}[：:])")
+    _same_speaker = re.compile(r"\n(?:医生|医生回复|Doctor)\s{0,3}[：:]\s{0,5}")
+    _after = re.compile(
+        r"\n\s{0,5}(?:患者|病人|用户|Patient|User)\s{0,3}[：:]"
+        r"|\n\s{0,9}[(（*]{0,2}(?:注[：:意]|备注|说明[：:]|以上(?:回复|建议|内容)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
+    )
+
+    def __init__(self, answer_format: FreeText, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.text = ""
+        names = "|".join(sorted(map(re.escape, (*answer_format.captions, "Doctor")), key=len, reverse=True))
+        self.caption = re.compile(
+            rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?\s{{0,3}}[：:]\s{{0,5}}", re.IGNORECASE
+        )
+
+    @staticmethod
+    def tidy(text: str) -> str:
+        return text.strip()
+
+    def polished(self, answer: Answer) -> Answer:
+        text = str(answer)
+        for kind, pattern in (
+            ("preamble", self._asked_before),
+            ("preamble", self._introduction),
+            ("answer marker", self.caption),
+        ):
+            if match := pattern.match(text):
+                self.note(kind)
+                text = text[match.end() :].strip()
+        if (match := self._after.search(text)) and match.start():
+            self.note("closing remark")
+            text = text[: match.start()].strip()
+        text = self._same_speaker.sub("\n", text)
+        self.note("label case/quotes", unquoted(text) != text)
+        return unquoted(text)
+
+    def _understand(self, text: str) -> bool:
+        values, cut = json_values(text)
+        if not self.structure(values):
+            before = len(self.repairs)
+            self.text, self.understood, cut = self.polished(text.strip()), True, False
+            if len(self.repairs) == before:
+                self.problem("wrapping")
+        return cut
+
+    def structure(self, value: Json) -> bool:
+        records = [node for node in _listed(value) if isinstance(node, dict)]
+        said = [inner for node in records for name, inner in node.items() if self._names.exact(name)]
+        texts = [inner for inner in said if isinstance(inner, str)] or leaves(value)
+        if len(texts) == 1:
+            self.text, self.understood = texts[0].strip(), True
+            self.note("json")
+        return self.understood
+
+    def answer(self) -> Answer:
+        return self.text
+
+
+READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
+    EntityLines: Entities,
+    TripleLines: Triples,
+    EventLines: Events,
+    TermList: Terms,
+    Label: OneLabel,
+    StatusLines: Statuses,
+    Report: ReportSections,
+    FreeText: Reply,
+}
