@@ -127,12 +127,18 @@ def labelled(fields: dict[str, tuple[int, int]], labels: list[str]) -> Callable[
 
 
 def findings(text: Text) -> dict[str, Any]:
-    """A record of CHIP-MDCFNPC."""
-    turns = []
-    for number in range(28):
-        said = text(8, 40)
-        ner = [{"range": [0, 4], "mention": said[:4], "name": said[:4], "attr": text.random.choice("阳阴") + "性"}]
-        turns.append({"sender": ("患者", "医生")[number % 2], "text": said, "ner": ner if number % 4 == 0 else []})
+    """A record of CHIP-MDCFNPC: dialogues of very different lengths with a finding in every third utterance or so."""
+    turns: list[dict[str, Any]] = []
+    mentions: list[str] = []
+    for number in range(max(3, int(text.random.lognormvariate(3.38, 0.55)))):
+        said, ner = text(8, 40), []
+        if text.random.random() < 0.365:
+            known = bool(mentions) and text.random.random() < 0.05
+            mention = text.random.choice(mentions) if known else said[: text.random.randint(2, 6)]
+            mentions.append(mention)
+            attr = text.random.choices(("阳性", "阴性", "其他", "不标注"), (6, 2, 1, 3))[0]
+            ner = [{"range": [0, len(mention)], "mention": mention, "name": mention, "attr": attr}]
+        turns.append({"sentence_id": number + 1, "sender": ("患者", "医生")[number % 2], "text": said, "ner": ner})
     return {"dialog_info": turns}
 
 
@@ -160,8 +166,12 @@ def consultation(text: Text) -> dict[str, Any]:
 
 
 def doctor(text: Text) -> list[dict[str, Any]]:
-    """A record of MedDG."""
-    return [{"id": ("Patients", "Doctor")[n % 2], "Sentence": text(6, 30), "Symptom": []} for n in range(20)]
+    """A record of MedDG, in which either says several things in a row."""
+    turns: list[dict[str, Any]] = []
+    for run in range(max(2, int(text.random.lognormvariate(2.25, 0.6)))):
+        said = 1 + sum(text.random.random() < 0.42 for _ in range(2))
+        turns += [{"id": ("Patients", "Doctor")[run % 2], "Sentence": text(6, 30), "Symptom": []} for _ in range(said)]
+    return turns
 
 
 def generate(folder: Path) -> None:
