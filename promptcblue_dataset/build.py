@@ -41,7 +41,7 @@ from promptcblue_dataset.folder import (
     write_config,
 )
 from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool
+from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool, own_text
 from promptcblue_dataset.prompts.render import PAPER, RELEASED, Rendered, Renderer, Style
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, Sample, resolve, sample_path, split_files
@@ -654,14 +654,14 @@ class _Drawing(_Making):
                 if sample:
                     made.append(sample)
         if split != _DRAWN[-1]:
-            self._taken.add([_text(content) for content in contents.values() if content])
+            self._taken.add([own_text(content.fields) for content in contents.values() if content])
         self.counts[split]["rows"] = len(made)
         return made
 
     def _load(self, split: str, pool: _SamplePool, numbers: Iterable[int], contents: dict[int, Content | None]) -> None:
         """Read raw samples; None stands for those that an earlier split has."""
         fresh = {number: pool[number] for number in dict.fromkeys(numbers) if number not in contents}
-        texts = [_text(content) for content in fresh.values()]
+        texts = [own_text(content.fields) for content in fresh.values()]
         for (number, content), found in zip(fresh.items(), self._taken.find(texts), strict=True):
             contents[number] = content if found is None else None
             if found is not None:
@@ -698,10 +698,6 @@ def _sure(rendered: Rendered) -> bool:
     texts = (sample["input"], sample["target"], *(sample["answer_choices"] or ()))
     complete = bool(sample["target"].strip()) and sample["answer_choices"] != []
     return complete and not rendered.separators and encodable("".join(texts))
-
-
-def _text(content: Content) -> str:
-    return "\n".join(content.fields.values())
 
 
 # --- What is said of it ---

@@ -236,7 +236,8 @@ def _findings(record: Record) -> Iterable[Group]:
     statuses: dict[str, str] = {}
     answers: list[list[Answer]] = []
     for turn in turns:
-        for finding in turn.records("ner") if turn.has("ner") else ():
+        findings = turn.records("ner") if turn.has("ner") else []
+        for finding in findings:
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
                 record.left_out("a finding without a status", example=mention)
@@ -245,7 +246,8 @@ def _findings(record: Record) -> Iterable[Group]:
             if statuses.get(mention, status) != status:
                 record.place.mended("a mention with several statuses: the last taken", mention)
             statuses[mention] = status
-        answers.append([{"entity": mention, "attr": status} for mention, status in statuses.items()])
+        fresh = [{"entity": mention, "attr": status} for mention, status in statuses.items()] if findings else []
+        answers.append(fresh or (answers[-1] if answers else []))
     lines = [utterance(turn, "sender", "text") for turn in turns]
 
     def compose(place: int) -> Content:
