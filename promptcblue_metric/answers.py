@@ -295,8 +295,9 @@ class EventLines(AnswerFormat):
         for part in line.split("；") if "：" in line else ():
             for key, is_list in self.fields.items():
                 if part.startswith(f"{key}："):
-                    value = part.replace(f"{key}：", "")
-                    event[key] = _parts(value) if is_list else value.strip()
+                    # The next keys are tried on what is left, as in the official loop.
+                    part = part.replace(f"{key}：", "").strip()
+                    event[key] = _parts(part) if is_list else part
         return event
 
     def _problem(self, line: str) -> ProblemKind | None:

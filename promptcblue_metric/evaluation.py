@@ -121,6 +121,8 @@ class Evaluation:
         name = f"sample '{reference.get('sample_id')}' of {task.name}"
         if self._only and task is not self._only:
             raise PromptCBLUEError(f"{name}: this metric was loaded for {self._only.name} alone")
+        if task.needs_choices and not task.choices(cast("Sequence[str] | None", reference.get("answer_choices"))):
+            raise PromptCBLUEError(f"{name} needs the answer_choices that its prompt offers, and has none")
         if not reference["target"]:
             raise PromptCBLUEError(
                 f"{name} has no target to score against (official test targets are not public); "
@@ -188,10 +190,7 @@ def _scored(task: Task, prediction: str | None, reference: Sample, parser: Parse
     if prediction is None:
         return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold, reference))
     parsed = parse_answer(task.format, prediction, choices, parser, reference.get("input") or "")
-    # The official scorer takes an empty output for the first label, but not one that says something unreadable.
-    unread = parsed.answer == "" and prediction.strip()
-    scorer = task.scorer
-    counts = scorer.count_missing(gold, reference) if unread else scorer.count(parsed.answer, gold, reference)
+    counts = task.scorer.count(parsed.answer, gold, reference)
     return ScoredSample(task, reference, prediction, parsed, gold, counts)
 
 

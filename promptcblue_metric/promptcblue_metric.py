@@ -4,6 +4,7 @@ The Hub copies to the user's cache only the modules that this file imports itsel
 every sibling that the metric needs is imported here, those too that only other siblings use.
 """
 
+import re
 from typing import Any
 
 import datasets
@@ -60,6 +61,16 @@ _CITATION = """\
 _EVERY_TASK = ("default", "all")
 
 
+#: Halves of surrogate pairs.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _encodable(predictions: Any) -> Any:
+    if not isinstance(predictions, list):
+        return predictions
+    return [_SURROGATE.sub("\ufffd", text) if isinstance(text, str) else text for text in predictions]
+
+
 class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
     """``evaluate.load("promptcblue")`` for every task, ``evaluate.load("promptcblue", "CMeEE-V2")`` for one."""
 
@@ -85,6 +96,14 @@ class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
 
     def _evaluation(self, parser: Parser = "strict") -> Evaluation:
         return Evaluation(None if self.config_name in _EVERY_TASK else self.config_name, parser)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **more: Any) -> None:
+        """As `evaluate.Metric.add`, and as `add_batch`."""
+        super().add(prediction=_encodable([prediction])[0], reference=reference, **more)
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **more: Any) -> None:
+        """As `evaluate.Metric.add_batch`; half a surrogate pair, which Arrow cannot hold, scores as U+FFFD does."""
+        super().add_batch(predictions=_encodable(predictions), references=references, **more)
 
     def _compute(
         self,

@@ -243,9 +243,11 @@ class LabelF1(Scorer):
     """Precision, recall and F1 of single labels.
 
     Officially they are averaged over every label seen in gold or predictions, so an output outside the label set
-    is a class of its own, and an empty output counts as the first label. In the paper's definition such outputs
-    are misses and nothing else; ``macro`` then averages over the labels of the task that are seen, and the
-    others are pooled.
+    is a class of its own, an empty output counts as the first label, and NULs at a label's end are not seen (numpy
+    strips them). In the paper's definition such outputs are misses; ``macro`` then averages over the labels of the task
+    that are seen. ``weighted`` becomes micro-F1 pooled over samples, in which every output is a prediction: where all
+    samples have one it is accuracy. ``f1_of_readable``, where it differs, is micro-F1 pooled over the task's labels
+    alone, as scikit-learn gives it with ``labels``: an output without a label is then no false positive, and pays.
 
     Args:
         average: ``macro`` is the plain mean over the labels; ``weighted`` weights each by its gold count,
@@ -259,6 +261,7 @@ class LabelF1(Scorer):
     primary = "f1"
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        gold, prediction = gold.rstrip("\0"), prediction.rstrip("\0") or prediction
         # An empty output is counted as it is, since the two protocols read it in different ways.
         counts: dict[Hashable, float] = {("gold", gold): 1, ("predicted", prediction): 1}
         if prediction == gold:
@@ -268,15 +271,19 @@ class LabelF1(Scorer):
         return counts
 
     def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return {("gold", gold): 1}
+        return {("gold", gold.rstrip("\0")): 1}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
-        return self._average(list(self.per_label(totals, protocol).values()), protocol)
+        labels = list(self.per_label(totals, protocol).values())
+        if protocol == "official" or self.average != "weighted":
+            return self._average(labels)
+        correct, gold, predicted = (sum(label[column] for label in labels) for column in range(3))
+        outputs = sum(count for key, count in totals.items() if isinstance(key, tuple) and key[0] == "predicted")
+        scores, readable = (LabelCounts(correct, gold, given).scores() for given in (outputs, predicted))
+        same = isinstance(outputs, int | float) and outputs == predicted
+        return scores if same else {**scores, "f1_of_readable": readable["f1"]}
 
-    def _average(self, labels: Sequence[LabelCounts], protocol: Protocol) -> Scores:
-        if protocol == "paper" and self.average == "weighted":
-            correct, gold, predicted = (sum(label[column] for label in labels) for column in range(3))
-            return _f1(ratio(correct, predicted), ratio(correct, gold))
+    def _average(self, labels: Sequence[LabelCounts]) -> Scores:
         weighted = self.average == "weighted"
         # A label that a resample does not draw weighs nothing in it.
         weights = [label.gold if weighted else ratio(seen := label.gold + label.predicted, seen) for label in labels]
@@ -332,7 +339,7 @@ class ClassF1(LabelF1):
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         per_label = self.per_label(totals, protocol)
-        macro = self._average(list(per_label.values()), protocol)
+        macro = self._average(list(per_label.values()))
         correct, gold, predicted = (sum(counts[column] for counts in per_label.values()) for column in range(3))
         if self.average == "positive":
             hits, expected, found = per_label.get(self.labels[0], (0, 0, 0))

@@ -25,7 +25,12 @@ def write_json(path: str | Path, value: object) -> None:
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
-    replace_bytes(Path(path), (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+    replace_bytes(Path(path), encoded(json.dumps(value, ensure_ascii=False, indent=2) + "\n"))
+
+
+def encoded(json_text: str) -> bytes:
+    """JSON in UTF-8; half a surrogate pair, which a model can write and UTF-8 cannot hold, becomes an escape."""
+    return json_text.encode("utf-8", "backslashreplace")
 
 
 def replace_bytes(path: Path, content: bytes) -> None:

@@ -212,3 +212,31 @@ def test_a_blank_line_is_an_empty_event_as_in_the_official_parser() -> None:
 )
 def test_what_is_wrong_with_an_output_is_named(task: str, text: str, choices: Sequence[str], kind: str) -> None:
     assert kind in [problem.kind for problem in TASKS[task].format.parse(text, choices).problems]
+
+
+def _official_event(line: str) -> Answer:
+    """The official loop over a line of CHIP-CDEE: a key's value is what the next keys are tried on."""
+    event: Answer = {"主体词": "", "发生状态": "", "描述词": [], "解剖部位": []}
+    for piece in line.split("；"):
+        rest = piece
+        for key in ("主体词", "发生状态", "描述词", "解剖部位"):
+            if rest.startswith(key + "："):
+                rest = "".join(rest.split(key + "：")).strip()
+                parts = [word.strip() for word in rest.split("，") if word.strip()]
+                event[key] = parts if isinstance(event[key], list) else rest
+    return event
+
+
+PIECES = ["主体词：", "发生状态：", "描述词：", "解剖部位：", "；", "，", " ", "腹", "痛", "否定", "："]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_events_are_read_as_by_the_official_loop(line: str) -> None:
+    task = get_task("CHIP-CDEE")
+    assert task.format.parse(f"x\n{line}").answer == [_official_event(line)]
+
+
+def test_a_dropped_separator_in_an_event_reads_as_officially() -> None:
+    (event,) = get_task("CHIP-CDEE").format.parse("x\n主体词：痛；发生状态：；描述词：解剖部位：腹").answer
+    assert event["描述词"] == ["解剖部位：腹"]
+    assert event["解剖部位"] == ["腹"]

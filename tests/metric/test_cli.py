@@ -193,6 +193,25 @@ def test_parse_takes_task_and_choices_from_the_references(
     }
 
 
+def test_half_a_surrogate_pair_ends_no_command(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    rows = [{**row, "prediction": row["prediction"] + "\ud83d"} for row in predicted(sample_rows("test"))]
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = write("other.jsonl", predicted(sample_rows("test")))
+    for arguments in (
+        ["score", path, "--json", tmp_path / "scores.json"],
+        ["parse", path, "--output", tmp_path / "results.json"],
+        ["report", path, "--output", tmp_path / "report", "--resamples", "0"],
+        ["compare", path, other, "--resamples", "100"],
+    ):
+        done = run_python(COMMAND, *arguments, "--references", references)
+        assert done.returncode == 0, done.stderr
+    answers = json.loads((tmp_path / "results.json").read_text())["MedDG"]
+    assert any("\ud83d" in row["answer"] for row in answers)
+
+
 def test_the_command_starts_without_the_heavy_libraries(references: Path, write: Files, run_python: Run) -> None:
     heavy = ("torch", "transformers", "datasets", "evaluate", "pandas", "sklearn")
     code = f"""

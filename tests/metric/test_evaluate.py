@@ -158,3 +158,19 @@ def test_once_installed_it_loads_as_typed_from_any_folder(
     for options in ({}, online):
         score = printed(NOT_INSTALLED + LOAD_AS_TYPED, run_python, rows_file, cwd=tmp_path, **home, **options)
         assert score == pytest.approx(1.0, abs=1e-6)
+
+
+def test_half_a_surrogate_pair_is_an_answer_like_any_other(rows_file: Path, run_python: Run) -> None:
+    code = """
+import json, sys
+import evaluate
+rows = [row for row in json.load(open(sys.argv[2])) if row["task_dataset"] in ("CHIP-STS", "MedDG")]
+metric = evaluate.load(sys.argv[1])
+texts = ("是\\ud83d的", "是\\ufffd的")
+scores = [metric.compute(predictions=[text] * len(rows), references=rows)["tasks"] for text in texts]
+metric.add(prediction="\\ud83d", reference=rows[0])
+metric.compute()
+print(json.dumps(scores))
+"""
+    one, two = printed(code, run_python, METRIC, rows_file)
+    assert one == two

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from promptcblue_metric import Evaluation, PromptCBLUEError
+from promptcblue_metric import TASKS, Evaluation, PromptCBLUEError
 from promptcblue_metric.answers import Answer
+from promptcblue_metric.evaluation import PARSERS, Parser
 from promptcblue_metric.scoring import Counts, LabelF1, MeanRouge, Protocol, Scorer, SetF1, sum_counts
 
 from ..conftest import SampleRows
@@ -77,11 +78,41 @@ def test_a_missing_prediction_is_wrong_and_never_the_default_label() -> None:
     assert missing.result()["well_formed"] == 0.0
 
 
-def test_an_output_the_lenient_parser_cannot_read_is_a_miss() -> None:
-    reference = row("KUAKE-IR", "相关", ["相关", "不相关"])
-    unread = Evaluation(parser="lenient")
-    unread.add("这个问题我无法回答。", reference)
-    assert unread.result()["overall"] == 0.0
+OUTPUT = st.sampled_from(["甲", "答案是甲", "乙。", "我无法回答。", "", "丙\0", "丁", "\0"])
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("task", ["KUAKE-QIC", "KUAKE-QTR"])
+@given(outputs=st.lists(st.tuples(OUTPUT, st.integers(0, 3)), min_size=1, max_size=20))
+def test_label_scores_equal_the_official_scorers_on_the_answers_handed_in(
+    parser: Parser, task: str, outputs: list[tuple[str, int]]
+) -> None:
+    labels = TASKS[task].labels[:4]
+    named = dict(zip("甲乙丙丁", labels, strict=True))
+    evaluation = Evaluation(parser=parser)
+    predicted, gold = [], []
+    for text, number in outputs:
+        output = "".join(named.get(character, character) for character in text)
+        sample = evaluation.add(output, row(task, labels[number], list(labels)))
+        assert sample.parsed
+        predicted.append(sample.parsed.answer or TASKS[task].labels[0])  # as the official scorer does
+        gold.append(labels[number])
+    average = "macro" if task == "KUAKE-QIC" else "weighted"
+    expected = precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)[:3]
+    assert list(evaluation.result()["tasks"][task]["scores"].values()) == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_an_output_that_cannot_be_read_pays_in_no_protocol_but_the_official_one() -> None:
+    choices = ["相关", "不相关"]
+    garbled, wrong = Evaluation(parser="lenient"), Evaluation(parser="lenient")
+    for number in range(4):
+        target = choices[number % 2]
+        garbled.add("这个问题我无法回答。" if number > 1 else target, row("KUAKE-IR", target, choices))
+        wrong.add(choices[number % 2 - 1] if number > 1 else target, row("KUAKE-IR", target, choices))
+    assert garbled.result()["overall"] > 0.7  # the leaderboard takes them for the first label
+    assert garbled.result("paper")["overall"] == wrong.result("paper")["overall"] == 0.5
+    assert garbled.result("paper")["tasks"]["KUAKE-IR"]["scores"]["f1_of_readable"] == pytest.approx(2 / 3)
+    assert "f1_of_readable" not in wrong.result("paper")["tasks"]["KUAKE-IR"]["scores"]
 
 
 def test_overall_and_groups_are_means_of_the_tasks_that_are_there() -> None:
@@ -105,6 +136,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
         Evaluation().add("相关", row("KUAKE-IR", "", ["相关", "不相关"]))
     with pytest.raises(PromptCBLUEError, match="KUAKE-IR alone"):
         Evaluation("KUAKE-IR").add("是的", row("CHIP-STS", "是的", ["是的", "不是"]))
+    with pytest.raises(PromptCBLUEError, match="CHIP-CDN needs the answer_choices"):
+        Evaluation().add("肺炎", row("CHIP-CDN", "肺炎", None))
 
 
 def test_every_sample_target_scores_one_against_itself(sample_rows: SampleRows) -> None:
@@ -131,7 +164,11 @@ def test_the_papers_label_scores_take_other_outputs_as_misses(
         gold, predicted, labels=seen, average={"macro": "macro", "weighted": "micro"}[average], zero_division=0
     )[:3]
     scores = scorer.score(total(scorer, pairs), "paper")
-    assert list(scores.values()) == pytest.approx(list(expected), abs=1e-12)
+    if average == "macro":
+        assert list(scores.values()) == pytest.approx(list(expected), abs=1e-12)
+    else:
+        assert scores.get("f1_of_readable", scores["f1"]) == pytest.approx(expected[2], abs=1e-12)
+        assert scores["f1"] == pytest.approx(accuracy_score(gold, predicted), abs=1e-12)
 
 
 @pytest.mark.parametrize("protocol", ["official", "paper"])
@@ -149,5 +186,6 @@ def test_many_sums_score_as_each_alone(protocol: Protocol, runs: list[list[tuple
         keys = {key for totals in sums for key in totals}
         together = scorer.score({key: np.array([float(s.get(key, 0)) for s in sums]) for key in keys}, protocol)
         for name, values in together.items():
-            alone = [scorer.score(totals, protocol)[name] for totals in sums]
+            each = [scorer.score(totals, protocol) for totals in sums]
+            alone = [scores.get(name, scores["f1"]) for scores in each]
             assert list(np.broadcast_to(values, len(runs))) == pytest.approx(alone, abs=1e-12)
