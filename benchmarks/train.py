@@ -42,7 +42,7 @@ from promptcblue_training.progress import quiet_libraries
 from promptcblue_training.prompts import PromptEncoder
 from promptcblue_training.settings import parse_recipe
 from promptcblue_training.tiny import build_model, build_tokenizer
-from promptcblue_training.trainer import build_trainer
+from promptcblue_training.trainer import build_trainer, with_adapter
 
 #: Characters of prompt and target together, at these shares of the official samples (toy train file).
 LENGTHS = {0.0: 45, 0.1: 73, 0.25: 92, 0.5: 139, 0.75: 235, 0.9: 851, 1.0: 2038}
@@ -189,7 +189,7 @@ def small_trainer(method: str, rows: Rows, tokenizer: Any, folder: Path, model: 
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     parsed, training = parse_recipe(path)
     torch.manual_seed(0)
-    return build_trainer(parsed, training, model, tokenizer, rows, None)
+    return build_trainer(parsed, training, with_adapter(parsed, training, model), tokenizer, rows, None)
 
 
 def train(method: str, rows: Rows, tokenizer: Any, folder: Path, steps: int, batch: int, **settings: Any) -> Run:
@@ -333,7 +333,7 @@ def measure_backbone(name: str, config: dict[str, Any], device: torch.device, st
             encoding="utf-8",
         )
         parsed, training = parse_recipe(recipe)
-        trainer = build_trainer(parsed, training, model, tokenizer, rows, None)
+        trainer = build_trainer(parsed, training, with_adapter(parsed, training, model), tokenizer, rows, None)
         clock = Clock(lambda: _synchronised(device))
         trainer.add_callback(clock)
         trainer.train()

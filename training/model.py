@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
-from .recipe import DTYPES, FOUR_BIT, Recipe
+from .recipe import DTYPES
 from .run import ADAPTER_CONFIG, BACKBONE, RECORD, folder_fingerprint
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from promptcblue_metric.data.samples import Sample
-
-    from .settings import TrainingSettings
 
 #: Parameters below which one CPU thread is as fast as several, and far faster where other programs want the cores.
 _TINY = 4_000_000
@@ -142,45 +139,6 @@ def load_model(name: str, dtype: torch.dtype, *, trust_remote_code: bool = False
         AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, **options
     )
     return model
-
-
-def load_to_train(
-    recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
-
-    The tokenizer keeps its chat template only where the prompts are written with it.
-
-    Raises:
-        PromptCBLUEError: one of them cannot be loaded or built, or there is no chat template to write prompts with.
-    """
-    name, trust = recipe.model or str(_own_backbone(recipe, training, samples)), training.trust_remote_code
-    tokenizer = load_tokenizer(name, trust_remote_code=trust)
-    if recipe.prompt_format == "plain":
-        tokenizer.chat_template = None
-    if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
-        raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
-    # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
-    wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
-    dtype, options = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device), {}
-    if wanted == FOUR_BIT:
-        options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
-    model = load_model(name, dtype, trust_remote_code=trust, **options)
-    spare_threads(model, training.device)
-    return model, tokenizer
-
-
-def _own_backbone(recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]) -> Path:
-    """The folder of the backbone that the recipe's ``from_config`` describes, built if it is not there yet."""
-    from .tiny import build_backbone
-
-    folder = Path(str(training.output_dir)) / BACKBONE
-    with training.main_process_first(desc="building the backbone"):
-        if not (folder / "config.json").is_file():
-            assert isinstance(recipe.from_config, dict)
-            texts = (text for sample in samples for text in (sample["input"], sample["target"]))
-            build_backbone(recipe.from_config, texts, folder, training.seed)
-    return folder
 
 
 def four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from promptcblue_metric.cli.common import run
@@ -28,15 +29,16 @@ from promptcblue_metric.errors import PromptCBLUEError
 from .card import versions, write_card
 from .data import Splits, spread, training_rows, training_samples
 from .methods import METHODS, count_trainable, describe_trainable, fit_to_budget
-from .model import check_exists, identify, load_to_train
+from .model import check_exists, choose_dtype, four_bit, identify, load_model, load_tokenizer, spare_threads
 from .processes import disconnect_at_exit
 from .progress import quiet_libraries
 from .prompts import PromptEncoder
-from .recipe import Recipe
-from .run import CURVE_CSV, FINISHED, claim, last_checkpoint, samples_fingerprint, write_curve, writing
+from .recipe import FOUR_BIT, Recipe
+from .run import BACKBONE, CURVE_CSV, FINISHED, claim, last_checkpoint, samples_fingerprint, write_curve, writing
 from .scoring_callback import ScoreInTraining
 from .settings import TrainingSettings, parse_recipe
-from .trainer import Trainer, build_trainer, save_chosen
+from .tiny import build_backbone
+from .trainer import Trainer, build_trainer, save_chosen, with_adapter
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,8 +74,9 @@ def main(arguments: Sequence[str]) -> None:
         say(f"going on from {checkpoint}")
 
     # The backbone, and an adapter as large as the budget allows
-    model, tokenizer = load_to_train(recipe, training, train_samples)
-    recipe = fit_to_budget(recipe, model)
+    backbone, tokenizer = _load(recipe, training, train_samples)
+    recipe = fit_to_budget(recipe, backbone)
+    model = with_adapter(recipe, training, backbone)
 
     # Rows of tokens: the target and its end are in the loss, the prompt is not
     encoder, validation = PromptEncoder(tokenizer), None
@@ -98,6 +101,37 @@ def main(arguments: Sequence[str]) -> None:
 
     # The model: the weights some steps after the lowest validation loss
     say(_save(recipe, trainer, {**metrics, "train_samples": len(train_samples)}))
+
+
+def _load(
+    recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
+
+    The tokenizer keeps its chat template only where the prompts are written with it.
+
+    Raises:
+        PromptCBLUEError: one of them cannot be loaded or built, or there is no chat template to write prompts with.
+    """
+    name, trust = recipe.model or str(Path(str(training.output_dir)) / BACKBONE), training.trust_remote_code
+    if isinstance(recipe.from_config, dict):
+        with training.main_process_first(desc="building the backbone"):
+            if not Path(name, "config.json").is_file():
+                texts = (text for sample in samples for text in (sample["input"], sample["target"]))
+                build_backbone(recipe.from_config, texts, name, training.seed)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust)
+    if recipe.prompt_format == "plain":
+        tokenizer.chat_template = None
+    if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
+        raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
+    # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
+    wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
+    dtype, options = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device), {}
+    if wanted == FOUR_BIT:
+        options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
+    model = load_model(name, dtype, trust_remote_code=trust, **options)
+    spare_threads(model, training.device)
+    return model, tokenizer
 
 
 def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:

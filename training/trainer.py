@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from peft import PeftModel, get_peft_model
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
@@ -29,12 +31,11 @@ from .data import Rows, to_measure, with_empty_rows
 from .methods import METHODS
 from .progress import ProgressLines
 from .prompts import IGNORED
-from .recipe import Recipe
+from .recipe import FOUR_BIT, Recipe
 from .run import Choice, Evaluated, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
 from .settings import BALANCED, TrainingSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import TrainerControl, TrainerState, TrainingArguments
     from transformers.modeling_outputs import ModelOutput
     from transformers.trainer_utils import EvalLoopOutput
@@ -63,6 +64,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         pad_before_prompt(self.model)
+        if getattr(self.model, "is_loaded_in_4bit", False):
+            # TRL has put the adapters in bfloat16; see `with_adapter`.
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         tuner = adalora_tuner(self.model)
         # DeepSpeed steps within the backward pass, and so takes gradients away before ranks are allocated.
         if is_incomplete(self.model) and (self.is_fsdp_enabled or (self.is_deepspeed_enabled and tuner is not None)):
@@ -295,18 +301,53 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
         return True
 
 
+def with_adapter(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+    """A model with the recipe's adapter on it, tried on a few tokens, so that what does not work is known at once.
+
+    Adapters are in float32, on weights of 4 bits too: small steps vanish in bfloat16, and float16 has no room for them.
+
+    Raises:
+        PromptCBLUEError: the method does not work on this model.
+    """
+    zero3, kind = is_deepspeed_zero3_enabled(), model.config.model_type
+    here = not zero3 and not any(parameter.is_meta for parameter in model.parameters())
+    routers = hasattr(model.config.get_text_config(), "output_router_logits") and training.router_aux_loss_coef != 0
+    try:
+        config = METHODS[recipe.method].adapter(recipe, model)
+        if config is not None:
+            # ZeRO-3 gathers parameters of one format at a time.
+            model = get_peft_model(model, config, autocast_adapter_dtype=not zero3 or recipe.dtype == FOUR_BIT)
+        if here:
+            ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 0]], device=model.device)
+            with torch.no_grad():
+                options = {"output_router_logits": True} if routers else {}
+                model(input_ids=ids, attention_mask=(ids > 0).long(), use_cache=False, **options)
+    except PromptCBLUEError:
+        raise
+    except Exception as error:  # the architectures fail in as many ways as there are
+        raise PromptCBLUEError(
+            f"method {recipe.method} does not work on this {kind} model"
+            f"{' (--router_aux_loss_coef 0 may help: its routers have a loss of their own)' * routers}: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return model
+
+
 def build_trainer(
     recipe: Recipe,
     training: TrainingSettings,
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     train: Rows,
     validation: Rows | None,
 ) -> Trainer:
     """The trainer of a recipe, its batches cut to ``batch_tokens`` and without padding where that is possible.
 
+    Args:
+        model: with the recipe's adapter on it.
+
     Raises:
-        PromptCBLUEError: the method does not work on this model.
+        PromptCBLUEError: TRL cannot train it.
     """
     method = METHODS[recipe.method]
     # The rows fit already; the trainer would cut them at the end, where the target is.
@@ -329,7 +370,6 @@ def build_trainer(
             train_dataset=with_empty_rows(train.dataset, _missing(train, training)),
             eval_dataset=to_measure(validation.dataset, at_once) if validation else None,
             processing_class=tokenizer,
-            peft_config=method.adapter(recipe, model),
         )
     except PromptCBLUEError:
         raise
@@ -349,7 +389,7 @@ def _missing(train: Rows, training: TrainingSettings) -> int:
     return int(0 < last < training.gradient_accumulation_steps * training.world_size)
 
 
-def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> bool:
+def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel | PeftModel) -> bool:
     """Whether the samples of a pass are written one after another.
 
     Raises:
@@ -417,13 +457,11 @@ def passes_a_step(lengths: Sequence[int], samples: int, devices: int, tokens: in
 
 
 @torch.no_grad()
-def keeps_documents_apart(model: PreTrainedModel) -> bool:
+def keeps_documents_apart(model: PreTrainedModel | PeftModel) -> bool:
     """Whether samples written one after another, told apart by their positions alone, do not see each other.
 
     Tried on the model itself, since it is a matter of architecture and attention kernel.
     """
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
     if is_deepspeed_zero3_enabled() or any(parameter.is_meta for parameter in model.parameters()):
         return False  # the weights are not all here, so it cannot be tried
     first, second = [5, 6, 7, 8], [9, 8, 7]

@@ -424,6 +424,45 @@ def check_padding(model: Any, name: str) -> None:
         assert (logits.max(dim=1).values - chosen).max() < 1e-3, name
 
 
+_HYBRID = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2, "head_dim": 8}
+_LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "coefficient", "works"),
+    [
+        ("qwen3_moe", {**_EXPERTS, "num_experts": 4}, None, False),
+        ("qwen3_moe", {**_EXPERTS, "num_experts": 4}, 0.0, True),
+        (
+            "deepseek_v3",
+            {**_EXPERTS, **_LATENT, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4},
+            None,
+            False,
+        ),
+        ("qwen3_next", {**_EXPERTS, **_HYBRID, "num_hidden_layers": 4, "num_experts": 4}, None, False),
+        ("gemma3_text", {"head_dim": 8}, None, True),
+    ],
+    ids=["experts", "experts without balancing", "latent attention", "hybrid", "plain"],
+)
+def test_a_backbone_that_p_tuning_v2_does_not_fit_is_refused_before_tokenising(
+    fit: Fit, model_type: str, config: dict[str, Any], coefficient: float | None, works: bool
+) -> None:
+    sizes = {name: value for name, value in _LLAMA.items() if name != "pad_token_id"}
+    changes = {
+        "from_config": {**sizes, "max_position_embeddings": 512, **config, "model_type": model_type},
+        "method": "p-tuning-v2",
+        "virtual_tokens": 4,
+        "max_steps": 1,
+        "router_aux_loss_coef": coefficient,
+    }
+    if works:
+        fit(**changes)
+        return
+    with pytest.raises(PromptCBLUEError, match=f"p-tuning-v2 does not work on this {model_type} model"):
+        fit(**changes)
+
+
 def test_experts_that_get_no_low_rank_matrices_are_counted() -> None:
     from promptcblue_training.adapters.blocks import count_experts
 
