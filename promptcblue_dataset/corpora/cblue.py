@@ -96,7 +96,7 @@ def _events(record: Record) -> Content:
 
 
 #: The relations of CMedCausal by the numbers that its records have for them.
-_CAUSAL = {1: "因果关系", 2: "条件关系", 3: "上下位关系"}
+_CAUSAL = {int(number): relation for number, relation in RAW_LABELS["CMedCausal"].ours.items()}
 
 
 @labelled("relation_of_mention")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..answers import CausalLines
 from ..tasks import NONE_OF_THESE, REGISTRY
 
 
@@ -114,6 +115,8 @@ RAW_LABELS: Mapping[str, RawLabels] = dict(
         ),
         _labels("IMCS-V2-SR", "012"),
         _labels("CHIP-MDCFNPC", ("阳性", "阴性", "其他", "不标注")),
+        _labels("CMedCausal", "123", [relation for _, relation in CausalLines.openings]),
+        _same("Text2DT", ("临床表现", "治疗药物", "用法用量", "治疗方案", "禁用药物", "基本情况")),
         _same("cEHRNER", REGISTRY["cEHRNER"].labels),
         _labels("cMedQANER", _COMMUNITY.split()),
         *(_labels(task, "10") for task in ("cMedQQ", "cMedQNLI", "cMedQA")),

@@ -9,17 +9,17 @@ texts of a task are enough for that.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from ..answers import Answer, Report
+from ..answers import Answer, CausalLines, Report, TreeLines
 from ..data.predictions import match
 from ..data.raw_labels import RAW_LABELS, RECORD_IDS, record_of
 from ..data.samples import LISTED, Sample, iter_samples, open_binary
@@ -95,6 +95,34 @@ def _tags(value: object) -> str | None:
         return _expected("a string", value)
     unknown = next((tag for tag in value.split() if tag not in _TAGS), None)
     return f"unknown tag {unknown!r}" if unknown else None
+
+
+_MENTION: dict[Any, Shape] = {"mention": str, "start_idx": int, "end_idx": int}
+_INNER = int(_raw("CMedCausal")[CausalLines.inner])
+
+
+def _relation_problem(value: Any) -> str | None:
+    if problem := _problem(value, {"head": _MENTION, "relation": int, "tail": dict}):
+        return problem
+    if str(value["relation"]) not in _labels("CMedCausal"):
+        return _expected("a relation of 1, 2 or 3", value["relation"])
+    tail: Shape = {"type": frozenset({"mention"}), **_MENTION}
+    if str(value["relation"]) == _raw("CMedCausal")[CausalLines.nested]:
+        tail = {"type": frozenset({"relation"}), "head": _MENTION, "relation": int, "tail": _MENTION}
+    return _problem(value, {"tail": tail})
+
+
+def _tree_problem(value: Any) -> str | None:
+    roles, relations = frozenset(TreeLines.roles), frozenset(TreeLines.relations)
+    if problem := _problem(value, [{"role": roles, "triples": [[str]], "logical_rel": relations}]):
+        return problem
+    known = _labels("Text2DT")
+    unknown = next((t for node in value for t in node["triples"] if len(t) != 3 or t[1] not in known), None)
+    if unknown:
+        return _expected("triples of the relations " + ", ".join(sorted(known)), unknown)
+    # In preorder a condition opens two places, and each node fills one.
+    left = itertools.accumulate((1 if node["role"] == "C" else -1 for node in value), initial=1)
+    return None if 0 in left else "its nodes in preorder are no binary tree"
 
 
 # --- The forms of the raw files ---
@@ -285,7 +313,11 @@ class Mapped(NamedTuple):
 
 
 class NoLabelError(ValueError):
-    """An output is no label that CBLUE takes."""
+    """An output is nothing that CBLUE takes; ``first`` is what may be written in its place."""
+
+    def __init__(self, what: str, answered: Sequence[Answered], first: object) -> None:
+        super().__init__(f"sample '{answered[0].sample['sample_id']}': {what}, or pass --unreadable first-label")
+        self.first = first
 
 
 Mapper: TypeAlias = Callable[[Sequence[Answered], RawRecord], Mapped]
@@ -322,7 +354,7 @@ def _label(task: str) -> Mapper:
         what = f"'{NONE_OF_THESE}' has no raw label here; offer every label"
         if answer != NONE_OF_THESE:
             what = f"{answer!r:.40} is no label; read it with --parser lenient"
-        raise NoLabelError(f"sample '{answered[0].sample['sample_id']}': {what}, or pass --unreadable first-label")
+        raise NoLabelError(what, answered, next(iter(raw.values())))
 
     return mapped
 
@@ -371,6 +403,40 @@ def _triples(answered: Sequence[Answered], record: RawRecord) -> Mapped:
         for item in kept
     ]
     return Mapped(found, {"relation that CBLUE does not have": len(items) - len(kept)})
+
+
+def _causal(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    """The first place of each mention; ``end_idx`` is not inclusive. Under 条件关系 the tail is a triple of its own."""
+    text, found, left_out = record.texts[0], list[Object](), Counter[str]()
+
+    def mention(name: str) -> Object | None:
+        start = text.find(name)
+        return {"mention": name, "start_idx": start, "end_idx": start + len(name)} if name and start >= 0 else None
+
+    for item in _all(answered):
+        number, tail = _raw("CMedCausal").get(item["predicate"]), item["object"]
+        head = mention(item["subject"].removesuffix(CausalLines.marker))
+        ends = [mention(tail["subject"]), mention(tail["object"])] if isinstance(tail, dict) else [mention(tail)]
+        left_out["relation that CBLUE does not have"] += number is None
+        left_out["relation with a mention that is not in the text"] += number is not None and None in (head, *ends)
+        if number is None or None in (head, *ends):
+            continue
+        raw_tail = {"type": "mention", **(ends[0] or {})}
+        if len(ends) > 1:
+            raw_tail = {"type": "relation", "head": ends[0], "relation": _INNER, "tail": ends[1]}
+        found.append({"head": head, "relation": int(number), "tail": raw_tail})
+    return Mapped(found, left_out)
+
+
+def _tree(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    nodes, left_out = list[Object](), Counter[str]()
+    for node in _one(answered):
+        kept = [triple for triple in node["triples"] if triple[1] in _raw("Text2DT")]
+        left_out["triple of a relation that CBLUE does not have"] += len(node["triples"]) - len(kept)
+        nodes.append({"role": node["role"], "triples": kept, "logical_rel": node["logical_rel"]})
+    if what := _tree_problem(nodes):
+        raise NoLabelError(f"no tree: {what}", answered, [{"role": "D", "triples": [], "logical_rel": "null"}])
+    return Mapped(nodes, left_out)
 
 
 _EVENT_FIELDS = {"core_name": "主体词", "tendency": "发生状态", "character": "描述词", "anatomy_list": "解剖部位"}
@@ -514,6 +580,8 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
         _imcs("IMCS-V2-SR", Sentences(), {...: _labels("IMCS-V2-SR")}, _symptoms),
         _imcs("IMCS-V2-MRG", Reports(), dict.fromkeys(_SECTIONS, str), _report),
         CBLUETask("CHIP-MDCFNPC", Findings(), _labels("CHIP-MDCFNPC"), _statuses),
+        _listed("CMedCausal", "relation_of_mention", ["text"], [_relation_problem], _causal),
+        _listed("Text2DT", "tree", ["text"], _tree_problem, _tree),
         CBLUETask("MedDG", Records("output", ("history",), RECORD_IDS["MedDG"]), str, _reply),
     )
 }
@@ -713,7 +781,7 @@ def _stand_in(prompt: str, texts: Sequence[str]) -> bool:
             at += len(text)
         return True
 
-    return any(map(in_order, permutations(texts)))
+    return any(map(in_order, itertools.permutations(texts)))
 
 
 def _by_text(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]]:
@@ -761,7 +829,8 @@ def write_cblue(
         raw: a folder with CBLUE's test files.
         output: the folder to write, whole or not at all.
         parser: how outputs are read.
-        unreadable: ``first-label`` writes the first label of the task for an output that is none of its labels.
+        unreadable: ``first-label`` writes the first label of the task for an output that is none of its labels, and the
+            empty tree for one that is no tree.
 
     Returns:
         what became of each task, also of those that cannot be written.
@@ -818,7 +887,7 @@ def _write_task(
             if unreadable == "stop" or not isinstance(error, NoLabelError):
                 problems.append(str(error))
                 continue
-            mapped = Mapped(next(iter(_raw(name).values())), {_FIRST_LABEL: 1})
+            mapped = Mapped(error.first, {_FIRST_LABEL: 1})
         left_out.update(mapped.left_out)
         filled.append((record, mapped.value))
     _stop_if_any("", problems)

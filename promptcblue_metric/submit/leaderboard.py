@@ -31,7 +31,7 @@ from ..data.writing import replace_bytes
 from ..errors import PromptCBLUEError, RowError
 from ..evaluation import Parser
 from ..lenient import parse_lenient
-from ..tasks import TASKS, Task, get_task
+from ..tasks import SUITES, TASKS, Task, get_task, suite_of
 from ..version import VERSION
 from . import program
 
@@ -43,6 +43,10 @@ MAX_BYTES = 1 << 28
 
 #: The function that reads an output; the program is made of its module and of `program`.
 _PARSERS: Mapping[Parser, Callable[..., Parsed]] = {"strict": program.parse_strict, "lenient": parse_lenient}
+#: The tasks of the benchmark and of its later editions, which hold all of its tasks.
+_LEADERBOARD = frozenset(
+    name for suite in SUITES.values() if TASKS.keys() <= suite.tasks.keys() for name in suite.tasks
+)
 #: A row of a file.
 Row: TypeAlias = dict[str, Any]
 
@@ -124,7 +128,7 @@ def _test_samples(test: str | Path, rows: Mapping[int, Row]) -> dict[int, Sample
     for line, row in rows.items():
         try:
             sample = sample_from_row(row, test, line)
-            if sample["task_dataset"] not in TASKS:
+            if sample["task_dataset"] not in _LEADERBOARD:
                 raise RowError(
                     str(test), line, "task_dataset", f"'{row['task_dataset']}' is no task of the leaderboard"
                 )
@@ -295,6 +299,6 @@ def describe(submission: Submission, parser: Parser, say: Callable[[str], object
     say("checked: count, order, ids, prompts, encoding, size; the program reads the same in a bare interpreter")
     if submission.labelled:
         say(f"note: {submission.labelled} rows of the test file hold a target, so it is not the leaderboard's")
-    if missing := [name for name in TASKS if name not in tasks]:
+    if missing := [name for name in suite_of(tasks).tasks if name not in tasks]:
         say(f"note: the test file holds no {', '.join(missing)}")
     say(f"next: upload {submission.path} on the leaderboard's page, which runs it and scores results.json")

@@ -14,7 +14,7 @@ from promptcblue_dataset.prompts.pool import fill, load_pool
 from promptcblue_metric import TASKS, PromptCBLUEError
 from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
 from promptcblue_metric.submit.cblue import CBLUE_TASKS, Unreadable, Written, check_file, write_cblue
-from promptcblue_metric.tasks import REGISTRY
+from promptcblue_metric.tasks import REGISTRY, SUITES
 
 from ...conftest import Run
 from ..test_cli import COMMAND
@@ -43,6 +43,8 @@ RAW: Mapping[str, tuple[str, Sequence[Row]]] = {
         "KUAKE-QTR_test.json",
         [{"id": "r1", "query": "牙痛", "title": "牙痛怎么办"}, {"id": "r2", "query": "牙痛", "title": "牙疼的 原因"}],
     ),
+    "CMedCausal": ("CMedCausal_test.json", [{"text": "熬夜会引起感冒"}, {"text": "花粉过敏的人接触花粉会打喷嚏"}]),
+    "Text2DT": ("Text2DT_test.json", [{"text": "感冒者多喝水"}, {"text": "发热者用布洛芬，否则观察"}]),
     "KUAKE-QQR": (
         "KUAKE-QQR_test.json",
         [{"id": "k1", "query1": "胃胀", "query2": "胃胀气"}, {"id": "k2", "query1": "胃胀", "query2": "胃胀吃什么药"}],
@@ -61,6 +63,8 @@ FIELDS: Mapping[str, tuple[Sequence[str], str]] = {
     "KUAKE-QIC": (["query"], "label"),
     "KUAKE-QTR": (["query", "title"], "label"),
     "KUAKE-QQR": (["query1", "query2"], "label"),
+    "CMedCausal": (["text"], "relation_of_mention"),
+    "Text2DT": (["text"], "tree"),
 }
 
 
@@ -118,6 +122,49 @@ ANSWERED: Mapping[str, tuple[Sequence[str], Sequence[Any]]] = {
     "KUAKE-QIC": (["疾病描述", "非上述类型"], ["疾病表述", "其他"]),
     "KUAKE-QTR": (["部分匹配", "完全匹配"], ["2", "3"]),
     "KUAKE-QQR": (["完全一致", "语义无直接关联"], ["2", "0"]),
+    "CMedCausal": (
+        [
+            "根据给定的文本抽取的因果关系三元组如下：\n头实体：熬夜；尾实体：感冒\n头实体：熬夜；尾实体：发烧",
+            "根据给定的文本抽取的条件关系三元组如下：\n头实体：花粉过敏；尾三元组：头实体：接触花粉；尾实体：打喷嚏；关系：因果关系",
+        ],
+        [
+            [
+                {
+                    "head": {"mention": "熬夜", "start_idx": 0, "end_idx": 2},
+                    "relation": 1,
+                    "tail": {"type": "mention", "mention": "感冒", "start_idx": 5, "end_idx": 7},
+                }
+            ],
+            [
+                {
+                    "head": {"mention": "花粉过敏", "start_idx": 0, "end_idx": 4},
+                    "relation": 2,
+                    "tail": {
+                        "type": "relation",
+                        "head": {"mention": "接触花粉", "start_idx": 6, "end_idx": 10},
+                        "relation": 1,
+                        "tail": {"mention": "打喷嚏", "start_idx": 11, "end_idx": 14},
+                    },
+                }
+            ],
+        ],
+    ),
+    "Text2DT": (
+        [
+            '节点0：role=D；logical_rel=null；triples=[["感冒", "治疗方案", "多喝水"], ["感冒", "天气", "晴"]]',
+            '节点0：role=C；logical_rel=or；triples=[["患者", "临床表现", "发热"]]\n'
+            '节点1：role=D；logical_rel=null；triples=[["发热", "治疗药物", "布洛芬"]]\n'
+            "节点2：role=D；logical_rel=null；triples=[]",
+        ],
+        [
+            [{"role": "D", "triples": [["感冒", "治疗方案", "多喝水"]], "logical_rel": "null"}],
+            [
+                {"role": "C", "triples": [["患者", "临床表现", "发热"]], "logical_rel": "or"},
+                {"role": "D", "triples": [["发热", "治疗药物", "布洛芬"]], "logical_rel": "null"},
+                {"role": "D", "triples": [], "logical_rel": "null"},
+            ],
+        ],
+    ),
 }
 
 
@@ -199,6 +246,8 @@ def test_every_task_comes_back_in_its_raw_form(case: Case) -> None:
     # Nothing is left out without a count.
     assert "1 × mention that is not in the text" in " ".join(found["CMeEE-V2"].notes)
     assert "1 × relation that CBLUE does not have" in " ".join(found["CMeIE"].notes)
+    assert "1 × relation with a mention that is not in the text" in " ".join(found["CMedCausal"].notes)
+    assert "1 × triple of a relation that CBLUE does not have" in " ".join(found["Text2DT"].notes)
     events = " ".join(found["CHIP-CDEE"].notes)
     assert "1 × event of an unknown status" in events
     assert "1 × event without any content" in events
@@ -268,6 +317,13 @@ def test_a_label_without_a_raw_one_stops_or_is_counted(case: Case) -> None:
     assert case.written("KUAKE-QTR")[0]["label"] == "0"
     for task in ("KUAKE-QTR", "CHIP-CTC"):
         assert found[task].notes == ["left out 1 × output without a raw label, written as the first label"]
+
+
+def test_what_is_no_tree_stops_or_is_the_empty_one(case: Case) -> None:
+    case.outputs[case.of("Text2DT")] = "节点0：role=C；logical_rel=null；triples=[]"
+    case.fails("Text2DT", "no tree", "no binary tree", "--unreadable first-label")
+    case.submit("first-label")
+    assert case.written("Text2DT")[0]["tree"] == [{"role": "D", "triples": [], "logical_rel": "null"}]
 
 
 def test_none_of_these_means_other_only_where_all_labels_were_offered(case: Case) -> None:
@@ -515,6 +571,14 @@ ENTITY = {"start_idx": 0, "end_idx": 1, "type": "dis"}
 EVENT = {"core_name": "发热", "tendency": "", "character": [], "anatomy_list": []}
 
 
+CAUSAL = {
+    "head": {"mention": "a", "start_idx": 0, "end_idx": 1},
+    "relation": 1,
+    "tail": {"type": "mention", "mention": "b", "start_idx": 2, "end_idx": 3},
+}
+NODE = {"role": "D", "triples": [["a", "治疗药物", "b"]], "logical_rel": "null"}
+
+
 def finding(attribute: str) -> Row:
     return {"dialog_id": 1, "dialog_info": [{"sentence_id": "2", "ner": [{"range": [0, 2], "attr": attribute}]}]}
 
@@ -558,6 +622,16 @@ FILES: Mapping[str, tuple[Any, Any, str]] = {
     "IMCS-V2-MRG_test.json": ({"d1": SECTIONS}, {"d1": {"主诉": "咳嗽"}}, "现病史"),
     "CHIP-MDCFNPC_test.jsonl": ([finding("不标注")], [finding("未知")], "未知"),
     "MedDG_test.json": ([{"id": 1, "output": "好"}], [{"id": 1, "output": None}], "string"),
+    "CMedCausal_test.json": (
+        [{"text": "a", "relation_of_mention": [CAUSAL]}],
+        [{"text": "a", "relation_of_mention": [{**CAUSAL, "relation": 2}]}],
+        "tail|type",
+    ),
+    "Text2DT_test.json": (
+        [{"text": "a", "tree": [{**NODE, "role": "C"}, NODE, NODE]}],
+        [{"text": "a", "tree": [{**NODE, "role": "C"}, NODE]}],
+        "no binary tree",
+    ),
 }
 
 
@@ -591,8 +665,8 @@ def test_the_check_knows_every_task_s_format(name: str, tmp_path: Path) -> None:
             check_file(path, raw)
 
 
-def test_the_check_covers_all_sixteen_tasks() -> None:
-    assert set(CBLUE_TASKS) == set(TASKS)
+def test_the_check_covers_the_tasks_of_every_edition() -> None:
+    assert set(CBLUE_TASKS) == set(SUITES["promptcblue-chip2023"].tasks) > set(TASKS)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from promptcblue_metric import PromptCBLUEError
+from promptcblue_metric import TASKS, Evaluation, PromptCBLUEError
 from promptcblue_metric.data.predictions import structured_answers
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.evaluation import PARSERS, Parser
 from promptcblue_metric.submit.leaderboard import MAX_OUTPUT_BYTES, write_submission
+from promptcblue_metric.tasks import SUITES
 
-from ...conftest import Run, SampleRows
+from ...conftest import ROOT, Run, SampleRows
 from ..test_cli import COMMAND
 from ..test_lenient import ROWS as CORPUS
 
@@ -162,6 +163,17 @@ def test_the_program_holds_only_the_parser_that_was_asked_for_and_the_standard_l
         assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
+def test_the_edition_of_eighteen_tasks_is_handed_in_in_the_same_way(sample_rows: SampleRows, tmp_path: Path) -> None:
+    further = ROOT / "promptcblue_dataset" / "sample" / "chip2023" / "test.json"
+    rows = [*sample_rows("test"), *map(json.loads, further.read_text(encoding="utf-8").splitlines())]
+    rows = [{**row, "sample_id": str(n), "target": damaged(row["target"], n)} for n, row in enumerate(rows)]
+    test = write_lines(tmp_path / "test.json", [{**row, "target": ""} for row in rows])
+    output = tmp_path / "test_predictions.zip"
+    submission = write_submission(write_lines(tmp_path / "p.jsonl", rows), test, output)
+    assert set(submission.tasks) == set(SUITES["promptcblue-chip2023"].tasks)
+    assert_program_reads_the_same(output, "strict", tmp_path)
+
+
 def test_equal_submissions_are_equal_files(predictions: Rows, test_rows: Rows, tmp_path: Path) -> None:
     test = write_lines(tmp_path / "test.json", test_rows)
     made = []
@@ -244,3 +256,59 @@ def test_the_command_says_what_it_wrote(predictions: Rows, test_rows: Rows, tmp_
     assert done.returncode == 1
     assert "none.json" in done.stderr
     assert hashlib.sha256(output.read_bytes()).hexdigest() == digest
+
+
+# --- The leaderboard's scores are the local ones ---------------------------------------------------------------------
+
+
+def official_score(task: str, given: Sequence[Any], gold: Sequence[Any]) -> float:
+    """A task's score by the official scorer's rules (formats.md section 5), for answers that are items or labels."""
+    if isinstance(gold[0], list):
+
+        def items(answer: Any) -> set[str]:
+            return {json.dumps([item[key] for key in sorted(item)], sort_keys=True) for item in answer}
+
+        pairs = [(items(one), items(other)) for one, other in zip(given, gold, strict=True)]
+        right, said, wanted = (
+            sum(len(one & other) for one, other in pairs),
+            *(sum(map(len, side)) for side in zip(*pairs, strict=True)),
+        )
+        return 2 * right / (said + wanted) if right else 0.0
+    given = [label or TASKS[task].labels[0] for label in given]
+    scores, supports = [], []
+    for label in sorted({*given, *gold}):
+        right = sum(one == other == label for one, other in zip(given, gold, strict=True))
+        scores.append(2 * right / (given.count(label) + gold.count(label)))
+        supports.append(gold.count(label))
+    if TASKS[task].metric == "macro-F1":
+        return sum(scores) / len(scores)
+    return sum(score * support for score, support in zip(scores, supports, strict=True)) / sum(supports)
+
+
+@pytest.mark.parametrize("parser", ["strict", pytest.param("lenient", marks=pytest.mark.xfail(strict=False))])
+def test_the_local_score_is_what_the_official_scorer_makes_of_what_is_handed_in(
+    parser: Parser, sample_rows: SampleRows, test_rows: Rows, tmp_path: Path
+) -> None:
+    gold = [row for number in range(8) for row in _renamed(sample_rows("test"), number)]
+    outputs = [
+        "看不懂。" if number % 4 == 0 else damaged(row["target"], number // 2) for number, row in enumerate(gold)
+    ]
+    rows = [{**row, "target": output} for row, output in zip(gold, outputs, strict=True)]
+    test = write_lines(tmp_path / "test.json", [{**row, "target": ""} for row in gold])
+    write_submission(write_lines(tmp_path / "p.jsonl", rows), test, tmp_path / "test_predictions.zip", parser)
+    assert_program_reads_the_same(tmp_path / "test_predictions.zip", parser, tmp_path)
+    handed_in = json.loads((tmp_path / "handed_in" / "results.json").read_bytes())
+    wanted, _ = structured_answers(write_lines(tmp_path / "gold.json", gold), None, "strict")
+    evaluation = Evaluation(parser=parser)
+    for row, output in zip(gold, outputs, strict=True):
+        evaluation.add(output, row)
+    local = evaluation.result("official")["tasks"]
+    compared = [name for name in local if TASKS[name].metric != "ROUGE-L"]
+    assert len(compared) == 14
+    for name in compared:
+        answers = ([row["answer"] for row in side[name]] for side in (handed_in, wanted))
+        assert local[name]["score"] == pytest.approx(official_score(name, *answers), abs=1e-12), name
+
+
+def _renamed(rows: Rows, number: int) -> Rows:
+    return [{**row, "sample_id": f"{row['sample_id']}-{number}"} for row in rows]
