@@ -29,7 +29,7 @@ demo: setup ## the whole job in small: data, fine-tuning, prediction, scores, in
 	$(offline) $(BIN)/promptcblue-dataset import sample --output $(DEMO)/promptcblue --no-cache
 	$(offline) $(BIN)/promptcblue-train sft demo --dataset $(DEMO)/promptcblue --output_dir $(DEMO)/model
 	$(offline) $(BIN)/promptcblue-train predict --model $(DEMO)/model --dataset $(DEMO)/promptcblue --split train --output $(DEMO)/predictions-train.jsonl
-	$(offline) $(BIN)/promptcblue-train predict --model $(DEMO)/model --dataset $(DEMO)/promptcblue --split test --output $(DEMO)/predictions-test.jsonl
+	$(offline) $(BIN)/promptcblue-train predict --model $(DEMO)/model --dataset $(DEMO)/promptcblue --split test --output $(DEMO)/predictions-test.jsonl || [ $$? = 3 ] # many answers are cut: it is a toy
 	@echo; echo "The samples it was trained on: has it learned the answers and how to write them?"
 	@$(offline) $(BIN)/promptcblue-metric score $(DEMO)/predictions-train.jsonl --references $(DEMO)/promptcblue --split train --json $(DEMO)/scores-train.json
 	@echo; echo "The test split: what a toy of about a million parameters can do with samples it never saw."

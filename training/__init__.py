@@ -1,1 +1,6 @@
 """Fine-tune causal language models on PromptCBLUE, and predict with them."""
+
+import logging
+
+# Said when it is imported, about kernels that only few processors have a use for.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
