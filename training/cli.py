@@ -135,6 +135,21 @@ def card(
     typer.echo(f"wrote {model / CARD}")
 
 
+@app.command(epilog="Example: promptcblue-train merge runs/lora --output merged --dtype bfloat16")
+def merge(
+    model: Annotated[str, typer.Argument(metavar="RUN", help="Output folder of a run, or the Hub id of an adapter.")],
+    output: Annotated[Path, typer.Option(help="New folder for the model.")],
+    adapter: Annotated[str | None, typer.Option(help="The adapter, where RUN is the backbone alone.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto for the backbone's, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Merge an adapter into its backbone, for vLLM, Ollama and others that take whole models."""
+    from .model import find_model
+    from .model import merge as merge_adapter
+
+    merge_adapter(find_model(model, adapter), output, dtype)
+    typer.echo(f"wrote {output}; next: promptcblue-train predict --model {output} answers as the adapter does")
+
+
 @app.command(epilog="Example: promptcblue-train publish --model runs/lora --repo ORG/promptcblue-lora")
 def publish(
     model: Annotated[Path, typer.Option(help="Output folder of a finished fine-tuning run.")],

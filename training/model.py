@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptcblue_metric.data.writing import replacing
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 from .recipe import DTYPES
-from .run import ADAPTER_CONFIG, BACKBONE, RECORD, folder_fingerprint
+from .run import ADAPTER_CONFIG, BACKBONE, CARD, RECORD, folder_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -174,6 +176,46 @@ def load_for_prediction(
                 f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
             ) from error
     return model.eval()
+
+
+def merge(source: ModelSource, output: Path, dtype: str = "auto") -> None:
+    """Write a backbone with its adapter merged into its weights: a model of its own, with tokenizer, card and record.
+
+    Args:
+        output: a folder that is not there yet.
+        dtype: number format to save in; ``auto`` for the backbone's. The sum is made in float32.
+
+    Raises:
+        PromptCBLUEError: there is no adapter, or one of a kind that no weights can hold.
+    """
+    import torch
+    from huggingface_hub import ModelCard
+    from transformers import AutoConfig
+
+    if source.adapter is None:
+        raise PromptCBLUEError(f"{source.backbone} has no adapter to merge: it is a whole model already")
+    if output.exists():
+        raise PromptCBLUEError(f"{output}: is there already; name a folder that is not")
+    model: Any = load_for_prediction(source, torch.float32)
+    kind = model.active_peft_config.peft_type
+    if model.active_peft_config.is_prompt_learning or "LORA" not in str(kind):
+        name = str(kind).rpartition(".")[2]
+        raise PromptCBLUEError(
+            f"{source.adapter}: {name} stands beside the weights and cannot be merged into them; lora and adalora can"
+        )
+    config = AutoConfig.from_pretrained(source.backbone)
+    own = (config.dtype or torch.float32) if dtype == "auto" else choose_dtype(dtype, best_device())
+    merged = model.merge_and_unload(safe_merge=True).to(own)
+    with replacing(output) as folder:
+        merged.save_pretrained(folder)
+        load_tokenizer(source.tokenizer).save_pretrained(folder)
+        for name in (RECORD, CARD):
+            if path := _file_of(source.adapter, name):
+                shutil.copyfile(path, folder / name)
+        if (folder / CARD).is_file():
+            card = ModelCard.load(folder / CARD)
+            card.data.library_name, card.data.base_model_relation = "transformers", "merge"
+            card.save(folder / CARD)
 
 
 def tuned_tasks(source: ModelSource) -> Collection[str]:

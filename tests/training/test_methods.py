@@ -187,6 +187,36 @@ def test_decoding_is_what_was_asked_for_whatever_the_model_ships(
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_merged_model_answers_as_the_adapter_does(method: str, run_of: Trained, data: Path, tmp_path: Path) -> None:
+    from promptcblue_training.backends import BackendSettings
+    from promptcblue_training.model import find_model, merge
+    from promptcblue_training.predict import predict
+
+    output = tmp_path / "merged"
+    if method not in ("lora", "adalora"):
+        with pytest.raises(PromptCBLUEError, match="merge"):
+            merge(find_model(str(run_of(method))), output)
+        assert not output.exists()
+        return
+    merge(find_model(str(run_of(method))), output)
+    assert not (output / "adapter_config.json").exists()
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    with pytest.raises(PromptCBLUEError, match="there already"):
+        merge(find_model(str(run_of(method))), output)
+    rows = []
+    for model in (run_of(method), output):
+        path = tmp_path / f"{model.name}.jsonl"
+        # Limits too are the same: the record of the run has come along.
+        predict(str(data), "test", path, BackendSettings(model=str(model)), TASKS)
+        rows.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    assert rows[0] == rows[1]
+    halved = tmp_path / "halved"
+    merge(find_model(str(run_of(method))), halved, "bfloat16")
+    assert (halved / "model.safetensors").stat().st_size < 0.6 * (output / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
     method: str, run_of: Trained, fit: Fit, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
