@@ -94,6 +94,11 @@ class BackendSettings:
     )
     trust_remote_code: bool = option(False, "Run Python code that comes with the model.")
     tensor_parallel: int = option(1, "GPUs that vllm spreads a model over.", min=1)
+    engine: tuple[str, ...] = option(
+        (),
+        "vllm: an argument of its engine, such as gpu_memory_utilization=0.8; repeat it for several.",
+        metavar="KEY=VALUE",
+    )
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
 

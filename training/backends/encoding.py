@@ -46,6 +46,15 @@ class LocalBackend:
         """The tasks that it was fine-tuned on here."""
         return tuned_tasks(self.source)
 
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens the backbone can see; None where its config does not say."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.source.backbone, trust_remote_code=self.settings.trust_remote_code)
+        length = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return int(length) if length else None
+
     def model_identity(self) -> dict[str, object]:
         """The model's state, prompt and decoding."""
         return {
@@ -67,12 +76,9 @@ class LocalBackend:
         """None for a task whose targets it has learnt; for others what a chat model needs, if its context holds it."""
         if task in self.tuned_on and self.encoder.thinking == "off":
             return 0
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(self.source.backbone, trust_remote_code=self.settings.trust_remote_code)
-        context = getattr(config.get_text_config(), "max_position_embeddings", None) or THINKING * 2
+        context = self.context or THINKING * 2
         thinks = self.encoder.thinking == "on" or self.encoder.opens_thought
-        return min(THINKING if thinks or self.encoder.thinking == "auto" else LOOSE, int(context) // 2)
+        return min(THINKING if thinks or self.encoder.thinking == "auto" else LOOSE, context // 2)
 
     def answered(self, item: Encoded, ids: Sequence[int], ends: Collection[int]) -> tuple[Completion, bool]:
         """What generated ids answer, and whether that is all of it."""

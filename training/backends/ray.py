@@ -1,10 +1,10 @@
-"""Generation over a cluster with Ray Data: workers that each hold a model, and answers that come back as they end."""
+"""Generation over a cluster with Ray: workers that each hold a model, and answers that come back as they end."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,27 +14,24 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from . import Backend, BackendSettings, Completion, Failure, Request, load_backend
 
-#: Requests that go to a worker at a time; what a worker loses when it is killed is at most this.
-_PORTION = 32
-#: Backends that can run inside a worker.
-INNER = ("transformers", "vllm")
+#: A worker is given at least so many requests at a time, and else a share of them: few shares keep its engine filled,
+#: several keep the others from waiting for the last one.
+_LEAST, _SHARES = 32, 4
+#: So many workers may be lost before the cluster is given up, by the number of workers.
+_LOST = 5
 
 
 class RayBackend:
     """Runs another backend in the workers of a cluster.
 
-    Ray starts a killed worker again, and hands what it had not given back to another one; should an answer come
-    twice for that, the second is dropped.
+    Answers arrive one by one. What a lost worker had not answered is given to a new one.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
         import ray  # noqa: F401 - its absence is said now, and not after the data was read
 
-        cluster = settings.cluster
-        if cluster.backend not in INNER:
-            raise PromptCBLUEError(f"the ray backend runs {' or '.join(INNER)} in its workers, not '{cluster.backend}'")
-        self.settings, self.cluster = settings, cluster
-        self.inner_settings = replace(settings, name=cluster.backend)
+        self.settings, self.cluster = settings, settings.cluster
+        self.inner_settings = replace(settings, name=self.cluster.backend)
         self.inner = load_backend(self.inner_settings)
 
     def identity(self) -> Mapping[str, Any]:
@@ -64,32 +61,51 @@ class RayBackend:
 
         self._connect()
         order = sorted(requests, key=lambda each: (-each.max_new_tokens, each.choices is None, -len(each.prompt)))
-        # As bytes, so that no column type comes between what is sent and what arrives.
-        rows = [{"request": pickle.dumps(request)} for request in order]
-        data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _PORTION)).map_batches(
-            _Worker,
-            fn_constructor_args=(self.inner_settings,),
-            batch_size=_PORTION,
-            concurrency=self.cluster.workers,
-            num_cpus=self.cluster.cpus,
-            num_gpus=self._gpus(),
-        )
-        seen: set[int] = set()
-        try:
-            for row in data.iter_rows():
-                result: Completion | Failure = pickle.loads(row["result"])
-                if result.index not in seen:
-                    seen.add(result.index)
-                    yield result
-        except RayError as error:
-            reason = " ".join(str(error).split())[-300:]
-            raise PromptCBLUEError(
-                f"the cluster gave up: {reason}; what was predicted so far is kept, and the same command goes on"
-            ) from error
+        size = max(_LEAST, -(-len(order) // (_SHARES * self.cluster.workers)))
+        left = deque([order[start : start + size] for start in range(0, len(order), size)])
+        settings = self._settings_for(requests)
+        make = ray.remote(_Worker).options(num_cpus=self.cluster.cpus, num_gpus=self._gpus()).remote
+        running: dict[Any, tuple[Any, dict[int, Request]]] = {}
+
+        def give(worker: Any) -> None:
+            if left:
+                share = left.popleft()
+                answers = worker.answer.options(num_returns="streaming").remote(share)
+                running[answers] = (worker, {request.index: request for request in share})
+
+        for _ in range(min(self.cluster.workers, len(left))):
+            give(make(settings))
+        lost = 0
+        while running:
+            (answers,), _ = ray.wait(list(running), num_returns=1, fetch_local=False)
+            worker, waiting = running[answers]
+            try:
+                result: Completion | Failure = ray.get(next(answers))
+            except StopIteration:
+                del running[answers]
+                give(worker)
+            except RayError as error:
+                del running[answers]
+                lost += 1
+                if lost > _LOST * self.cluster.workers or isinstance(error, ray.exceptions.RayTaskError):
+                    reason = " ".join(str(error).split())[-300:]
+                    raise PromptCBLUEError(
+                        f"the cluster gave up: {reason}; what was predicted so far is kept, and the same command goes "
+                        "on from there"
+                    ) from error
+                left.appendleft(list(waiting.values()))
+                give(make(settings))
+            else:
+                del waiting[result.index]
+                yield result
+
+    def _settings_for(self, requests: Sequence[Request]) -> BackendSettings:
+        """The workers' settings, with what all requests need of an engine that sees but some of them first."""
+        needed = getattr(self.inner, "engine_arguments", None)
+        return replace(self.inner_settings, engine=needed(requests)) if needed else self.inner_settings
 
     def _connect(self) -> None:
         import ray
-        import ray.data
 
         if ray.is_initialized():
             return
@@ -100,8 +116,6 @@ class RayBackend:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise PromptCBLUEError(f"no Ray cluster at {self.cluster.address or 'RAY_ADDRESS'}: {error}") from error
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
 
     def _gpus(self) -> float:
         import ray
@@ -120,10 +134,10 @@ class _Worker:
             os.environ.pop(name, None)
         self.backend: Backend = load_backend(settings)
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Answers to a batch of requests, in columns."""
-        results = self.backend.generate([pickle.loads(request) for request in batch["request"]])
-        return {"result": [pickle.dumps(result) for result in results]}
+    def answer(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
+        """Answers as they end."""
+        for result in self.backend.generate(requests):  # noqa: UP028 - Ray calls `send`, which inner iterators may lack
+            yield result
 
 
 def load(settings: BackendSettings) -> RayBackend:

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from promptcblue_metric.errors import PromptCBLUEError
 
 from . import BackendSettings, Choices, Completion, Failure, Request, refuse
@@ -28,6 +30,14 @@ class VllmBackend(LocalBackend):
 
         refuse(settings, beams_above_1=settings.beams > 1)
         super().__init__(settings)
+        self.engine: Any = None
+        self._length = 0
+        self.engine_options: dict[str, Any] = {}
+        for told in settings.engine:
+            name, found, value = told.partition("=")
+            if not found or not name.isidentifier():
+                raise PromptCBLUEError(f"--engine {told}: expected KEY=VALUE, such as gpu_memory_utilization=0.8")
+            self.engine_options[name] = yaml.safe_load(value)
         self.rank = _lora_rank(self.source.adapter) if self.source.adapter else None
 
     def identity(self) -> Mapping[str, Any]:
@@ -58,40 +68,55 @@ class VllmBackend(LocalBackend):
         """Nothing more."""
         return []
 
-    @cached_property
-    def engine(self) -> Any:
-        """The engine with the model loaded.
+    def _encode(self, requests: Sequence[Request]) -> list[Encoded]:
+        told = self.engine_options.get("max_model_len")
+        return list(encode(self.encoder, requests, self.settings.shot_style, told or self.context))
+
+    def engine_arguments(self, requests: Sequence[Request]) -> tuple[str, ...]:
+        """What ``--engine`` says, with the length that the requests need where it says none.
+
+        The engine sets memory aside for its longest sequence, and a model's context can be far longer than that.
+        """
+        if "max_model_len" in self.engine_options:
+            return self.settings.engine
+        return (*self.settings.engine, f"max_model_len={_needed(self._encode(requests))}")
+
+    def _load_engine(self, length: int) -> Any:
+        """The engine with the model loaded, for sequences of this length.
 
         Raises:
             PromptCBLUEError: it does not load.
         """
         from vllm import LLM
 
-        four_bit = self.settings.dtype == "4bit"
-        options: dict[str, Any] = {"quantization": "bitsandbytes"} if four_bit else {"dtype": self.dtype}
+        settings = self.settings
+        options: dict[str, Any] = (
+            {"quantization": "bitsandbytes"} if settings.dtype == "4bit" else {"dtype": self.dtype}
+        )
+        options |= {
+            "trust_remote_code": settings.trust_remote_code,
+            "tensor_parallel_size": settings.tensor_parallel,
+            "enable_prefix_caching": True,
+        }
+        if settings.batch_size:
+            options["max_num_seqs"] = settings.batch_size
         if self.rank is not None:
             options |= {"enable_lora": True, "max_lora_rank": self.rank}
+        options |= {"max_model_len": length, **self.engine_options}
         try:
-            llm = LLM(
-                model=self.source.backbone,
-                tokenizer=self.source.tokenizer,
-                trust_remote_code=self.settings.trust_remote_code,
-                tensor_parallel_size=self.settings.tensor_parallel,
-                enable_prefix_caching=True,
-                **({"max_num_seqs": self.settings.batch_size} if self.settings.batch_size else {}),
-                **options,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
+            llm = LLM(model=self.source.backbone, tokenizer=self.source.tokenizer, **options)
+        except (OSError, TypeError, ValueError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise PromptCBLUEError(f"model {self.source.backbone} does not load in vLLM: {reason}") from error
         return llm.llm_engine
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, each as soon as the engine is done with it."""
-        context = self.engine.model_config.max_model_len
-        left = {
-            str(item.request.index): item for item in encode(self.encoder, requests, self.settings.shot_style, context)
-        }
+        items = self._encode(requests)
+        if self.engine is None or _needed(items) > self._length:
+            self._length = max(_needed(items), self.engine_options.get("max_model_len", 0))
+            self.engine = self._load_engine(self._length)
+        left = {str(item.request.index): item for item in items}
         adapter = self._adapter()
         for name, item in left.items():
             prompt = {"prompt_token_ids": item.ids.tolist()}
@@ -135,6 +160,11 @@ class VllmBackend(LocalBackend):
     @property
     def _ends(self) -> list[int]:
         return sorted({self.encoder.end, self.encoder.tokenizer.eos_token_id})
+
+
+def _needed(items: Sequence[Encoded]) -> int:
+    """The longest that a prompt and its answer can be together."""
+    return max(len(item.ids) + item.request.max_new_tokens for item in items)
 
 
 def _guide(choices: Choices) -> dict[str, Any]:

@@ -23,10 +23,9 @@ from ..conftest import read_rows, write_rows
 DRIVER = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from promptcblue_training.backends import BackendSettings, ClusterSettings, ray
+from promptcblue_training.backends import BackendSettings, ClusterSettings
 from promptcblue_training.predict import predict
 
-ray._PORTION = 4
 dataset, model, output, *kill = sys.argv[1:]
 
 def workers():
