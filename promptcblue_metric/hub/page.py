@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import gradio as gr
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
 from ..report.report import Report, ShownSample, TaskReport, build_report
-from ..report.tables import CHINESE, Column, Phrase, Row, Table, score_table
+from ..report.tables import CHINESE, Phrase, score_table
 from ..report.text import short
 from ..scoring import PROTOCOLS, Protocol
 
@@ -154,15 +154,37 @@ def _scored(
 
 def result_html(report: Report, language: Language) -> str:
     """The scores, the signature and every task's errors, all escaped."""
-    parts = Markup("").join([_scores(report, language), _analysis(report, language)])
-    name = "zh-CN" if language == "zh" else "en"
-    return str(Markup('<div class="promptcblue" lang="{}">{}</div>').format(name, parts))
+    return _html(language, report=report)
 
 
 def failure_html(words: Words, language: Language) -> str:
     """Why nothing was scored."""
-    html = Markup('<div class="promptcblue"><div class="failed" role="alert"><b>{}</b>\n{}</div></div>')
-    return str(html.format(_text("failed", language), words[language == "zh"]))
+    return _html(language, failure=words[language == "zh"])
+
+
+def _html(language: Language, report: Report | None = None, failure: str = "") -> str:
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("space.html.j2").render(
+        language=language,
+        report=report,
+        failure=failure,
+        say=lambda key, **values: _text(key, language, **values),
+        word=lambda word: _word(word, language),
+        score_table=score_table,
+        lists=_lists,
+        worst=_worst,
+    )
+
+
+def _lists(task: TaskReport) -> dict[str, list[tuple[str, int]]]:
+    """What is counted of a task, by what it is."""
+    others = {"Output form": task["states"], "Repairs": task["repairs"], "Problems": task["problems"]}
+    outcomes = [(row["kind"], row["n"]) for row in task["outcomes"]]
+    return {"outcome": outcomes, **{title: list(found.items()) for title, found in others.items()}}
+
+
+def _worst(task: TaskReport) -> list[ShownSample]:
+    return [example for example in task["examples"] if example["score"] < 1 or example["kinds"]][:EXAMPLES]
 
 
 def _text(key: str, language: Language, **values: object) -> str:
@@ -174,88 +196,6 @@ def _word(word: str, language: Language) -> str:
     if language == "zh" and isinstance(word, Phrase):
         return "；".join(CHINESE.get(pattern, pattern).format(**values) for pattern, values in word.parts)
     return CHINESE.get(word, word) if language == "zh" else word
-
-
-def _table(table: Table, language: Language, name: str) -> Markup:
-    def line(tag: str, cells: Iterable[str], kind: str = "") -> Markup:
-        written = (
-            Markup("<{0}{1}>{2}</{0}>").format(
-                tag, Markup(' class="n"' if column.number else ""), _word(cell, language)
-            )
-            for column, cell in zip(table.columns, cells, strict=True)
-        )
-        return Markup('<tr class="{}">{}</tr>').format(kind, Markup("").join(written))
-
-    return Markup('<div class="scroll"><table class="{}"><thead>{}</thead><tbody>{}</tbody></table></div>').format(
-        name,
-        line("th", (column.title for column in table.columns)),
-        Markup("").join(line("td", row.cells, row.kind) for row in table.rows),
-    )
-
-
-def _scores(report: Report, language: Language) -> Markup:
-    absent = report["missing_predictions"]
-    return Markup("{}{}<p>{}: <code>{}</code></p>").format(
-        _table(score_table(report), language, "scores"),
-        Markup("<p>{}: {}</p>").format(_word("without a prediction, counted as wrong", language), absent)
-        if absent
-        else "",
-        _word("signature", language),
-        report["signature"],
-    )
-
-
-def _analysis(report: Report, language: Language) -> Markup:
-    tasks = Markup("").join(_task(name, task, language) for name, task in report["tasks"].items())
-    return Markup("<h3>{}</h3>{}").format(_text("errors", language), tasks)
-
-
-def _task(name: str, task: TaskReport, language: Language) -> Markup:
-    outcomes = {row["kind"]: row["n"] for row in task["outcomes"]}
-    lists = {
-        "outcome": outcomes,
-        "Output form": task["states"],
-        "Repairs": task["repairs"],
-        "Problems": task["problems"],
-    }
-    tables = [
-        _table(
-            Table(
-                "", [Column(title, number=False), Column("number")], [Row((kind, str(n))) for kind, n in found.items()]
-            ),
-            language,
-            title.lower().replace(" ", "-"),
-        )
-        for title, found in lists.items()
-        if found
-    ]
-    worst = [example for example in task["examples"] if example["score"] < 1 or example["kinds"]][:EXAMPLES]
-    shown = Markup("").join(_example(example, language) for example in worst)
-    body = Markup("<h4>{}</h4>{}").format(_text("examples", language), shown)
-    if not worst:
-        body = Markup("<p>{}</p>").format(_text("nothing_wrong", language))
-    return Markup(
-        '<details data-task="{0}"><summary>{0}: {1}</summary><div class="tables">{2}</div>{3}</details>'
-    ).format(name, f"{task['score']:.4f}", Markup("").join(tables), body)
-
-
-def _example(example: ShownSample, language: Language) -> Markup:
-    kinds = ", ".join(_word(kind, language) for kind in (*example["kinds"], example["state"]))
-    head = Markup("<p><code>{}</code> {} ({})</p>").format(example["sample_id"], f"{example['score']:.4f}", kinds)
-    texts = [
-        Markup("<div>{}</div><pre>{}{}</pre>").format(
-            _word(title, language).capitalize(),
-            text["text"],
-            _text("cut", language, n=text["omitted"]) if text["omitted"] else "",
-        )
-        for title, text in (
-            ("Prompt", example["prompt"]),
-            ("gold", example["gold"]),
-            ("prediction", example["prediction"]),
-        )
-        if text is not None
-    ]
-    return head + Markup("").join(texts)
 
 
 class _Form:
