@@ -186,7 +186,7 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 #: What is written where no term of the sheet fits.
 _NO_TERM = "O"
 #: Places of cells and rows in the XML of a sheet, and how many cells, empty ones included, one may have.
-_CELL = re.compile(rb'<(?:\w+:)?(?:c|row)\s(?:[^>]*?\s)?r="([A-Z]*)(\d+)"')
+_CELL = re.compile(rb'\sr="([A-Z]*)(\d+)"')
 _MAX_CELLS, _MAX_SHEET = 50_000_000, 512 << 20
 
 
@@ -276,9 +276,9 @@ def _check_size(file: RawFile) -> None:
             raise RawError(f"{file.name}: unpacks to more than {_MAX_SHEET >> 20} MiB; no sheet of terms does")
         for part in book.namelist():
             if part.startswith("xl/worksheets/") and part.endswith(".xml"):
-                cells = {(column, int(row)) for column, row in _CELL.findall(book.read(part))}
-                rows = max((row for _, row in cells), default=0)
-                columns = max((_column(column) for column, _ in cells), default=0)
+                cells = _CELL.findall(book.read(part))
+                rows = max((int(row) for _, row in cells), default=0)
+                columns = max((_column(column) for column in {column for column, _ in cells}), default=0)
                 if rows * columns > _MAX_CELLS:
                     raise RawError(
                         f"{file.name}: has a cell in row {rows:,} and one in column {columns:,}; no sheet of terms does"

@@ -234,10 +234,9 @@ def _findings(record: Record) -> Iterable[Group]:
     if not any(found):
         return record.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
     statuses: dict[str, str] = {}
-    answers: list[list[Answer]] = []
-    for turn in turns:
-        findings = turn.records("ner") if turn.has("ner") else []
-        for finding in findings:
+    said: list[tuple[int, str, str]] = []
+    for place, turn in enumerate(turns):
+        for finding in turn.records("ner") if turn.has("ner") else ():
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
                 record.left_out("a finding without a status", example=mention)
@@ -246,17 +245,17 @@ def _findings(record: Record) -> Iterable[Group]:
             if statuses.get(mention, status) != status:
                 record.place.mended("a mention with several statuses: the last taken", mention)
             statuses[mention] = status
-        fresh = [{"entity": mention, "attr": status} for mention, status in statuses.items()] if findings else []
-        answers.append(fresh or (answers[-1] if answers else []))
+            said.append((place, mention, status))
     lines = [utterance(turn, "sender", "text") for turn in turns]
 
     def compose(place: int) -> Content:
-        mentions = "，".join(finding["entity"] for finding in answers[place])
-        fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": mentions}
-        return Content(fields, answers[place], f"{record.place.id}#{turns[place].value.get('sentence_id')}")
+        last = {mention: status for at, mention, status in said if at <= place}
+        answer = [{"entity": mention, "attr": status} for mention, status in last.items()]
+        fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": "，".join(last)}
+        return Content(fields, answer, f"{record.place.id}#{turns[place].value.get('sentence_id')}")
 
-    places = [place for place, answer in enumerate(answers) if answer]
-    return (Group(record.place.name, Composed(places, compose)),)
+    first = said[0][0] if said else len(turns)
+    return (Group(record.place.name, Composed(range(first, len(turns)), compose)),)
 
 
 MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findings})
