@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -122,7 +122,7 @@ def _causal_triple(triple: Record) -> dict[str, Any]:
 def _tree(record: Record) -> Iterable[Group]:
     """Nodes in preorder; the text's ``@`` stands behind the patients that it is about. No tree is without nodes."""
     if not record.has("tree") or not record.items("tree"):
-        return record.left_out(UNLABELLED)
+        return record.place.left_out(UNLABELLED)
     nodes = []
     for node in record.records("tree"):
         triples = node.items("triples")
@@ -144,39 +144,21 @@ def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return list({tuple(item.values()): item for item in items}.values())
 
 
-@dataclass(frozen=True)
-class RelationCorpus(RecordCorpus[Record]):
-    """A corpus of triples, whose relations stand in a schema file, or else in the triples themselves."""
-
-    schemas: str = r".*schemas?\.jsonl?"
-
-    def find(self, files: RawFiles) -> Sources:
-        """Its files, and that of the relations."""
-        return _with(super().find(files), "schemas", files, self.schemas, self.stems)
-
-    def read(self, sources: Sources, seed: int = 0) -> Reading:
-        """Its records and its relations."""
-        reading = super().read(sources, seed)
-        if file := sources.others.get("schemas"):
-            relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
-        else:
-            relations = sorted(item["predicate"] for content in _contents(reading) for item in content.answer)
-        reading.offers[self.name] = list(dict.fromkeys(relations))
-        return reading
+def _offer_relations(reading: Reading, sources: Sources) -> None:
+    """The relations of the schema file, or else of the triples themselves."""
+    if file := sources.others.get("schemas"):
+        relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
+    else:
+        relations = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
+    reading.offers["CMeIE"] = list(dict.fromkeys(relations))
 
 
-def _with(sources: Sources, name: str, files: RawFiles, pattern: str, folders: Sequence[str]) -> Sources:
-    """The sources of a corpus with one more file, where there is one."""
-    if sources.splits and (file := files.find(pattern, folders)):
-        sources.others[name] = file
-    return sources
-
-
-def _contents(reading: Reading) -> Iterator[Content]:
-    for of_split in reading.splits.values():
-        for split in of_split.values():
+def _contents(reading: Reading) -> Iterator[tuple[FileNotes, Content]]:
+    """All samples of a reading, each with the notes on its file."""
+    for of_task in reading.splits.values():
+        for split in of_task.values():
             for group in split.groups:
-                yield from group.samples
+                yield from ((split.notes, content) for content in group.samples)
 
 
 # --- Diagnoses as doctors write them, and the sheet of ICD-10 terms that they are matched with ---
@@ -201,42 +183,19 @@ def _terms(record: Record) -> Content:
     return Content({"INPUT_TEXT": unquoted(record.line("text"), record.place)}, answer)
 
 
-@dataclass(frozen=True)
-class NormalizationCorpus(RecordCorpus[Record]):
-    """A corpus whose terms stand in a sheet (or a text table) of code and term."""
-
-    vocabulary: str = r".*ICD.?10.*\.(xlsx|tsv|txt)"
-
-    def find(self, files: RawFiles) -> Sources:
-        """Its files and its sheet."""
-        return _with(super().find(files), "terms", files, self.vocabulary, self.stems)
-
-    def read(self, sources: Sources, seed: int = 0) -> Reading:
-        """Its records and its terms."""
-        reading = super().read(sources, seed)
-        try:
-            if "terms" not in sources.others:
-                raise RawError(
-                    "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside "
-                    "the corpus, or leave the task out with --tasks"
-                )
-            reading.offers[self.name] = terms = read_terms(sources.others["terms"])
-            _note_absent(reading, terms)
-        except RawError as error:
-            reading.refuse(self.name, str(error))
-        return reading
-
-
-def _note_absent(reading: Reading, sheet: Collection[str]) -> None:
-    """Count the terms of answers that are not in the sheet, and so can be offered by no other prompt."""
-    known = set(sheet)
-    for of_split in reading.splits.values():
-        for split in of_split.values():
-            for content in (content for group in split.groups for content in group.samples):
-                for item in content.answer:
-                    if item["entity"] not in known:
-                        kind = "a term that the sheet does not have"
-                        split.notes.add("kept", kind, int(content.place) + 1, item["entity"])
+def _offer_terms(reading: Reading, sources: Sources) -> None:
+    """The terms of the sheet, without which there is no task; terms of answers that it lacks are counted."""
+    if "terms" not in sources.others:
+        raise RawError(
+            "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside the corpus "
+            "or leave the task out with --tasks"
+        )
+    reading.offers["CHIP-CDN"] = terms = read_terms(sources.others["terms"])
+    known = set(terms)
+    for notes, content in _contents(reading):
+        for item in content.answer:
+            if item["entity"] not in known:
+                notes.add("kept", "a term that the sheet does not have", int(content.place) + 1, item["entity"])
 
 
 def read_terms(file: RawFile) -> list[str]:
@@ -300,7 +259,7 @@ def _text_rows(file: RawFile) -> Iterator[Sequence[str]]:
 # --- A text or two, and a label ---
 
 
-def _labels(task: str, *fields: str, corpus: type[RecordCorpus[Record]] = RecordCorpus[Record]) -> RecordCorpus[Record]:
+def _labels(task: str, *fields: str, finish: Callable[[Reading, Sources], None] | None = None) -> RecordCorpus[Record]:
     placeholders = ("INPUT_TEXT",) if len(fields) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
     names = tuple(zip(placeholders, fields, strict=True))
 
@@ -309,7 +268,7 @@ def _labels(task: str, *fields: str, corpus: type[RecordCorpus[Record]] = Record
         label = our_label(record, "label", task)
         return Content({placeholder: record.line(field) for placeholder, field in names}, label)
 
-    return corpus(task, [task], {task: content})
+    return RecordCorpus(task, [task], {task: content}, finish=finish)
 
 
 # --- Queries, a million documents, and which of them answer which query ---
@@ -339,7 +298,9 @@ class RetrievalCorpus(Corpus):
             queries = files.find(split_name(rf"({self.name}[_-])?quer(y|ies)", split, _TABLE), [self.name]) or queries
             if found:
                 sources.splits.setdefault(self.name, {})[split] = [found, *([queries] if queries else [])]
-        return _with(sources, "documents", files, rf"({self.name}[_-])?corpus{_TABLE}", [self.name])
+        if documents := files.find(rf"({self.name}[_-])?corpus{_TABLE}", [self.name]):
+            sources.others["documents"] = documents
+        return sources
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
         """Which documents answer which query; the texts are read when they are asked for."""
@@ -454,32 +415,35 @@ def _is_text(data: bytes) -> bool:
         return False
 
 
-# --- KUAKE-QQR, of which there are two versions ---
-
-
-class QueryCorpus(RecordCorpus[Record]):
-    """KUAKE-QQR: its older files, where 0 is the superset and no relation in one, cannot give the four labels."""
-
-    def read(self, sources: Sources, seed: int = 0) -> Reading:
-        """Its records, unless they are of the older version."""
-        reading = super().read(sources, seed)
-        answers = {content.answer for content in _contents(reading)}
-        if answers and RAW_LABELS[self.name].ours["-1"] not in answers:
-            reading.refuse(
-                self.name,
-                "its files are of the older task with three labels (0, 1 and 2, but no -1), which cannot give the "
-                "benchmark's four; get the newer files, or leave the task out with --tasks",
-            )
-        return reading
+def _refuse_three_labels(reading: Reading, sources: Sources) -> None:
+    """The older files of KUAKE-QQR, where 0 is the superset and no relation in one, cannot give the four labels."""
+    answers = {content.answer for _, content in _contents(reading)}
+    if answers and RAW_LABELS["KUAKE-QQR"].ours["-1"] not in answers:
+        raise RawError(
+            "its files are of the older task with three labels (0, 1 and 2, but no -1), which cannot give the "
+            "benchmark's four; get the newer files, or leave the task out with --tasks"
+        )
 
 
 CMEEE = RecordCorpus("CMeEE-V2", ["CMeEE-V2", "CMeEE"], {"CMeEE-V2": _entities})
-CMEIE = RelationCorpus("CMeIE", ["CMeIE-V2", "CMeIE"], {"CMeIE": _triples})
+CMEIE = RecordCorpus(
+    "CMeIE",
+    ["CMeIE-V2", "CMeIE"],
+    {"CMeIE": _triples},
+    others={"schemas": r".*schemas?\.jsonl?"},
+    finish=_offer_relations,
+)
 CDEE = RecordCorpus("CHIP-CDEE", ["CHIP-CDEE"], {"CHIP-CDEE": _events})
 CAUSAL = RecordCorpus("CMedCausal", ["CMedCausal"], {"CMedCausal": _causal})
 TREES = RecordCorpus("Text2DT", ["Text2DT"], {"Text2DT": _tree})
-CDN = NormalizationCorpus("CHIP-CDN", ["CHIP-CDN"], {"CHIP-CDN": _terms})
+CDN = RecordCorpus(
+    "CHIP-CDN",
+    ["CHIP-CDN"],
+    {"CHIP-CDN": _terms},
+    others={"terms": r".*ICD.?10.*\.(xlsx|tsv|txt)"},
+    finish=_offer_terms,
+)
 CTC, QIC = _labels("CHIP-CTC", "text"), _labels("KUAKE-QIC", "query")
 STS, QTR = _labels("CHIP-STS", "text1", "text2"), _labels("KUAKE-QTR", "query", "title")
-QQR = _labels("KUAKE-QQR", "query1", "query2", corpus=QueryCorpus)
+QQR = _labels("KUAKE-QQR", "query1", "query2", finish=_refuse_three_labels)
 IR = RetrievalCorpus("KUAKE-IR")

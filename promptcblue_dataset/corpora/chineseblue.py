@@ -9,7 +9,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
@@ -78,9 +78,7 @@ class FolderCorpus(Corpus):
         return reading
 
 
-def _each(
-    files: Sequence[RawFile], notes: FileNotes, read: Callable[[Record], Content | None]
-) -> Iterator[tuple[Place, Content]]:
+def _each(files: Sequence[RawFile], notes: FileNotes, read: Callable[[Record], Content | None]) -> Iterator[Group]:
     """What the records of a file of JSON Lines give."""
     for record in records_of(files[0], notes, Record):
         record.place.id = str(record.place.number)
@@ -90,7 +88,7 @@ def _each(
             record.place.bad(error)
         else:
             if content:
-                yield record.place, content
+                yield Group(record.place.id, (content._replace(place=record.place.id),))
 
 
 def _clean(text: str, place: Place) -> str:
@@ -154,7 +152,7 @@ def _table(task: str, *placeholders: str, grouped: bool = False) -> FolderCorpus
 
 # --- Entities ---
 
-_ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]+);")
+_ENTITY = re.compile(r"(&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]+);)")
 
 
 class _Text(NamedTuple):
@@ -166,25 +164,17 @@ class _Text(NamedTuple):
 
 def _mended_text(raw: str, place: Place) -> _Text:
     """As `_clean`, but keeping track of places. A line end becomes a blank."""
-    pieces: list[str] = []
-    places: list[int] = []
-    last = 0
-
-    def keep(part: str) -> None:
-        start = sum(map(len, pieces))
-        places.extend(range(start, start + len(part)))
-        pieces.append(part)
-
-    for entity in _ENTITY.finditer(raw):
-        keep(raw[last : entity.start()])
-        character = html.unescape(entity.group())
-        places.extend([sum(map(len, pieces))] * len(entity.group()))
-        pieces.append(character)
-        last = entity.end()
-        if character != entity.group():
-            place.mended("HTML entities", entity.group())
-    keep(raw[last:])
-    text = "".join(pieces)
+    text, places = "", list[int]()
+    for number, part in enumerate(_ENTITY.split(raw)):
+        if number % 2:
+            character = html.unescape(part)
+            if character != part:
+                place.mended("HTML entities", part)
+            places += [len(text)] * len(part)
+            text += character
+        else:
+            places += range(len(text), len(text) + len(part))
+            text += part
     if "\n" in text or "\r" in text:
         place.mended("line ends in the text")
         text = text.replace("\n", " ").replace("\r", " ")
@@ -226,10 +216,9 @@ class Mentions:
             if len(found) < len(list(filter(None, entities))):
                 place.mended("an entity is listed twice")
             answer = [{"entity": mention, "type": kind} for _, kind, mention in found]
-            return Content({"INPUT_TEXT": text.text}, answer, place.id, tuple(start for start, _, _ in found))
+            return Content({"INPUT_TEXT": text.text}, answer, offsets=tuple(start for start, _, _ in found))
 
-        for place, content in _each(files, notes, read):
-            yield Group(place.id, (content,))
+        return _each(files, notes, read)
 
     def _entity(self, entity: Record, text: _Text) -> tuple[int, str, str] | None:
         """Where an entity begins, its type and the mention as the text spells it; None if it cannot be used."""
@@ -267,13 +256,8 @@ class Mentions:
         return text.places[value] if 0 <= value < len(text.places) else -1
 
     def _note_others(self, record: Record) -> None:
-        others = {name for name in record.value if name not in ("text", "mention_data")}
-        others |= {
-            name
-            for entity in record.items("mention_data")
-            for name in entity
-            if name not in ("mention", "offset", self.kind)
-        }
+        others = set(record.value).union(*record.items("mention_data"))
+        others -= {"text", "mention_data", "mention", "offset", self.kind}
         for name in sorted(others):
             record.place.kept(f"a field '{name}' that is not used")
 
@@ -281,20 +265,12 @@ class Mentions:
 # --- Documents of queries, in pairs ---
 
 
-@dataclass
-class _Document:
-    """A document of a query: its grade, and the pairs in which it stands."""
-
-    grade: str
-    pairs: list[int] = field(default_factory=list)
-
-
 def _documents(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
-    """Lines of a query and two documents; a document of several lines is one sample, which knows its pairs.
+    """Lines of a query and two documents; a document of several lines is one sample, which knows its lines.
 
     Most pairs stand in the file a second time with a colon before one title, which is taken off.
     """
-    queries: dict[str, dict[tuple[str, str], _Document]] = {}
+    queries: dict[str, dict[tuple[str, str], tuple[str, list[int]]]] = {}
     pairs: set[tuple[str, frozenset[tuple[str, str]]]] = set()
 
     def read(record: Record) -> None:
@@ -306,29 +282,22 @@ def _documents(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
         of_query = queries.setdefault(query, {})
         pair = (query, frozenset(key for key, _ in found))
         for key, grade in found:
-            document = of_query.setdefault(key, _Document(grade))
-            if document.grade != grade:
+            first, numbers = of_query.setdefault(key, (grade, []))
+            if first != grade:
                 place.left_out("another grade for a document of the query", f"{query} | {key[1]}")
             if pair not in pairs:
-                document.pairs.append(place.number)
+                numbers.append(place.number)
         if pair in pairs:
             place.mended("a pair of an earlier line")
         pairs.add(pair)
 
     list(_each(files, notes, read))
     for number, (query, documents) in enumerate(queries.items(), 1):
-        yield Group(
-            str(number),
-            [
-                Content(
-                    {"INPUT_TEXT_1": query, "INPUT_TEXT_2": title},
-                    document.grade,
-                    f"{number}-{rank}",
-                    pairs=tuple(document.pairs),
-                )
-                for rank, ((_, title), document) in enumerate(documents.items(), 1)
-            ],
-        )
+        samples = []
+        for rank, ((_, title), (grade, numbers)) in enumerate(documents.items(), 1):
+            fields = {"INPUT_TEXT_1": query, "INPUT_TEXT_2": title}
+            samples.append(Content(fields, grade, f"{number}-{rank}", pairs=tuple(numbers)))
+        yield Group(str(number), samples)
 
 
 def _document(document: Record) -> tuple[tuple[str, str], str]:

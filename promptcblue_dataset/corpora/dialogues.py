@@ -88,7 +88,7 @@ def _of_utterances(
 
     def groups(record: Consultation) -> Iterable[Group]:
         places = [place for place, turn in enumerate(record.turns) if turn.value.get(label) is not None]
-        record.left_out(UNLABELLED, len(record.turns) - len(places))
+        record.place.left_out(UNLABELLED, times=len(record.turns) - len(places))
         return record.samples(places, check, compose)
 
     return groups
@@ -155,13 +155,13 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
     for place, turn in enumerate(record.turns):
         given = turn.value.get("symptom_type", turn.value.get("local_implicit_info"))
         if given is None:
-            record.left_out(UNLABELLED)
+            record.place.left_out(UNLABELLED)
         elif given in ([], {}):
-            record.left_out("no symptoms in the utterance")
+            record.place.left_out("no symptoms in the utterance")
         elif place < SR_HISTORY:
-            record.left_out("symptoms in an utterance with fewer than two before it")
+            record.place.left_out("symptoms in an utterance with fewer than two before it")
         elif len(_statuses(turn)) != _tags(turn).count("B-Symptom"):
-            record.left_out("tagged symptoms and statuses differ in number")
+            record.place.left_out("tagged symptoms and statuses differ in number")
         else:
             places.append(place)
     return record.samples(places, _statuses_of, _symptom_statuses)
@@ -232,14 +232,14 @@ def _findings(record: Record) -> Iterable[Group]:
     turns = record.records("dialog_info")
     found = [turn.value.get("ner") for turn in turns]
     if not any(found):
-        return record.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
+        return record.place.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
     statuses: dict[str, str] = {}
     said: list[tuple[int, str, str]] = []
     for place, turn in enumerate(turns):
         for finding in turn.records("ner") if turn.has("ner") else ():
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
-                record.left_out("a finding without a status", example=mention)
+                record.place.left_out("a finding without a status", example=mention)
                 continue
             status = our_label(finding, "attr", "CHIP-MDCFNPC")
             if statuses.get(mention, status) != status:
@@ -276,8 +276,8 @@ def _responses(record: Record) -> Iterable[Group]:
     spoken = [place for place in range(first, len(turns)) if speakers[place] == _DOCTOR]
     answers = [place for place in spoken if said[place] and any(said[:place])]
     if not spoken:
-        record.left_out("no doctor answers in the dialogue")
-    record.left_out("the doctor says nothing, or nothing was said before", len(spoken) - len(answers))
+        record.place.left_out("no doctor answers in the dialogue")
+    record.place.left_out("the doctor says nothing, or nothing was said before", times=len(spoken) - len(answers))
 
     def compose(answer: int) -> Content:
         history = [

@@ -274,10 +274,11 @@ class Place:
         """Count a flaw that was seen and left as it is."""
         self.notes.add("kept", kind, self.number, example)
 
-    def left_out(self, kind: str, example: str = "", times: int = 1) -> None:
+    def left_out(self, kind: str, example: str = "", times: int = 1) -> tuple[Group, ...]:
         """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
         if times:
             self.notes.add("skipped", kind, self.number, example, times)
+        return ()
 
     def skip(self, kind: str, example: str = "") -> None:
         """Count the record as one that cannot be used."""
@@ -386,11 +387,6 @@ class Record:
             self.fail(name, "an object", value)
         return Record(value, self.place, (self.within, name, None))
 
-    def left_out(self, kind: str, times: int = 1, example: str = "") -> tuple[Group, ...]:
-        """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
-        self.place.left_out(kind, example, times)
-        return ()
-
     def alone(self, content: Content) -> tuple[Group, ...]:
         """The record as one sample."""
         return (Group(self.place.name, (content._replace(place=self.place.id),)),)
@@ -492,6 +488,8 @@ class RecordCorpus(Corpus, Generic[R]):
         readers: what a record gives, by task.
         own_stems: patterns of the names of one task's own files, which come before the shared ones.
         record_type: what its records are.
+        others: patterns of the names of further files that it needs, by what they are.
+        finish: completes what was read; the corpus is refused where it raises `RawError`.
     """
 
     name: str
@@ -499,6 +497,8 @@ class RecordCorpus(Corpus, Generic[R]):
     readers: Mapping[str, Callable[[R], Iterable[Group]]]
     own_stems: Mapping[str, str] = field(default_factory=dict)
     record_type: type[R] = Record  # type: ignore[assignment]
+    others: Mapping[str, str] = field(default_factory=dict)
+    finish: Callable[[Reading, Sources], None] | None = None
 
     @property
     def tasks(self) -> Sequence[str]:
@@ -518,6 +518,9 @@ class RecordCorpus(Corpus, Generic[R]):
                 found = [files.find(split_name(stem, split), folders) for stem in stems]
                 if any(found):
                     sources.splits.setdefault(task, {})[split] = [file for file in found if file]
+        for kind, pattern in self.others.items() if sources.splits else ():
+            if file := files.find(pattern, self.stems):
+                sources.others[kind] = file
         for stem in self.stems:
             files.leave(split_name(stem), f"another version of {self.name} is read")
         return sources
@@ -540,6 +543,11 @@ class RecordCorpus(Corpus, Generic[R]):
         reading = Reading()
         for (task, split), result in read.items():
             reading.splits.setdefault(task, {})[split] = result
+        try:
+            if self.finish:
+                self.finish(reading, sources)
+        except RawError as error:
+            reading.refuse(self.name, str(error))
         return reading
 
     def _read(self, file: RawFile, tasks: Sequence[str]) -> dict[str, RawSplit]:
@@ -573,7 +581,7 @@ def labelled(*names: str) -> Callable[[Callable[[R], Content]], Callable[[R], It
     def reader(content: Callable[[R], Content]) -> Callable[[R], Iterable[Group]]:
         def groups(record: R) -> Iterable[Group]:
             there = any(record.value.get(name) not in (None, "") for name in names)
-            return record.alone(content(record)) if there else record.left_out(UNLABELLED)
+            return record.alone(content(record)) if there else record.place.left_out(UNLABELLED)
 
         return groups
 
