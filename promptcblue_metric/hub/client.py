@@ -6,7 +6,6 @@ none where nothing has changed. Uploading, log-in and trying again on a bad line
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -26,9 +25,7 @@ from ..errors import PromptCBLUEError
 from ..version import VERSION
 
 if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.hf_api import RepoFile
 
 Content = Path | bytes
@@ -41,7 +38,6 @@ DryRunOption = Annotated[
 TagOption = Annotated[str, typer.Option(help="The tag that marks this state of the repository.")]
 DEFAULT_TAG = f"v{VERSION}"
 
-_BLOCK = 1 << 20
 _TAG = re.compile(r"[A-Za-z0-9][\w.+-]*")
 #: What to say of an answer of the Hub, by its status.
 _REASONS: Mapping[int, str] = {
@@ -83,6 +79,15 @@ class Publication:
     notes: Sequence[str] = ()
     space_sdk: str | None = None
 
+    def operations(self) -> dict[str, CommitOperationAdd]:
+        """The files as the client uploads them, with their sizes and hashes."""
+        from huggingface_hub import CommitOperationAdd
+
+        return {
+            path: CommitOperationAdd(path, file if isinstance(file, bytes) else str(file))
+            for path, file in self.files.items()
+        }
+
 
 @dataclass(frozen=True)
 class Published:
@@ -111,7 +116,8 @@ def publish_or_write(publication: Publication, repo: str, *, private: bool, tag:
         typer.echo(f"note: {note}")
     if dry_run is not None:
         check_names(repo, tag)
-        record, size = write_dry_run(publication, dry_run), sum(map(_size, publication.files.values()))
+        record = write_dry_run(publication, dry_run)
+        size = sum(file.upload_info.size for file in publication.operations().values())
         typer.echo(
             f"wrote {dry_run}: the {len(publication.files)} files ({decimal(size)}) that would be "
             f"uploaded to the {publication.kind} {repo}, and {record.name} beside it, their SHA-256"
@@ -141,71 +147,68 @@ def publish(publication: Publication, repo: str, *, private: bool = False, tag: 
             Hub or the connection had against it.
     """
     check_names(repo, tag)
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationDelete, HfApi, get_token
 
     with _explained(repo), _bars_on_terminals():
         if get_token() is None:
             raise PromptCBLUEError(f"{repo}: {_NOT_LOGGED_IN}")
-        api = HfApi(library_name="promptcblue", library_version=VERSION)
-        return _Repository(api, repo, publication).publish(private, tag)
-
-
-@dataclass(frozen=True)
-class _Repository:
-    """A repository on the Hub and what is to stand in it."""
-
-    api: HfApi
-    name: str
-    publication: Publication
-
-    def publish(self, private: bool, tag: str) -> Published:
-        kind, sdk = self.publication.kind, self.publication.space_sdk
+        api, kind = HfApi(library_name="promptcblue", library_version=VERSION), publication.kind
         # None, and not False, leaves it to the organisation whether new repositories are private.
-        url = self.api.create_repo(self.name, repo_type=kind, private=private or None, space_sdk=sdk, exist_ok=True)
-        info = self.api.repo_info(self.name, repo_type=kind)
+        url = api.create_repo(
+            repo, repo_type=kind, private=private or None, space_sdk=publication.space_sdk, exist_ok=True
+        )
+        info = api.repo_info(repo, repo_type=kind)
         if private and not info.private:
             raise PromptCBLUEError(
-                f"{self.name} is there and public: make it private in its settings on the Hub, or leave --private out"
+                f"{repo} is there and public: make it private in its settings on the Hub, or leave --private out"
             )
-        tagged = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.name, repo_type=kind).tags}
-        if tag in tagged and any(self.changes(tagged[tag])):
+        added = publication.operations()
+        tagged = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type=kind).tags}
+        if tag in tagged and any(_changes(api, repo, publication, added, tagged[tag])):
             raise PromptCBLUEError(
-                f"{self.name}: the tag {tag} marks other files (commit {tagged[tag][:8]}), and a tag stays what it is; "
+                f"{repo}: the tag {tag} marks other files (commit {tagged[tag][:8]}), and a tag stays what it is; "
                 "give this state another --tag"
             )
-        written, deleted = self.changes(info.sha)
-        commit = self.commit(written, deleted, info.sha, tag) if written or deleted else info.sha
+        written, deleted = _changes(api, repo, publication, added, info.sha)
+        commit = info.sha
+        if written or deleted:
+            # Not `upload_folder`, which makes several commits of a large folder.
+            done = api.create_commit(
+                repo,
+                [*(added[path] for path in written), *map(CommitOperationDelete, deleted)],
+                commit_message=f"Publish {tag} with promptcblue {VERSION}",
+                repo_type=kind,
+                parent_commit=info.sha,
+            )
+            commit = str(done.oid)
         if tag not in tagged:
-            self.api.create_tag(self.name, tag=tag, revision=commit, repo_type=kind)
+            api.create_tag(repo, tag=tag, revision=commit, repo_type=kind)
         return Published(str(url), commit, written, deleted)
 
-    def changes(self, revision: str) -> tuple[list[str], list[str]]:
-        """Paths to write, and to delete, to come from a revision to the publication."""
-        from huggingface_hub.hf_api import RepoFile
 
-        tree = self.api.list_repo_tree(self.name, recursive=True, revision=revision, repo_type=self.publication.kind)
-        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-        files = self.publication.files
-        written = [path for path in files if path not in there or not _same(files[path], there[path])]
-        ours = (path for path in there if any(fnmatchcase(path, pattern) for pattern in self.publication.owned))
-        return written, [path for path in ours if path not in files]
+def _changes(
+    api: HfApi, repo: str, publication: Publication, added: Mapping[str, CommitOperationAdd], revision: str
+) -> tuple[list[str], list[str]]:
+    """Paths to write, and to delete, to come from a revision to the publication."""
+    from huggingface_hub.hf_api import RepoFile
 
-    def commit(self, written: Sequence[str], deleted: Sequence[str], parent: str, tag: str) -> str:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    tree = api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=publication.kind)
+    there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    written = [path for path in added if path not in there or not _same(added[path], there[path])]
+    ours = (path for path in there if any(fnmatchcase(path, pattern) for pattern in publication.owned))
+    return written, [path for path in ours if path not in added]
 
-        files = {path: str(file) if isinstance(file, Path) else file for path, file in self.publication.files.items()}
-        # Not `upload_folder`, which makes several commits of a large folder.
-        done = self.api.create_commit(
-            self.name,
-            [
-                *(CommitOperationAdd(path, files[path]) for path in written),
-                *(CommitOperationDelete(path) for path in deleted),
-            ],
-            commit_message=f"Publish {tag} with promptcblue {VERSION}",
-            repo_type=self.publication.kind,
-            parent_commit=parent,
-        )
-        return str(done.oid)
+
+def _same(file: CommitOperationAdd, there: RepoFile) -> bool:
+    """Whether a file is what the Hub has, which knows large files by SHA-256 and others by git's hash."""
+    from huggingface_hub.utils.sha import git_hash
+
+    if file.upload_info.size != there.size:
+        return False
+    if there.lfs is not None:
+        return bool(there.lfs.sha256 == file.upload_info.sha256.hex())
+    with file.as_file() as stream:
+        return bool(there.blob_id == git_hash(stream.read()))
 
 
 def check_names(repo: str, tag: str) -> None:
@@ -240,13 +243,11 @@ def write_dry_run(publication: Publication, folder: Path) -> Path:
     if not _is_dry_run(folder, record):
         raise PromptCBLUEError(f"--dry-run {folder}: holds files that no dry run wrote; name another folder")
     with replacing(folder) as temporary:
-        for path, content in publication.files.items():
+        for path, file in publication.operations().items():
             target = temporary / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                target.write_bytes(content)
-            else:
-                shutil.copyfile(content, target)
+            with file.as_file() as content, target.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
         write_json(record, {"files": _digests(temporary)})
     return record
 
@@ -265,30 +266,13 @@ def _is_dry_run(folder: Path, record: Path) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    return {path.relative_to(folder).as_posix(): _digest(path, hashlib.sha256()) for path in paths}
+    from huggingface_hub.utils.sha import sha_fileobj
 
-
-def _same(content: Content, there: RepoFile) -> bool:
-    """Whether content is what the Hub has, which knows large files by SHA-256 and others by git's hash."""
-    size = _size(content)
-    if there.lfs is not None:
-        return bool(there.lfs.size == size and there.lfs.sha256 == _digest(content, hashlib.sha256()))
-    return bool(there.size == size and there.blob_id == _digest(content, hashlib.sha1(b"blob %d\0" % size)))
-
-
-def _digest(content: Content, digest: Hash) -> str:
-    if isinstance(content, bytes):
-        digest.update(content)
-    else:
-        with content.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _size(content: Content) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        with path.open("rb") as stream:
+            found[path.relative_to(folder).as_posix()] = sha_fileobj(stream).hex()
+    return found
 
 
 @contextmanager
