@@ -30,10 +30,11 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from promptcblue_dataset.build import Plan, build
+from promptcblue_dataset.build import build
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.reading import Content
+from promptcblue_dataset.making import Plan
 from promptcblue_metric import REGISTRY, SUITES, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.cli.common import make_console, run

@@ -9,26 +9,23 @@ the work. A corpus can also be written whole: each raw sample once, with a templ
 
 from __future__ import annotations
 
-import bisect
 import gc
 import hashlib
-import itertools
 import json
 import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from promptcblue_dataset.checks import Checked, check_files, check_row, encodable
+from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.corpora import CORPORA, find_sources
-from promptcblue_dataset.corpora.archives import MAX_BYTES, raw_files
-from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading, Sources
-from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.corpora.archives import raw_files
+from promptcblue_dataset.corpora.reading import FileNotes, Group, Reading, Sources
 from promptcblue_dataset.folder import (
     EMBEDDED,
     OFFICIAL,
@@ -40,26 +37,14 @@ from promptcblue_dataset.folder import (
     write_card,
     write_config,
 )
-from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.prompts.pool import TaskPrompts, fill, load_pool, own_text
-from promptcblue_dataset.prompts.render import PAPER, RELEASED, Rendered, Renderer, Style
+from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan, unanswered
+from promptcblue_dataset.prompts.pool import load_pool
+from promptcblue_dataset.prompts.render import PAPER
 from promptcblue_metric.cli.common import Progress
-from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, Sample, resolve, sample_path, split_files
+from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, resolve, sample_path, split_files
 from promptcblue_metric.data.writing import replacing, write_json
-from promptcblue_metric.errors import PromptCBLUEError, RowError
-from promptcblue_metric.scoring import located
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, SUITES, get_task, suite_of
-
-#: Samples by split.
-Sizes = Mapping[str, int]
-
-# What messages name in place of a file that is not written yet.
-_NO_FILE = Path("built row")
-
-# The splits that are scored come first: a raw text that two splits have goes to the earlier one.
-_DRAWN = ("test", "validation", "train")
-_OFFICIAL_NAMES = {split: names[0] for split, names in SPLITS.items()}
-
 
 # --- Official files ---
 
@@ -181,36 +166,6 @@ def _import_report(imported: Imported, folder: Path) -> dict[str, object]:
 
 
 # --- Raw corpora ---
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to build.
-
-    Attributes:
-        sizes: samples by task and split; None in place of a task's sizes for each raw sample once.
-        style: how prompts and targets are written.
-        templates: a pool in the official form, or None for the project's own.
-        seed: of all draws.
-        drop_separators: leave out samples whose answer holds a separator.
-        skip_bad: leave out raw records that cannot be used, rather than stop.
-        use: raw files, folders or archives to take where several hold one corpus.
-        max_bytes: the most that archives may unpack to, all together.
-    """
-
-    sizes: Mapping[str, Sizes | None]
-    style: Style = field(default_factory=Style)
-    templates: Path | None = None
-    seed: int = 0
-    drop_separators: bool = False
-    skip_bad: bool = False
-    use: Sequence[Path] = ()
-    max_bytes: int = MAX_BYTES
-
-    @property
-    def whole(self) -> bool:
-        """Whether corpora are written whole."""
-        return None in self.sizes.values()
 
 
 @dataclass
@@ -347,7 +302,15 @@ def build(
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     with raw_files(raw, plan.use, plan.max_bytes) as files, replacing(output) as temporary:
         jobs = [_Job(name, sources, plan, temporary) for name, sources in find_sources(files, plan.sizes).items()]
-        result = Built(output, report_path(output, "import" if plan.whole else "build"), cache, {}, [], [], [])
+        result = Built(
+            output,
+            report_path(output, "import" if plan.whole and not plan.from_test else "build"),
+            cache,
+            {},
+            [],
+            [],
+            [],
+        )
         result.passed_over.extend(files.passed_over())
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
             result.bad.extend(done.bad)
@@ -360,7 +323,7 @@ def build(
         infos = {task: built.info for task, built in result.tasks.items()}
         write_card(temporary, infos, _origin(suite.name, plan, result.files))
     write_json(result.report, _build_report(result, raw, plan))
-    if cache:
+    if result.cached:
         fill_cache(output, list(infos), on_progress)
     return result
 
@@ -373,7 +336,7 @@ def _put_in_order(result: Built, plan: Plan) -> None:
     result.missing.extend(task for task in REGISTRY if task in plan.sizes and task not in tasks)
     found = {(file.task, file.split): file for file in result.files}
     result.files[:] = [
-        found.get((task, split)) or ReadFile(task, split, f"{task}/{_OFFICIAL_NAMES[split]}")
+        found.get((task, split)) or ReadFile(task, split, f"{task}/{OFFICIAL_NAMES[split]}")
         for task in REGISTRY
         if task in plan.sizes
         for split in SPLITS
@@ -389,7 +352,8 @@ def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence
             "\n".join([f"{head}; --on-error skip leaves them out and lists them", *result.bad[:LISTED], *more])
         )
     if wanted := [task for task in result.missing if task in must_have]:
-        raise PromptCBLUEError(f"{raw}: no labelled raw files of {', '.join(wanted)}; nothing was written")
+        kind = "test" if plan.from_test else "labelled raw"
+        raise PromptCBLUEError(f"{raw}: no {kind} files of {', '.join(wanted)}; nothing was written")
     if not result.tasks:
         suite = suite_of(plan.sizes)
         raise PromptCBLUEError(
@@ -426,7 +390,8 @@ class _Job:
     def run(self) -> _Done:
         """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
         plan = self.plan
-        reading = CORPORA[self.corpus].read(self.sources, plan.seed)
+        corpus = CORPORA[self.corpus]
+        reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
         done = _Done(bad=[f"{task}: {why}" for task, why in reading.refused.items()])
         for task, of_task in reading.splits.items():
             for split, of_split in of_task.items():
@@ -436,9 +401,9 @@ class _Job:
         pool = load_pool(plan.templates, list(reading.splits))
         groups = _assigned(reading, plan)
         for task in (task for task in reading.splits if task in pool and any(groups[task].values())):
-            maker = _Every if plan.sizes[task] is None else _Drawing
+            maker = Every if plan.sizes[task] is None else Drawing
             making = maker(task, pool[task], groups[task], reading, plan)
-            samples = {split: making.samples(split) for split in _DRAWN}
+            samples = {split: making.samples(split) for split in DRAWN}
             done.bad += making.bad
             for file in done.files:
                 if file.task == task:
@@ -541,165 +506,6 @@ def _cut(groups: set[str], weights: Mapping[str, int], key: str) -> dict[str, st
     return homes
 
 
-class _Making:
-    """Makes the samples of a task, split by split."""
-
-    def __init__(
-        self, task: str, prompts: TaskPrompts, groups: Mapping[str, Sequence[Group]], reading: Reading, plan: Plan
-    ) -> None:
-        self.task, self.templates, self.groups, self.plan = task, prompts.templates, groups, plan
-        self.notes = {split: found.notes for split, found in reading.splits[task].items()}
-        self.counts: dict[str, Counter[str]] = {}
-        self.bad: list[str] = []
-        self._renderer = Renderer(prompts, plan.style, reading.offers.get(task))
-
-    def samples(self, split: str) -> list[Sample]:
-        """The samples of a split."""
-        raise NotImplementedError
-
-
-class _Every(_Making):
-    """Each raw sample once, in the order of the files; the samples of a group get the template that it draws."""
-
-    def samples(self, split: str) -> list[Sample]:
-        made = []
-        for group in self.groups.get(split, ()):
-            for content in group.samples:
-                try:
-                    made.append(self._sample(split, group.name, content))
-                except RowError as error:
-                    self.notes[split].skip("a row that cannot be used", _number(content), error.message)
-        contents = sum(len(group.samples) for group in self.groups.get(split, ()))
-        counts = {"raw samples": contents, "templates": len(self.templates), "rows": len(made)}
-        self.counts[split] = Counter(counts | {"rows asked for": len(made)})
-        return made
-
-    def _sample(self, split: str, group: str, content: Content) -> Sample:
-        """The sample of a raw one.
-
-        Raises:
-            RowError: its target cannot be read back, or a text is not Unicode.
-        """
-        draws = Draws(self.plan.seed, self.task, split, group)
-        template = draws.one(self.templates)
-        rendered = self._renderer.sample(template, content, draws, f"{_OFFICIAL_NAMES[split]}-{content.place}")
-        sample, notes = rendered.sample, self.notes[split]
-        if rendered.separators:
-            notes.add("kept", "a separator in a mention, which reads as two", _number(content), sample["target"])
-        numbers: Sequence[int] = content.pairs
-        if content.offsets and not rendered.separators:
-            numbers = _offsets(content, template, sample, notes)
-        if numbers:
-            sample["sample_id"] += "@" + ".".join(map(str, numbers))
-        check_row(sample, split, notes.path, _number(content))
-        return sample
-
-
-def _number(content: Content) -> int:
-    return int(content.place.partition("-")[0])
-
-
-def _offsets(content: Content, template: str, sample: Sample, notes: FileNotes) -> Sequence[int]:
-    """Number and offset in the prompt of each entity that stands elsewhere than its place in the answer tells."""
-    before = template.partition("[INPUT_TEXT]")[0]
-    start = len(fill(before, {"LIST_LABELS": "，".join(sample["answer_choices"] or ())}))
-    found = located(content.answer, sample["input"], sample["answer_choices"] or ())
-    elsewhere: list[int] = []
-    for number, (span, offset) in enumerate(zip(found, content.offsets, strict=True)):
-        if span is None or span[1] != start + offset:
-            elsewhere += (number, start + offset)
-            kind = "an entity that its place in the answer does not locate: its offset is in the id"
-            notes.add("kept", kind, _number(content))
-    return elsewhere
-
-
-class _SamplePool:
-    """The raw samples of a split, by number."""
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
-        self._ends = list(itertools.accumulate(len(group.samples) for group in groups))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, number: int) -> Content:
-        place = bisect.bisect_right(self._ends, number)
-        return self._groups[place].samples[number - self._ends[place]]
-
-
-class _Drawing(_Making):
-    """Pairs of raw sample and template, in the order in which they are drawn."""
-
-    def __init__(
-        self, task: str, prompts: TaskPrompts, groups: Mapping[str, Sequence[Group]], reading: Reading, plan: Plan
-    ) -> None:
-        super().__init__(task, prompts, groups, reading, plan)
-        self._taken = Neighbours()
-        self._prompts: set[str] = set()
-
-    def samples(self, split: str) -> list[Sample]:
-        pool, size = _SamplePool(self.groups.get(split, ())), (self.plan.sizes[self.task] or {})[split]
-        templates = self.templates
-        self.counts[split] = Counter({"raw samples": len(pool), "templates": len(templates), "rows asked for": size})
-        order = Draws(self.plan.seed, self.task, split, "order").order(len(pool) * len(templates))
-        contents: dict[int, Content | None] = {}
-        made: list[Sample] = []
-        # Samples are left out for many reasons, so what is missing is drawn again.
-        while len(made) < size and (drawn := list(itertools.islice(order, size - len(made)))):
-            self._load(split, pool, [place // len(templates) for place in drawn], contents)
-            for place in drawn:
-                number, template = divmod(place, len(templates))
-                sample = (content := contents[number]) and self._sample(split, place, templates[template], content)
-                if sample:
-                    made.append(sample)
-        if split != _DRAWN[-1]:
-            self._taken.add([own_text(content.fields) for content in contents.values() if content])
-        self.counts[split]["rows"] = len(made)
-        return made
-
-    def _load(self, split: str, pool: _SamplePool, numbers: Iterable[int], contents: dict[int, Content | None]) -> None:
-        """Read raw samples; None stands for those that an earlier split has."""
-        fresh = {number: pool[number] for number in dict.fromkeys(numbers) if number not in contents}
-        texts = [own_text(content.fields) for content in fresh.values()]
-        for (number, content), found in zip(fresh.items(), self._taken.find(texts), strict=True):
-            contents[number] = content if found is None else None
-            if found is not None:
-                kind = "equal" if found[1] == 1 else "nearly equal"
-                self.counts[split][f"raw samples left out: {kind} to one of an earlier split"] += 1
-
-    def _sample(self, split: str, place: int, template: str, content: Content) -> Sample | None:
-        counts = self.counts[split]
-        draws = Draws(self.plan.seed, self.task, split, place)
-        rendered = self._renderer.sample(template, content, draws, f"{_OFFICIAL_NAMES[split]}-{place}")
-        if rendered.sample["input"] in self._prompts:
-            counts["rows left out: prompt drawn before"] += 1
-            return None
-        if rendered.separators:
-            if self.plan.drop_separators:
-                counts["rows left out: separator in the answer"] += 1
-                return None
-            counts["rows with a separator in the answer"] += 1
-        if self.plan.style.dialect == RELEASED and not _sure(rendered):
-            try:
-                check_row(rendered.sample, split, _NO_FILE, place)
-            except RowError as error:
-                counts["rows left out: target cannot be read back"] += 1
-                if not rendered.separators:
-                    self.bad.append(f"{self.task}: {error}")
-                return None
-        self._prompts.add(rendered.sample["input"])
-        return rendered.sample
-
-
-def _sure(rendered: Rendered) -> bool:
-    """Whether a sample needs no check: a target without separators is written so that it reads back as it was."""
-    sample = rendered.sample
-    texts = (sample["input"], sample["target"], *(sample["answer_choices"] or ()))
-    complete = bool(sample["target"].strip()) and sample["answer_choices"] != []
-    return complete and not rendered.separators and encodable("".join(texts))
-
-
 # --- What is said of it ---
 
 _BUILT = """\
@@ -713,6 +519,9 @@ _WHOLE = """\
 The samples were made from the raw files of {title}, each record one sample; prompts and answers are written with the
 templates of the promptcblue package. Each corpus keeps the terms of those who made it: before you publish this folder
 make sure that you may."""
+_ASKED = """\
+The prompts were made of CBLUE's own test files, which have no answers; `promptcblue-metric cblue` writes what is
+answered as CBLUE's submission. Each corpus keeps the terms of those who made it, in general for research only."""
 _CHINESEBLUE = """\
 The samples were made from the raw files of the ChineseBLUE repository, which publishes them under the Apache License
 2.0 (Zhang et al. 2020, *Conceptualized Representation Learning for Chinese Biomedical Text Mining*, arXiv 2008.10813).
@@ -722,6 +531,8 @@ label is offered, so that scores can stand beside published ones."""
 
 def _origin(suite: str, plan: Plan, files: Sequence[ReadFile]) -> Origin:
     findings = _findings(files)
+    if plan.from_test:
+        return Origin(OFFICIAL.license, _ASKED, findings)
     if plan.whole:
         if suite == "chineseblue":
             return Origin("apache-2.0", _CHINESEBLUE, findings)

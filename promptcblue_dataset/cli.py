@@ -27,7 +27,8 @@ from promptcblue_metric.tasks import REGISTRY, SUITES, TASKS, get_task, suite_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from promptcblue_dataset.build import Built, Imported, Plan
+    from promptcblue_dataset.build import Built, Imported
+    from promptcblue_dataset.making import Plan
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
 templates_app = typer.Typer(no_args_is_help=True, help="Look at, check and extend the pool of prompt templates.")
@@ -119,7 +120,8 @@ def import_(
     cache: Cache = True,
 ) -> None:
     """Check official files, or read raw ChineseBLUE, and write a dataset: Parquet by config and split, and a card."""
-    from promptcblue_dataset.build import Plan, import_files
+    from promptcblue_dataset.build import import_files
+    from promptcblue_dataset.making import Plan
 
     if suite not in SUITES:
         raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
@@ -208,6 +210,9 @@ def build_(
     drop_separators: Annotated[
         bool, typer.Option("--drop-separators", help="Leave out samples whose answer holds a separator.")
     ] = False,
+    from_test: Annotated[
+        bool, typer.Option("--from-test", help="Prompts of CBLUE's own test files, for `promptcblue-metric cblue`.")
+    ] = False,
     on_error: Annotated[
         OnError, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
     ] = OnError.stop,
@@ -220,7 +225,8 @@ def build_(
     cache: Cache = True,
 ) -> None:
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
-    from promptcblue_dataset.build import Plan, parse_sizes
+    from promptcblue_dataset.build import parse_sizes
+    from promptcblue_dataset.making import Plan
     from promptcblue_dataset.prompts.render import Style
 
     names = _names(tasks) or list(TASKS)
@@ -231,7 +237,8 @@ def build_(
             "them from their own raw files"
         )
     plan = Plan(
-        sizes=parse_sizes(sizes, names),
+        sizes=dict.fromkeys(names) if from_test else parse_sizes(sizes, names),
+        from_test=from_test,
         style=Style(dialect.value, profile.value, explain_labels, format_spec, step_by_step),
         templates=templates,
         seed=seed,
@@ -308,10 +315,11 @@ def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
     ]
     if short:
         yield f"fewer rows than asked for, since the pool has no more: {', '.join(short)}"
-    if plan.whole:
+    if plan.whole and not plan.from_test:
         yield from _documented(built)
     elif built.missing:
-        yield f"no labelled raw files, and so no config, of: {', '.join(built.missing)}"
+        kind = "test files that say what to ask for" if plan.from_test else "labelled raw files"
+        yield f"no {kind}, and so no config, of: {', '.join(built.missing)}"
     kinds: Counter[str] = Counter()
     first: dict[str, str] = {}
     for notes in {id(file.notes): file.notes for file in built.files if file.notes}.values():

@@ -145,9 +145,13 @@ def _act(record: Consultation, place: int) -> str:
     return our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
 
 
+def act_text(record: Consultation, place: int) -> str:
+    """What a prompt shows of a dialogue to ask for the act of an utterance."""
+    return "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
+
+
 def _dialogue_act(record: Consultation, place: int) -> Content:
-    text = "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
-    return record.content(place, text, _act(record, place))
+    return record.content(place, act_text(record, place), _act(record, place))
 
 
 def _symptoms(record: Consultation) -> Iterable[Group]:
@@ -187,10 +191,14 @@ def _statuses_of(record: Consultation, place: int) -> list[dict[str, str]]:
     return answer
 
 
+def symptom_text(record: Consultation, place: int) -> str:
+    """What a prompt shows of a dialogue to ask for the symptoms in an utterance."""
+    *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
+    return "\n".join(["对话历史：", *history, "当前对话：", current])
+
+
 def _symptom_statuses(record: Consultation, place: int) -> Content:
-    *history, current = record.lines[place - SR_HISTORY : place + 1]
-    text = "\n".join(["对话历史：", *history, "当前对话：", current])
-    return record.content(place, text, _statuses_of(record, place))
+    return record.content(place, symptom_text(record, place), _statuses_of(record, place))
 
 
 @labelled("report")
@@ -203,11 +211,16 @@ def _report(record: Consultation) -> Content:
     report = {section: reports[0].line(section, empty=True) for section in sections if reports[0].has(section)}
     if not any(report.values()):
         record.fail("report[0]", f"the sections {', '.join(sections)}", dict(reports[0].value))
+    return Content({"INPUT_TEXT": report_text(record)}, {s: report.get(s, "") for s in sections})
+
+
+def report_text(record: Consultation) -> str:
+    """What a prompt shows of a dialogue to ask for its report."""
     lines = record.lines
     if record.has("self-report", "self_report"):
         opening = f"{_PATIENT}：{record.line('self-report', 'self_report')}"
         lines = lines if lines and lines[0] == opening else [opening, *lines]
-    return Content({"INPUT_TEXT": "\n".join(["问诊对话历史：", *lines])}, {s: report.get(s, "") for s in sections})
+    return "\n".join(["问诊对话历史：", *lines])
 
 
 IMCS = RecordCorpus(

@@ -202,13 +202,17 @@ class _Some:
         low: the fewest.
         high: the most; None for all there are.
         weights: how often each number is taken, in place of any from ``low`` to ``high``.
+        everything: whether to offer all that there is.
     """
 
     low: int = 1
     high: int | None = None
     weights: Mapping[int, int] = field(default_factory=dict)
+    everything: bool = False
 
     def _count(self, draws: Draws, available: int) -> int:
+        if self.everything:
+            return available
         if self.weights:
             return min(draws.weighted(self.weights), available)
         high = min(self.high or available, available)
@@ -291,7 +295,7 @@ class SomeCandidates(_Some):
         right = [item["entity"] for item in content.answer]
         most = max(self.weights, default=self.high or len(labels))
         found = self._candidates.best(content.fields["INPUT_TEXT"], most + len(right))
-        count, keep = self._count(draws, len(labels)), draws.chance(self.kept)
+        count, keep = self._count(draws, most if self.everything else len(labels)), draws.chance(self.kept)
         if self.weights and keep:
             count = max(1, count - len(right))
         wrong = [term for term in found if term not in right][:count]
@@ -324,12 +328,15 @@ class Renderer:
 
     Args:
         labels: what a prompt of the task can offer; by default the labels of the task.
+        asked: make prompts that offer everything, of raw samples without answers.
 
     Raises:
         PromptCBLUEError: the task's file has settings that its way to offer choices does not know.
     """
 
-    def __init__(self, prompts: TaskPrompts, style: Style, labels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, prompts: TaskPrompts, style: Style, labels: Sequence[str] | None = None, *, asked: bool = False
+    ) -> None:
         self._task, self._prompts, self._style = REGISTRY[prompts.task], prompts, style
         self._labels = self._task.labels if labels is None else labels
         settings = dict(prompts.offers if "kind" in prompts.offers else prompts.offers.get(style.profile) or {})
@@ -340,6 +347,9 @@ class Renderer:
                 f"{prompts.task}: offers {prompts.offers}: expected a kind of {', '.join(_OFFERINGS)} and "
                 f"its settings: {error}"
             ) from error
+        self._asked = asked
+        if isinstance(self._offer, _Some):
+            self._offer.everything = asked
 
     def sample(self, template: str, content: Content, draws: Draws, sample_id: str) -> Rendered:
         """Fill a template with a raw sample.
@@ -352,9 +362,9 @@ class Renderer:
         offered = None if choices is None else _spelt(self._prompts, dialect, choices)
         if isinstance(answer, str) and choices is not None:
             (answer,) = _spelt(self._prompts, dialect, [answer])
-        target = write(task, answer, offered or (), dialect)
+        target = Written("", separators=False) if self._asked else write(task, answer, offered or (), dialect)
         values = {**content.fields, "LIST_LABELS": "，".join(offered or ())}
-        if "LIST_MENTIONS" in values:
+        if "LIST_MENTIONS" in values and not self._asked:
             values["LIST_MENTIONS"] = "，".join(item["entity"] for item in answer)
         sample: Sample = {
             "input": _with_extras(fill(template, values), _extras(self._prompts, offered, self._style)),

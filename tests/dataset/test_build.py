@@ -18,13 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptcblue_dataset.build import Built, Plan, build, import_files, parse_sizes
+from promptcblue_dataset.build import Built, build, import_files, parse_sizes
 from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.making import Plan
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.render import PAPER, RELEASED, Candidates, Style, write
 from promptcblue_metric import TASKS, Evaluation
+from promptcblue_metric.answers import Label
 from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.submit.cblue import check_file, write_cblue
 from promptcblue_metric.tasks import NONE_OF_THESE
 
 RAW = Path(__file__).parent / "raw"
@@ -458,3 +461,39 @@ def test_neighbours_see_through_punctuation_and_width(text: str) -> None:
     neighbours = Neighbours()
     neighbours.add(["无关的一句话", text + "ABC"])
     assert neighbours.find([" ，".join(text) + "ＡｂＣ！", "另一句毫不相干的文字，讲的是别的内容"]) == [(1, 1.0), None]
+
+
+def test_prompts_of_cblues_test_files_lead_to_its_submission(tmp_path: Path) -> None:
+    raw, output, predictions = tmp_path / "raw", tmp_path / "asked", tmp_path / "predictions.jsonl"
+    shutil.copytree(RAW, raw)
+    findings = [{"mention": f"症状{letter}", "range": [0, 3]} for letter in "甲乙丙丁戊己庚辛壬癸"]
+    turns = [
+        {"sentence_id": n, "sender": "患者", "text": "都有", "ner": [finding]} for n, finding in enumerate(findings)
+    ]
+    (raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_test.jsonl").write_text(
+        json.dumps({"dialog_id": "9", "dialog_info": turns}), encoding="utf-8"
+    )
+    (raw / "MedDG/MedDG_test.json").write_text('[{"id": "3", "history": ["患者：恶心"]}]', encoding="utf-8")
+    done = make(output, Plan(dict.fromkeys(TASKS), from_test=True), raw)
+    assert done.missing == ["KUAKE-IR"]
+    asked = load_samples(output, "test")
+    assert all(sample["target"] == "" for sample in asked)
+    by_task = {name: [sample for sample in asked if sample["task_dataset"] == name] for name in done.tasks}
+    assert [sample["sample_id"] for sample in by_task["CHIP-MDCFNPC"]] == ["test-9#7", "test-9#9"]
+    assert len(by_task["CHIP-CTC"][0]["answer_choices"] or ()) == 44
+    with predictions.open("w", encoding="utf-8") as stream:
+        for sample in asked:
+            task, choices = TASKS[sample["task_dataset"]], sample["answer_choices"] or ()
+            says = (
+                next(iter(choices))
+                if isinstance(task.format, Label)
+                else "主诉：无"
+                if task.name == "IMCS-V2-MRG"
+                else "无"
+            )
+            fields = {"sample_id": sample["sample_id"], "task_dataset": task.name, "prediction": says}
+            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    written = write_cblue(predictions, str(output), raw, tmp_path / "submission")
+    assert {task for task, became in written.items() if became.file} == set(done.tasks)
+    for became in written.values():
+        check_file(tmp_path / "submission" / str(became.file), raw)

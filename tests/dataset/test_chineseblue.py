@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from promptcblue_dataset.build import Built, Plan, build, import_files
+from promptcblue_dataset.build import Built, build, import_files
 from promptcblue_dataset.cli import app
 from promptcblue_dataset.corpora.archives import RawFile, raw_files
 from promptcblue_dataset.corpora.chineseblue import CHINESEBLUE
 from promptcblue_dataset.corpora.reading import FileNotes, Sources, ranges
 from promptcblue_dataset.folder import CARD, is_ours
+from promptcblue_dataset.making import Plan
 from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric import REGISTRY, SUITES, Evaluation, PromptCBLUEError
 from promptcblue_metric.data.samples import Sample, load_samples

@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from promptcblue_dataset.build import Plan, build, parse_sizes
+from promptcblue_dataset.build import build, parse_sizes
 from promptcblue_dataset.corpora import CORPORA, archives
 from promptcblue_dataset.corpora.archives import RawError, RawFile, raw_files
 from promptcblue_dataset.corpora.cblue import read_terms
 from promptcblue_dataset.corpora.reading import LIST, Content, FileNotes, Place, Reading, Record, records_of
+from promptcblue_dataset.making import Plan
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, TASKS
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from typer.testing import CliRunner
 
-from promptcblue_dataset.build import Plan, build, parse_sizes
+from promptcblue_dataset.build import build, parse_sizes
 from promptcblue_dataset.cli import app
 from promptcblue_dataset.folder import is_ours
+from promptcblue_dataset.making import Plan
 from promptcblue_dataset.review import wilson
 from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
