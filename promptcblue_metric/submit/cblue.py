@@ -171,14 +171,10 @@ def _objects(text: str) -> list[Object]:
     return list(found)
 
 
-def _json(value: object) -> str:
+def _dumped(value: object, lines: bool = False) -> str:
+    if lines and isinstance(value, list):
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in value)
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-
-
-def _dumped(records: Sequence[Object], lines: bool) -> str:
-    if lines:
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return _json(records)
 
 
 @dataclass(frozen=True)
@@ -266,7 +262,7 @@ class Sentences:
             if isinstance(answer, dict):
                 whole = [*written[dialogue].pop(_WHOLE, {}).items(), *answer.items()]
                 written[dialogue][_WHOLE] = dict(sorted(whole, key=lambda item: _SUREST_LAST.index(item[1])))
-        return _json(written)
+        return _dumped(written)
 
 
 class Reports:
@@ -279,7 +275,7 @@ class Reports:
             yield RawRecord(dialogue, tuple(said), {dialogue: value})
 
     def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        return _json({record.name: answer for record, answer in answered})
+        return _dumped({record.name: answer for record, answer in answered})
 
 
 class Table:
@@ -588,11 +584,7 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
 
 
 def find_task(path: Path) -> CBLUETask:
-    """The task that a file is named for.
-
-    Raises:
-        PromptCBLUEError: no task is.
-    """
+    """The task that a file is named for; raises `PromptCBLUEError` where none is."""
     for task in CBLUE_TASKS.values():
         if re.fullmatch(task.pattern, path.name):
             return task
@@ -614,21 +606,11 @@ def _read(path: Path) -> str:
 
 
 def _records(task: CBLUETask, path: Path, text: str) -> list[RawRecord]:
-    """The records of a file.
-
-    Raises:
-        PromptCBLUEError: it has not the layout of the task.
-    """
     try:
         return list(task.form.read(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
-
-
-def _check_folder(raw: Path) -> None:
-    if not raw.is_dir():
-        raise PromptCBLUEError(f"{raw}: no such folder; expected CBLUE's test files")
 
 
 def _raw_file(pattern: str, raw: Path) -> Path | None:
@@ -680,7 +662,6 @@ def check_file(path: Path, raw: Path) -> int:
         PromptCBLUEError: lists what is wrong.
     """
     task = find_task(path)
-    _check_folder(raw)
     source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")
@@ -771,17 +752,8 @@ class _Finder:
 
 def _stand_in(prompt: str, texts: Sequence[str]) -> bool:
     """Whether the texts stand in the prompt one after another, in any order: templates differ in it."""
-
-    def in_order(ordered: Iterable[str]) -> bool:
-        at = 0
-        for text in ordered:
-            at = prompt.find(text, at)
-            if at < 0:
-                return False
-            at += len(text)
-        return True
-
-    return any(map(in_order, itertools.permutations(texts)))
+    orders = itertools.permutations(map(re.escape, texts))
+    return any(re.search(".*?".join(order), prompt) for order in orders)
 
 
 def _by_text(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]]:
@@ -838,9 +810,9 @@ def write_cblue(
     Raises:
         PromptCBLUEError: lists what is wrong; no task can be written, so nothing is.
     """
-    _check_folder(raw)
-    if not Path(test).exists():
-        raise PromptCBLUEError(f"{test}: no such file or folder; expected the prompts")
+    for path, what in ((raw, "CBLUE's test files"), (Path(test), "the prompts")):
+        if not path.exists():
+            raise PromptCBLUEError(f"{path}: no such file or folder; expected {what}")
     if raw.resolve() in output.resolve().parents:
         raise PromptCBLUEError(f"{output}: stands in the folder of the raw files, whose names it has; name another")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -869,11 +841,7 @@ def _write_task(
     parser: Parser,
     unreadable: Unreadable,
 ) -> Written:
-    """Write the file of a task, and check it.
-
-    Raises:
-        PromptCBLUEError: lists what in the answers or the prompts stands in the way.
-    """
+    """Write the file of a task, and check it; the error lists what in the answers or the prompts stands in the way."""
     task = CBLUE_TASKS.get(name)
     source = _source(task, raw) if task else None
     if task is None or source is None:
@@ -907,11 +875,7 @@ def _write_task(
 def _answered(
     task: CBLUETask, outputs: Sequence[tuple[Sample, str | None]], source: _Source, parser: Parser
 ) -> list[list[Answered]]:
-    """The answers to each record.
-
-    Raises:
-        PromptCBLUEError: lists the prompts without an output or a record, and the records without a prompt.
-    """
+    """The answers to each record; the error lists prompts without an output or a record, and records without one."""
     records, samples = source.records, [sample for sample, _ in outputs]
     if doubled := [name for name, n in Counter(record.name for record in records).items() if n > 1]:
         raise PromptCBLUEError(f"{source.name} holds several records of the id '{doubled[0]}'")
