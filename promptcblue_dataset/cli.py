@@ -322,10 +322,10 @@ def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
         yield f"no {kind}, and so no config, of: {', '.join(built.missing)}"
     kinds: Counter[str] = Counter()
     first: dict[str, str] = {}
-    for notes in {id(file.notes): file.notes for file in built.files if file.notes}.values():
-        for (action, kind), found in notes.findings.items():
+    for file in {id(file.notes): file for file in built.files}.values():
+        for (action, kind), found in file.notes.findings.items() if file.notes else ():
             kinds[f"{action}: {kind}"] += found.times
-            first.setdefault(f"{action}: {kind}", f"first in {notes.path.name}, record {min(found.records)}")
+            first.setdefault(f"{action}: {kind}", f"first in {file.file}, record {min(found.records)}")
     for kind, times in kinds.most_common():
         yield f"{kind} ({times:,}; {first[kind]})"
     for path, reason in built.passed_over[:LISTED]:

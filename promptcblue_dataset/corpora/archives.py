@@ -232,14 +232,10 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
         for archive in [file for file in files if re.search(rf"{_ARCHIVE}$", file.name.name, re.IGNORECASE)]:
             files += unpacker.unpack(archive)
         data = [file for file in files if file.path.suffix.lower() in _DATA]
-        chosen = []
         for path in use:
-            chosen += [place for place in (path, root / path) if any(_holds(place, file) for file in data)][:1] or [
-                path
-            ]
-            if not any(_holds(chosen[-1], file) for file in data):
+            if not any(_holds(place, file) for file in data for place in (path, root / path)):
                 raise PromptCBLUEError(f"--use {path}: no raw file is there, nor in {root}")
-        yield RawFiles(root, data, chosen)
+        yield RawFiles(root, data, [*use, *(root / path for path in use)])
 
 
 def _holds(place: Path, file: RawFile) -> bool:
@@ -247,13 +243,17 @@ def _holds(place: Path, file: RawFile) -> bool:
     return place == name or place in name.parents
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _files(root: Path) -> list[Path]:
+    """The files in a folder, also in those that it links to."""
     if root.is_file():
-        yield root
-        return
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and _wanted(path.relative_to(root).parts):
-            yield path
+        return [root]
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
+        found += [path for path in (Path(folder, name) for name in names) if path.is_file()]
+    return sorted(path for path in found if _wanted(path.relative_to(root).parts))
 
 
 def _wanted(parts: Sequence[str]) -> bool:

@@ -330,7 +330,9 @@ class _Split:
             raise RawError(f"{relevance.name}: its file of queries is not there; put it beside it")
         self._documents, self._file, self._seed = documents, relevance, seed
         self.notes = FileNotes(relevance.name)
-        self._queries = {query: text for _, query, text in _rows(queries, FileNotes(queries.name))}
+        of_queries = FileNotes(queries.name)
+        self._queries = {query: text for _, query, text in _rows(queries, of_queries)}
+        self.notes.bad += of_queries.bad
         self.pairs = list(_rows(relevance, self.notes))
         self._offsets: Mapping[str, int] = {}
         self._relevant: dict[str, list[str]] = {}

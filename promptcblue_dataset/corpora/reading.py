@@ -7,6 +7,7 @@ samples of a `Reading` can be used as they are. What was wrong stands in the not
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
+from promptcblue_dataset.checks import encodable
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_metric.answers import Answer
 from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS
@@ -394,6 +396,8 @@ class Record:
 
 R = TypeVar("R", bound=Record)
 
+#: What JSON can escape though no text in UTF-8 can hold it, or else the two halves of a character.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 #: The one field of a record that is no object but a list.
 LIST = "turns"
 
@@ -410,22 +414,26 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
     Raises:
         RawError: the file cannot be read.
     """
-    for number, name, key, value in _values(file, notes):
+    data = file.read()
+    halves = _HALF.search(data)
+    for number, name, key, value in _values(data, file, notes):
         given = value.get(id_field) if id_field and isinstance(value, dict) else None
         place = Place(notes, name, number, str(key if given is None else given))
         if isinstance(value, list):
             value = {LIST: value}
-        if isinstance(value, dict):
-            yield of_type(value, place)
+        if not isinstance(value, dict):
+            message = f"{file.name}: {name}: expected an object, found {value!r:.80}"
+            notes.skip("no object", number, repr(value), message)
+        elif halves and not encodable(json.dumps(value, ensure_ascii=False)):
+            notes.skip("half of a character", number, message=f"{file.name}: {name}: holds half of a surrogate pair")
         else:
-            notes.skip(
-                "no object", number, repr(value), f"{file.name}: {name}: expected an object, found {value!r:.80}"
-            )
+            yield of_type(value, place)
 
 
-def _values(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
+def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
     """The values of a JSON file, each with its number, its name and an id."""
-    data = file.read()
+    if not data.strip():
+        notes.add("skipped", "the file is empty", 1)
     start = data.lstrip()[:1]
     if start == b"{" and b"\n{" in data.lstrip():
         for place, (number, line) in enumerate(lines_of(data, notes)):
@@ -454,8 +462,10 @@ def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
     lines: list[str | UnicodeDecodeError]
     try:
         lines = [*data.decode().split("\n")]
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         lines = [_decoded(line) for line in data.split(b"\n")]
+        if sum(isinstance(line, UnicodeDecodeError) for line in lines) > len(lines) / 2:
+            raise RawError(f"{notes.path}: expected text in UTF-8: {error}") from error
     for number, line in enumerate(lines, 1):
         if isinstance(line, UnicodeDecodeError):
             notes.records += 1

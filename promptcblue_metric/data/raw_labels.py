@@ -127,20 +127,6 @@ RAW_LABELS: Mapping[str, RawLabels] = dict(
     )
 )
 
-# The names under which CBLUE's submission knows them.
-ENTITY_TYPES = RAW_LABELS["CMeEE-V2"].raw
-RELATIONS = frozenset(_RELATIONS)
-TENDENCIES = frozenset(RAW_LABELS["CHIP-CDEE"].raw)
-CRITERIA = RAW_LABELS["CHIP-CTC"].raw
-INTENTS = RAW_LABELS["KUAKE-QIC"].raw
-SAME_MEANING = RAW_LABELS["CHIP-STS"].raw
-TITLE_MATCH = RAW_LABELS["KUAKE-QTR"].raw
-QUERY_RELATION = RAW_LABELS["KUAKE-QQR"].raw
-FINDING_ATTRIBUTES = frozenset(RAW_LABELS["CHIP-MDCFNPC"].raw.values())
-SYMPTOM_STATUSES = frozenset(RAW_LABELS["IMCS-V2-SR"].raw.values())
-DIALOGUE_ACTS = frozenset(RAW_LABELS["IMCS-V2-DAC"].raw.values())
-ENTITY_TAGS = frozenset({"O", *(f"{place}-{kind}" for place in "BI" for kind in RAW_LABELS["IMCS-V2-NER"].ours)})
-
 #: The field with the id of a raw record, for the tasks whose records have one; those of the others count from 0.
 RECORD_IDS: Mapping[str, str] = {
     **dict.fromkeys(("CHIP-CDEE", "CHIP-CTC", "CHIP-STS", "KUAKE-QIC", "KUAKE-QTR", "KUAKE-QQR", "MedDG"), "id"),

@@ -288,6 +288,34 @@ def test_odd_records_are_all_listed_and_the_rest_is_read(raw: Path, clean: Surve
     assert len(found.samples["IMCS-V2-MRG"]) == len(clean.samples["IMCS-V2-MRG"])
 
 
+def test_links_to_folders_are_followed_and_end(tmp_path: Path, clean: Survey) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for corpus in RAW.iterdir():
+        (raw / corpus.name).symlink_to(corpus)
+    (raw / "loop").symlink_to(raw)
+    assert Survey.of(raw).same_as(clean)
+
+
+def test_other_encodings_and_halves_of_characters_are_named(raw: Path, clean: Survey) -> None:
+    for name in ("CHIP-CTC/CHIP-CTC_train.json", "KUAKE-IR/KUAKE-IR_train_query.txt"):
+        (raw / name).write_bytes((raw / name).read_text(encoding="utf-8").encode("gb18030"))
+    (raw / "CHIP-STS/CHIP-STS_train.json").write_text("", encoding="utf-8")
+
+    def half(records: Any) -> None:
+        records[0]["query"] = "\ud83d甲"
+        records[1]["query"] += "\U0001f600"
+
+    change(raw / "KUAKE-QIC/KUAKE-QIC_train.json", half)
+    found = Survey.of(raw)
+    assert "UTF-8" in found.refused["KUAKE-IR"]
+    assert [message for message in found.bad if "CHIP-CTC_train.json" in message and "UTF-8" in message]
+    assert [message for message in found.bad if "KUAKE-QIC_train.json: record 1: " in message]
+    assert len(found.bad) == 2
+    assert len(found.samples["KUAKE-QIC"]) == len(clean.samples["KUAKE-QIC"]) - 1
+    assert found.flaws["skipped", "the file is empty"] == 1
+
+
 @pytest.fixture(scope="module")
 def cases(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders that the shared script makes."""
