@@ -87,7 +87,7 @@ def score(
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
-    """Score predictions against references and print the table of tasks, groups and the overall score."""
+    """Score predictions by task, by group and overall."""
     from ..data.writing import write_json
     from ..evaluation import Evaluation
     from ..report.tables import print_scores
@@ -133,7 +133,10 @@ def parse(
     split: SplitOption = "test",
     parser: ParserOption = "strict",
 ) -> None:
-    """Parse predictions into structured answers; the strict parser is exactly the official post-processor."""
+    """Turn predictions into structured answers.
+
+    The strict parser is exactly the official post-processor.
+    """
     from ..data.predictions import structured_answers
     from ..data.samples import iter_samples
     from ..data.writing import write_json
@@ -156,7 +159,10 @@ def submit(
     ),
     parser: ParserOption = "strict",
 ) -> None:
-    """Check predictions against every rule of the leaderboard, and write the archive to hand in."""
+    """Write the archive to hand in to the leaderboard.
+
+    The predictions are checked against every rule of it first.
+    """
     from ..submit.leaderboard import describe, write_submission
 
     describe(write_submission(predictions, test, output, parser), parser, typer.echo)
@@ -184,7 +190,11 @@ def cblue(
         Unreadable, typer.Option(help="Outputs without a raw label: stop, or write the task's first label.")
     ] = Unreadable.stop,
 ) -> None:
-    """Write CBLUE's own submission: raw records with entities and their offsets, triples, events, terms and labels."""
+    """Write the files of CBLUE's own submission.
+
+    They are its raw test files with the answers in them: entities and their offsets, triples, events, terms, labels,
+    tags, reports and replies. The ids of prompts lead to raw records, or the texts in the prompts do.
+    """
     from ..submit.cblue import write_cblue
 
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable.value)
@@ -201,7 +211,7 @@ def cblue_check(
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files of a submission to CBLUE.")],
     raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
 ) -> None:
-    """Check the format of files for CBLUE's own submission, of any of its tasks."""
+    """Check the format of files for CBLUE's own submission."""
     from ..submit.cblue import check_file
 
     for path in files:
@@ -227,7 +237,10 @@ def compare(
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
-    """Say which differences between runs are established: paired intervals and approximate randomisation."""
+    """Say which differences between runs are established.
+
+    By paired intervals and approximate randomisation.
+    """
     from ..compare.runs import (
         common_samples,
         compare_runs,
@@ -273,7 +286,10 @@ def report(
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
 ) -> None:
-    """Write a report: scores with intervals, what went wrong in every task, and samples to look at."""
+    """Write a report of scores, errors and samples.
+
+    Scores have intervals; errors are counted by kind in every task; samples are there to look at.
+    """
     from ..evaluation import Evaluation
     from ..report.report import build_report, check_output, require_libraries
 
@@ -303,7 +319,10 @@ def report(
     epilog="Example: promptcblue-metric install && python -c 'import evaluate; evaluate.load(\"promptcblue\")'"
 )
 def install() -> None:
-    """Put the metric into evaluate's cache, so that evaluate.load("promptcblue") finds it from any folder."""
+    """Make evaluate.load("promptcblue") work from any folder.
+
+    The metric is put into evaluate's cache.
+    """
     from ..hub.space import install as install_metric
 
     typer.echo(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
@@ -316,7 +335,9 @@ def publish(
     dry_run: DryRunOption = None,
     tag: TagOption = DEFAULT_TAG,
 ) -> None:
-    """Publish the metric as a Space on the Hub, its modules as they are here; safe to repeat.
+    """Publish the metric as a Space on the Hub.
+
+    Its modules go there as they are here, and it is safe to repeat.
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
