@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple, TypedDict, cast
 
@@ -62,8 +64,16 @@ class TaskResult(TypedDict):
 
 
 class Result(TypedDict):
-    """Scores of a run. ``groups`` and ``overall`` are plain means over the tasks that are present, all of one suite."""
+    """Scores of a run. ``groups`` and ``overall`` are plain means over the tasks that are present, all of one suite.
 
+    ``references`` is a fingerprint of what was scored against: ids, targets and choices, in any order.
+    """
+
+    suite: str
+    protocol: Protocol
+    parser: Parser
+    version: str
+    references: str
     overall: float
     groups: dict[str, float]
     tasks: dict[str, TaskResult]
@@ -106,6 +116,7 @@ class Evaluation:
         _check(parser, PARSERS, "parser")
         self._parser = parser
         self._totals: dict[str, _Totals] = {}
+        self._references = 0
 
     def add(self, prediction: str | None, reference: Row) -> ScoredSample:
         """Score one output against its dataset row (its input, target, task_dataset and
@@ -138,6 +149,7 @@ class Evaluation:
             suite_of([*self._totals, sample.task.name])
             self._totals[sample.task.name] = _Totals()
         self._totals[sample.task.name].add(sample)
+        self._references += _fingerprint(sample)
 
     @property
     def samples(self) -> int:
@@ -160,15 +172,23 @@ class Evaluation:
             for group in suite.groups
             if any(suite.tasks[name].group == group for name in tasks)
         }
-        samples = self.samples
+        samples, references = self.samples, f"{self._references % (1 << 64):016x}"[:8]
         return {
+            "suite": suite.name,
+            "protocol": protocol,
+            "parser": self._parser,
+            "version": VERSION,
+            "references": references,
             "overall": _mean([task["score"] for task in tasks.values()]),
             "groups": groups,
             "tasks": tasks,
             "samples": samples,
             "well_formed": sum(totals.well_formed for totals in self._totals.values()) / samples,
             "missing_tasks": [name for name in suite.tasks if name not in tasks],
-            "signature": signature(list(tasks), samples, protocol, self._parser),
+            "signature": "promptcblue|"
+            + (f"suite:{suite.name}|" if suite.name != "promptcblue" else "")
+            + f"tasks:{'all' if len(tasks) == len(suite.tasks) else '+'.join(tasks)}|samples:{samples}"
+            + f"|refs:{references}|protocol:{protocol}|parser:{self._parser}|version:{VERSION}",
         }
 
     def _task_result(self, name: str, protocol: Protocol) -> TaskResult:
@@ -194,14 +214,11 @@ def _scored(task: Task, prediction: str | None, reference: Sample, parser: Parse
     return ScoredSample(task, reference, prediction, parsed, gold, counts)
 
 
-def signature(tasks: Sequence[str], samples: int, protocol: Protocol, parser: Parser) -> str:
-    """What has to be the same for two scores to be comparable, in one line."""
-    suite = suite_of(tasks)
-    scored = "all" if len(tasks) == len(suite.tasks) else "+".join(tasks)
-    of_suite = "" if suite.name == "promptcblue" else f"suite:{suite.name}|"
-    return (
-        f"promptcblue|{of_suite}tasks:{scored}|samples:{samples}|protocol:{protocol}|parser:{parser}|version:{VERSION}"
-    )
+def _fingerprint(sample: ScoredSample) -> int:
+    """A number for a sample as scored against; the sum over samples is the same in any order."""
+    row = sample.reference
+    fields = [sample.task.name, row.get("sample_id"), row["target"], row.get("answer_choices") or None]
+    return int.from_bytes(hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).digest(), "big")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,10 +15,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, cast
 
-from promptcblue_metric.data.writing import read_json_object, replace_bytes
+from promptcblue_metric.data.predictions import made_with, read_scores
+from promptcblue_metric.data.samples import canonical_split
+from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Result
 from promptcblue_metric.report.tables import SCORE_COLUMNS, as_markdown, markdown_table, score_table
+from promptcblue_metric.tasks import SUITES
 from promptcblue_metric.version import VERSION
 
 from .methods import METHODS, Method
@@ -62,19 +65,24 @@ def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     _save(folder, _card_data(folder, facts), _body(folder, facts))
 
 
-def add_scores(folder: Path, scores: Path, split: str = "test") -> None:
+def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
     """Put scores into a card: a table, and ``model-index`` metadata that the Hub shows. The rest stays as it is.
 
     Args:
         scores: what ``promptcblue-metric score --json`` wrote.
-        split: the split that was scored.
+        split: the split that was scored, where the references were a single file and the scores do not say it.
 
     Raises:
-        PromptCBLUEError: there is no card and no run to write one of, or the file holds no scores.
+        PromptCBLUEError: there is no card and no run to write one of, or the file does not say what was scored.
     """
     from huggingface_hub import ModelCard
 
-    result = _read_scores(scores)
+    result = read_scores(scores)
+    known = result["provenance"]["split"]
+    if split and known and canonical_split(split) != known:
+        raise PromptCBLUEError(f"{scores}: has the scores of the {known} split, not of {split}")
+    if not (split := known or (split and canonical_split(split))):
+        raise PromptCBLUEError(f"{scores}: scored against a single file; say which split that was with --split")
     path = folder / CARD
     if not path.is_file() or _START not in path.read_text(encoding="utf-8"):
         write_card(folder)
@@ -90,7 +98,7 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
     """Scores as the Hub's metadata has them: the overall score, then each task's, in 0..1 with its 95% interval."""
     from huggingface_hub import EvalResult
 
-    protocol = dict(part.partition(":")[::2] for part in str(result["signature"]).split("|") if ":" in part)
+    suite = SUITES[result["suite"]]
     intervals = result.get("intervals") or {}
 
     def entry(name: str, config: str, metric: str, value: float) -> EvalResult:
@@ -98,31 +106,25 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
         return EvalResult(
             task_type="text-generation",
             task_name=config,
-            dataset_type="promptcblue",
-            dataset_name=f"PromptCBLUE {config}",
+            dataset_type=suite.name,
+            dataset_name=f"{suite.title} {config}",
             dataset_config=config,
             dataset_split=split,
             metric_type=metric.lower().replace(" ", "_"),
             metric_name=metric,
             metric_value=round(float(value), 6),
             metric_args={
-                "protocol": protocol.get("protocol"),
-                "parser": protocol.get("parser"),
+                **{name: result[name] for name in ("protocol", "parser", "samples", "references")},
                 "signature": str(result["signature"]),
                 **({"interval_95": [round(float(bound), 6) for bound in between]} if between else {}),
             },
         )
 
     tasks = result["tasks"]
-    overall = entry("overall", "all" if len(tasks) > 1 else next(iter(tasks)), "PromptCBLUE score", result["overall"])
+    overall = entry(
+        "overall", "all" if len(tasks) > 1 else next(iter(tasks)), f"{suite.title} score", result["overall"]
+    )
     return [overall, *(entry(name, name, task["metric"], task["score"]) for name, task in tasks.items())]
-
-
-def _read_scores(path: Path) -> dict[str, Any]:
-    result = read_json_object(path)
-    if not all(isinstance(result.get(key), kind) for key, kind in (("overall", float | int), ("tasks", dict))):
-        raise PromptCBLUEError(f"{path}: expected the scores that promptcblue-metric score --json writes")
-    return result
 
 
 def _card_data(folder: Path, facts: RunFacts) -> ModelCardData:
@@ -257,7 +259,10 @@ def public(value: object) -> object:
 
 def _score_section(result: Mapping[str, Any], split: str) -> str:
     table = score_table(cast(Result, result), result.get("intervals")).without(*SCORE_COLUMNS)
-    return f"{_START}\nOn the {split} split:\n\n{as_markdown(table)}\n\nSignature: `{result['signature']}`\n{_END}"
+    head = f"On the {split} split of {SUITES[result['suite']].title}, {result['samples']:,} samples"
+    if made := made_with(result["provenance"]):
+        head += f" (predicted with {made})"
+    return f"{_START}\n{head}:\n\n{as_markdown(table)}\n\nSignature: `{result['signature']}`\n{_END}"
 
 
 def _save(folder: Path, data: ModelCardData, text: str) -> None:

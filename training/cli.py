@@ -110,26 +110,26 @@ def sft(
     return None
 
 
-@app.command(epilog="Example: promptcblue-train card --model runs/lora --scores scores.json --split test")
+@app.command(epilog="Example: promptcblue-train card --model runs/lora --scores scores.json")
 def card(
     model: Annotated[Path, typer.Option(help="Output folder of a fine-tuning run.")],
     scores: Annotated[
         Path | None, typer.Option(help="What promptcblue-metric score --json wrote, to put into the card.")
     ] = None,
-    split: Annotated[str, typer.Option(help="The split that was scored.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="The split that was scored, where the scores do not say it.")
+    ] = None,
 ) -> None:
     """Write the model card of a run anew, or put scores into the one that is there.
 
     Scores go into the metadata that the Hub shows (model-index) and a table; the rest of the card stays as you wrote
     it.
     """
-    from promptcblue_metric.data.samples import canonical_split
-
     from .card import add_scores, write_card
     from .run import CARD
 
     if scores:
-        add_scores(model, scores, canonical_split(split))
+        add_scores(model, scores, split)
     else:
         write_card(model)
     typer.echo(f"wrote {model / CARD}")

@@ -13,7 +13,7 @@ import typer
 
 from promptcblue_metric.cli.common import status_line
 from promptcblue_metric.compare.significance import counts_by_task, intervals
-from promptcblue_metric.data.predictions import match
+from promptcblue_metric.data.predictions import Provenance, match, provenance
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
@@ -287,10 +287,11 @@ def score(
         result = evaluation.result(protocol)
         between = intervals(counts_by_task(scored), protocol) if resamples else None
         absent = sum(sample.prediction is None for sample in scored)
-        results.append({**result, "missing_predictions": absent, "intervals": between})
+        origin = provenance(path, dataset.source, split)
+        results.append({**result, "provenance": origin, "missing_predictions": absent, "intervals": between})
         print_scores(result, between)
         if report and len(results) == 1:
-            _report(scored, report, protocol, parser, resamples, str(path), f"{dataset.source} ({split})")
+            _report(scored, report, protocol, parser, resamples, origin)
     spread = _spread(results)
     if len(results) > 1:
         print(f"mean and standard deviation over {len(results)} answers to each prompt:")
@@ -314,8 +315,7 @@ def _report(
     protocol: Protocol,
     parser: Parser,
     resamples: int,
-    predictions: str,
-    references: str,
+    origin: Provenance,
 ) -> None:
     from promptcblue_metric.report.page import write_report
 
@@ -325,8 +325,7 @@ def _report(
             protocol,
             parser,
             resamples=resamples,
-            predictions=predictions,
-            references=references,
+            origin=origin,
             progress=progress,
         )
         write_report(values, folder)

@@ -36,6 +36,9 @@ ReferencesOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
+AllowGoldOption = Annotated[
+    bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
+]
 
 
 class Missing(str, Enum):
@@ -60,13 +63,16 @@ def _scored_samples(
     split: str,
     missing: Missing,
     configs: Sequence[str] | None,
+    *,
+    allow_gold: bool,
 ) -> Iterator[ScoredSample]:
     """Score the samples one by one; missing predictions that have to stop the run do so at the end, all counted."""
     from ..data.predictions import match
     from ..data.samples import iter_samples
 
     absent: list[Sample] = []
-    for sample, prediction in match(predictions, iter_samples(references, split, configs), configs=configs):
+    samples = iter_samples(references, split, configs)
+    for sample, prediction in match(predictions, samples, configs=configs, allow_gold=allow_gold):
         if prediction is None:
             absent.append(sample)
         yield evaluation.add(prediction.text if prediction else None, sample)
@@ -85,9 +91,11 @@ def score(
     missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 0,
     seed: SeedOption = 0,
+    allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
 ) -> None:
     """Score predictions by task, by group and overall."""
+    from ..data.predictions import provenance
     from ..data.writing import write_json
     from ..evaluation import Evaluation
     from ..report.tables import print_scores
@@ -95,7 +103,8 @@ def score(
     evaluation = Evaluation(parser=parser)
     absent = 0
     counts: dict[str, list[Counts]] = {}
-    for scored in _scored_samples(evaluation, predictions, references, split, missing, config):
+    samples = _scored_samples(evaluation, predictions, references, split, missing, config, allow_gold=allow_gold)
+    for scored in samples:
         absent += scored.prediction is None
         if resamples:
             counts.setdefault(scored.task.name, []).append(scored.counts)
@@ -109,7 +118,8 @@ def score(
     if absent:
         typer.echo(f"{absent} samples had no prediction and were counted as wrong")
     if json:
-        write_json(json, {**result, "missing_predictions": absent, "intervals": between})
+        origin = provenance(predictions, references, split)
+        write_json(json, {**result, "provenance": origin, "missing_predictions": absent, "intervals": between})
         typer.echo(f"wrote {json}")
 
 
@@ -235,6 +245,7 @@ def compare(
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of each test.")] = 1000,
     seed: SeedOption = 0,
+    allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
 ) -> None:
     """Say which differences between runs are established.
@@ -250,6 +261,7 @@ def compare(
         run_names,
         scored_run,
     )
+    from ..data.predictions import provenance
     from ..data.samples import load_samples
     from ..data.writing import write_json
 
@@ -257,7 +269,8 @@ def compare(
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
     rows = load_samples(references, split)
     runs = {
-        name: scored_run(path, rows, parser) for name, path in zip(run_names(predictions), predictions, strict=True)
+        name: scored_run(path, rows, parser, allow_gold=allow_gold)
+        for name, path in zip(run_names(predictions), predictions, strict=True)
     }
     samples = common_samples(runs, common_only=common_only)
     results = {name: result_of(scored, protocol, parser) for name, scored in samples.items()}
@@ -266,7 +279,9 @@ def compare(
     if published:
         print_published(results)
     if json:
-        write_json(json, {"results": results, "comparisons": [comparison.as_json() for comparison in comparisons]})
+        origins = [provenance(path, references, split) for path in predictions]
+        compared = [comparison.as_json() for comparison in comparisons]
+        write_json(json, {"results": results, "provenance": origins, "comparisons": compared})
         typer.echo(f"wrote {json}")
 
 
@@ -285,11 +300,13 @@ def report(
     missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
+    allow_gold: AllowGoldOption = False,
 ) -> None:
     """Write a report of scores, errors and samples.
 
     Scores have intervals; errors are counted by kind in every task; samples are there to look at.
     """
+    from ..data.predictions import provenance
     from ..evaluation import Evaluation
     from ..report.report import build_report, check_output, require_libraries
 
@@ -300,15 +317,15 @@ def report(
     evaluation = Evaluation(parser=parser)
     with status_line() as progress:
         progress("scores")
-        scored = list(_scored_samples(evaluation, predictions, references, split, missing, config))
+        samples = _scored_samples(evaluation, predictions, references, split, missing, config, allow_gold=allow_gold)
+        scored = list(samples)
         values = build_report(
             scored,
             protocol,
             parser,
             resamples=resamples,
             seed=seed,
-            predictions=str(predictions),
-            references=f"{references} ({split})" if not Path(references).is_file() else references,
+            origin=provenance(predictions, references, split),
             progress=progress,
         )
         write_report(values, output)

@@ -103,12 +103,14 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-def scored_run(path: Path, references: Sequence[Sample], parser: Parser) -> dict[Key, ScoredSample]:
+def scored_run(
+    path: Path, references: Sequence[Sample], parser: Parser, *, allow_gold: bool = False
+) -> dict[Key, ScoredSample]:
     """The samples of a predictions file that have a prediction, by task and id, in the order of the references."""
     evaluation = Evaluation(parser=parser)
     return {
         (sample["task_dataset"], sample["sample_id"]): evaluation.add(prediction.text, sample)
-        for sample, prediction in match(path, references)
+        for sample, prediction in match(path, references, allow_gold=allow_gold)
         if prediction is not None
     }
 

@@ -6,11 +6,16 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..evaluation import Parser, parse_answer
 from ..tasks import get_task
-from .samples import BadRows, Sample, parse_json_line, read_json_lines, seekable_lines
+from .samples import BadRows, Sample, canonical_split, parse_json_line, read_json_lines, resolve, seekable_lines
+from .writing import read_json_object
+
+#: What is added to the name of a predictions file for the one beside it that says how it was made.
+META = ".meta.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Prediction:
         choices: the row's own answer choices; None where it has none.
         line: 1-based line in the file.
         prompt: the row's own ``input``, or "".
+        is_target: whether the output stood in ``target``, as the gold answer does in files of samples.
     """
 
     sample_id: str
@@ -34,6 +40,7 @@ class Prediction:
     choices: Sequence[str] | None
     line: int
     prompt: str = ""
+    is_target: bool = False
 
 
 def read_predictions(path: str | Path) -> Iterator[Prediction]:
@@ -81,7 +88,8 @@ def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) ->
         raise RowError(str(path), line, "task_dataset", str(error)) from error
     if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
         raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
-    return Prediction(sample_id, output, task, written_task, choices, line, prompt if isinstance(prompt, str) else "")
+    prompt = prompt if isinstance(prompt, str) else ""
+    return Prediction(sample_id, output, task, written_task, choices, line, prompt, text_field == "target")
 
 
 class _Index:
@@ -152,6 +160,8 @@ def match(
     references: Iterable[Sample],
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
     configs: Sequence[str] | None = None,
+    *,
+    allow_gold: bool = False,
 ) -> Iterator[tuple[Sample, Prediction | None]]:
     """Pair every reference, in order, with its prediction, or with None where there is none.
 
@@ -160,18 +170,78 @@ def match(
         references: the rows to pair, read once.
         progress: wraps the references, to show how far the work is.
         configs: tasks that the references are of, whose predictions alone must fit; every task by default.
+        allow_gold: take the references' own targets for predictions.
 
     Raises:
-        PromptCBLUEError: a reference is doubled; or, at the end, lists every prediction that cannot be read, is
-            doubled, is unknown to the references, or fits several of them.
+        PromptCBLUEError: a reference is doubled; or, at the end, every prediction is its reference's target (in a field
+            of that name), or predictions cannot be read, are doubled, unknown to the references, or fit several.
     """
     bad = BadRows()
     index = _Index(path, bad)
     bad.stop_if_any("mend the predictions file, or predict again")
+    gold: bool | None = None
     for sample in progress(references):
-        yield sample, index.take(sample, bad)
+        prediction = index.take(sample, bad)
+        if prediction is not None:
+            gold = gold is not False and prediction.is_target and prediction.text == sample["target"]
+        yield sample, prediction
     bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any("the predictions do not fit the references")
+    if gold and not allow_gold:
+        raise PromptCBLUEError(
+            f"{path}: every output is the reference's own target, as if the gold answers had been handed in; pass "
+            "--allow-gold if they are to be scored"
+        )
+
+
+class Provenance(TypedDict):
+    """Where a result comes from; the rest of what it rests on is in the `Result` itself.
+
+    Attributes:
+        source: what the user called the references.
+        split: their split; None where they are a single file.
+        predictions: what the user called the predictions file.
+        made_with: model, adapter and decoding, as the file beside the predictions says; None without one.
+    """
+
+    source: str
+    split: str | None
+    predictions: str
+    made_with: dict[str, object] | None
+
+
+def provenance(predictions: Path, source: str, split: str) -> Provenance:
+    """Where a result comes from, for the files that carry it."""
+    record = predictions.with_name(predictions.name + META)
+    made_with = read_json_object(record).get("settings") if record.is_file() else None
+    return {
+        "source": source,
+        "split": None if resolve(source).is_file() else canonical_split(split),
+        "predictions": str(predictions),
+        "made_with": made_with if isinstance(made_with, dict) else None,
+    }
+
+
+def made_with(origin: Provenance) -> str:
+    """The model, the adapter and the decoding in words, as far as they are known."""
+    known = origin["made_with"] or {}
+    return ", ".join(
+        f"{name} {known[name]}" for name in ("model", "adapter", "beams", "temperature") if known.get(name)
+    )
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """What ``score --json`` wrote: a `Result` with its ``provenance`` and ``intervals``.
+
+    Raises:
+        PromptCBLUEError: it cannot be read, is something else, or does not say what was scored.
+    """
+    result = read_json_object(path)
+    if not (isinstance(result.get("overall"), float | int) and isinstance(result.get("tasks"), dict)):
+        raise PromptCBLUEError(f"{path}: expected the scores that promptcblue-metric score --json writes")
+    if missing := [name for name in ("suite", "samples", "references", "provenance") if name not in result]:
+        raise PromptCBLUEError(f"{path}: does not say what was scored ({', '.join(missing)} missing); score again")
+    return result
 
 
 def structured_answers(
@@ -192,7 +262,9 @@ def structured_answers(
     Raises:
         PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
     """
-    samples = {} if references is None else {p.line: s for s, p in match(path, references) if p is not None}
+    samples = (
+        {} if references is None else {p.line: s for s, p in match(path, references, allow_gold=True) if p is not None}
+    )
     bad, answers, well_formed = BadRows(), dict[str, list[dict[str, object]]](), 0
     for prediction in read_predictions(path):
         sample = samples.get(prediction.line)

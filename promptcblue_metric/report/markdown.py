@@ -33,6 +33,7 @@ def _summary(report: Report) -> Iterator[str]:
     facts = {
         "predictions": report["predictions"],
         "references": report["references"],
+        **({"made with": report["made_with"]} if report["made_with"] else {}),
         "signature": report["signature"],
         "samples": f"{report['samples']}" + (f", {missing} without a prediction, counted as wrong" if missing else ""),
         "outputs well-formed": f"{report['well_formed']:.1%}",

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from ..answers import Answer, TermList
 from ..compare.significance import counts_by_task, intervals
+from ..data.predictions import Provenance, made_with
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
@@ -100,8 +101,12 @@ class Report(TypedDict):
     title: str
     version: str
     signature: str
+    suite: str
     predictions: str
     references: str
+    split: str | None
+    fingerprint: str
+    made_with: str
     protocol: Protocol
     parser: Parser
     resamples: int
@@ -125,8 +130,7 @@ def build_report(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    predictions: str = "",
-    references: str = "",
+    origin: Provenance | None = None,
     progress: Callable[[str], object] = lambda step: None,
 ) -> Report:
     """Scores, intervals and error analysis of a run, as JSON values.
@@ -137,7 +141,7 @@ def build_report(
         parser: the parser that read the samples.
         resamples: bootstrap resamples behind the intervals; 0 leaves them out.
         seed: of the resamples.
-        predictions, references: what the user called the two files.
+        origin: where predictions and references come from.
         progress: told each step as it begins.
 
     Raises:
@@ -155,8 +159,12 @@ def build_report(
         "title": suite_of(shown["tasks"]).title,
         "version": VERSION,
         "signature": shown["signature"],
-        "predictions": short(predictions),
-        "references": short(references),
+        "suite": shown["suite"],
+        "predictions": short(origin["predictions"]) if origin else "",
+        "references": short(origin["source"] + (f" ({origin['split']})" if origin["split"] else "")) if origin else "",
+        "split": origin["split"] if origin else None,
+        "fingerprint": shown["references"],
+        "made_with": short(made_with(origin)) if origin else "",
         "protocol": protocol,
         "parser": parser,
         "resamples": resamples,

@@ -62,6 +62,9 @@ def test_score_reads_the_official_form_and_gzip(
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sample_rows("test"))
     predictions.write_bytes(gzip.compress(lines.encode()))
     done = run_python(COMMAND, "score", predictions, "--references", references)
+    assert done.returncode == 1
+    assert "--allow-gold" in done.stderr
+    done = run_python(COMMAND, "score", predictions, "--references", references, "--allow-gold")
     assert done.returncode == 0, done.stderr
 
 
@@ -223,7 +226,7 @@ main()
 """
     assert "loaded: []" in run_python(code, "--help").stdout
     rows = write("predictions.jsonl", [json.loads(line) for line in references.read_text().splitlines()])
-    done = run_python(code, "score", rows, "--references", references)
+    done = run_python(code, "score", rows, "--references", references, "--allow-gold")
     assert "overall" in done.stdout
     assert "loaded: []" in done.stdout
 
@@ -256,3 +259,29 @@ def test_a_full_disk_is_said_in_one_line(write: Files, sample_rows: SampleRows, 
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_scores_say_what_they_were_measured_on(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    def scores(rows: Sequence[Mapping[str, Any]], source: object, *options: object) -> dict[str, Any]:
+        done = run_python(COMMAND, "score", write("p.jsonl", predicted(rows)), "--references", source, *options)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads((tmp_path / "scores.json").read_text()))
+
+    write_to = ("--json", tmp_path / "scores.json")
+    write("p.jsonl.meta.json", ['{"settings": {"model": "org/model", "adapter": "a", "beams": 4}}'])
+    test, dev = (scores(sample_rows(split), "sample", "--split", split, *write_to) for split in ("test", "dev"))
+    assert dev["provenance"] == {
+        "source": "sample",
+        "split": "validation",
+        "predictions": str(tmp_path / "p.jsonl"),
+        "made_with": {"model": "org/model", "adapter": "a", "beams": 4},
+    }
+    assert (dev["suite"], dev["protocol"], dev["parser"]) == ("promptcblue", "official", "strict")
+    assert f"|refs:{dev['references']}|" in dev["signature"]
+    assert dev["references"] != test["references"]
+    shuffled = write("references.jsonl", sample_rows("test")[::-1])
+    from_file = scores(sample_rows("test"), shuffled, *write_to)
+    assert from_file["signature"] == test["signature"]
+    assert from_file["provenance"]["split"] is None

@@ -36,7 +36,12 @@ def scores(data: Path, tmp_path: Path) -> Path:
     evaluation = Evaluation()
     for row in read_rows(data / "dev.json"):
         evaluation.add("" if row["task_dataset"] == "CMeEE-V2" else row["target"], row)
-    result: dict[str, Any] = {**evaluation.result(), "intervals": {"overall": [0.5, 1.0], "CMeEE-V2": [0.0, 0.125]}}
+    origin = {"source": str(data), "split": "validation", "predictions": "p.jsonl", "made_with": {"model": "org/model"}}
+    result: dict[str, Any] = {
+        **evaluation.result(),
+        "provenance": origin,
+        "intervals": {"overall": [0.5, 1.0], "CMeEE-V2": [0.0, 0.125]},
+    }
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
     return path
@@ -90,7 +95,7 @@ def test_scores_go_into_the_metadata_and_the_rest_stays(
     path.write_text(path.read_text() + "\nWritten by hand.\n")
     before = ModelCard.load(path).text
     for _ in range(2):  # the second time they replace the first
-        assert command(monkeypatch, "card", "--model", run, "--scores", scores, "--split", "dev") == 0
+        assert command(monkeypatch, "card", "--model", run, "--scores", scores) == 0
     card = ModelCard.load(path)
     assert card.text.rstrip().endswith("Written by hand.")
     assert before.split("## Training")[1] in card.text
@@ -105,6 +110,8 @@ def test_scores_go_into_the_metadata_and_the_rest_stays(
     assert results["CHIP-STS"].metric_value == 1.0
     assert f"| **overall** | mean | {overall:.4f} | 0.5000 … 1.0000 |" in card.text
     assert card.text.count("Signature: `promptcblue|") == 1
+    assert "On the validation split of PromptCBLUE, 16 samples (predicted with model org/model):" in card.text
+    assert entity.metric_args["references"] in card.text
 
 
 def test_a_card_that_someone_removed_is_written_again(run: Path, scores: Path) -> None:
@@ -120,3 +127,16 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(PromptCBLUEError, match=r"bad\.json"):
             add_scores(run, tmp_path / "bad.json")
+
+
+def test_scores_that_do_not_say_what_was_scored_are_refused(run: Path, scores: Path) -> None:
+    result = json.loads(scores.read_text())
+    with pytest.raises(PromptCBLUEError, match="of the validation split, not of test"):
+        add_scores(run, scores, "test")
+    scores.write_text(json.dumps({**result, "provenance": {**result["provenance"], "split": None}}))
+    with pytest.raises(PromptCBLUEError, match="which split"):
+        add_scores(run, scores)
+    add_scores(run, scores, "dev")
+    scores.write_text(json.dumps({name: value for name, value in result.items() if name != "provenance"}))
+    with pytest.raises(PromptCBLUEError, match="does not say what was scored"):
+        add_scores(run, scores, "validation")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from promptcblue_metric.data.predictions import Provenance
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
 from promptcblue_metric.report.page import differences, write_report
@@ -51,7 +52,13 @@ def samples(sample_rows: SampleRows) -> list[ScoredSample]:
 
 @pytest.fixture(scope="session")
 def report(samples: list[ScoredSample]) -> Report:
-    return build_report(samples, resamples=100, predictions="<b>run</b>.jsonl", references="sample")
+    origin: Provenance = {
+        "source": "sample",
+        "split": "validation",
+        "predictions": "<b>run</b>.jsonl",
+        "made_with": {"model": "org/<i>model</i>", "adapter": None, "beams": 4},
+    }
+    return build_report(samples, resamples=100, origin=origin)
 
 
 @pytest.fixture(scope="session")
