@@ -614,9 +614,11 @@ def _records(task: CBLUETask, path: Path, text: str) -> list[RawRecord]:
 
 
 def _raw_file(pattern: str, raw: Path) -> Path | None:
-    """The one file of a name that fits; copies count once."""
+    """The one file of a name that fits, the later version's before the first's, in its own folder before others."""
     found = sorted(path for path in raw.rglob("*") if re.fullmatch(pattern, path.name) and path.is_file())
-    different = list({path.read_bytes(): path for path in reversed(found)}.values()) if len(found) > 1 else found
+    newest = [path for path in found if len(path.stem) == max(len(path.stem) for path in found)]
+    at_home = [path for path in newest if path.name.startswith(path.parent.name)] or newest
+    different = list({path.read_bytes(): path for path in reversed(at_home)}.values())
     if len(different) > 1:
         raise PromptCBLUEError(
             f"{raw}: several test files of one task ({', '.join(map(str, different))}); keep one, or name its folder"

@@ -359,6 +359,18 @@ def test_two_answers_to_one_record_must_agree(case: Case) -> None:
     case.fails("CHIP-CTC", "'CHIP-CTC-0' and 'again' answer one record differently")
 
 
+def test_of_several_test_files_the_one_in_its_own_folder_and_of_the_later_version_counts(case: Case) -> None:
+    (case.raw / "results").mkdir()
+    (case.raw / "results" / "KUAKE-QIC_test.json").write_text("[]", encoding="utf-8")
+    case.write_raw("CMeEE-V2", "CMeEE_test.json", [{"text": "旧"}])
+    assert all(task.file for task in case.submit().values())
+    shutil.rmtree(case.output)
+    case.write_raw("results", "CHIP-CTC_test.json", [{"id": 1, "text": "甲"}])
+    case.write_raw("others", "CHIP-STS_test.json", [{"id": 1, "text1": "甲", "text2": "乙"}])
+    (case.raw / "CHIP-STS").rename(case.raw / "moved")
+    case.fails("CHIP-STS", "several test files of one task", "others")
+
+
 def test_an_output_folder_is_not_written_into(case: Case) -> None:
     case.output.mkdir()
     (case.output / "mine").touch()
