@@ -285,7 +285,7 @@ def official_score(task: str, given: Sequence[Any], gold: Sequence[Any]) -> floa
     return sum(score * support for score, support in zip(scores, supports, strict=True)) / sum(supports)
 
 
-@pytest.mark.parametrize("parser", ["strict", pytest.param("lenient", marks=pytest.mark.xfail(strict=False))])
+@pytest.mark.parametrize("parser", PARSERS)
 def test_the_local_score_is_what_the_official_scorer_makes_of_what_is_handed_in(
     parser: Parser, sample_rows: SampleRows, test_rows: Rows, tmp_path: Path
 ) -> None:
