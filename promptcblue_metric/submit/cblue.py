@@ -583,14 +583,6 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
 }
 
 
-def find_task(path: Path) -> CBLUETask:
-    """The task that a file is named for; raises `PromptCBLUEError` where none is."""
-    for task in CBLUE_TASKS.values():
-        if re.fullmatch(task.pattern, path.name):
-            return task
-    raise PromptCBLUEError(f"{path}: expected the name of one of CBLUE's test files, such as CMeEE-V2_test.json")
-
-
 # --- Reading ---
 
 
@@ -663,7 +655,9 @@ def check_file(path: Path, raw: Path) -> int:
     Raises:
         PromptCBLUEError: lists what is wrong.
     """
-    task = find_task(path)
+    task = next((task for task in CBLUE_TASKS.values() if re.fullmatch(task.pattern, path.name)), None)
+    if task is None:
+        raise PromptCBLUEError(f"{path}: expected the name of one of CBLUE's test files, such as CMeEE-V2_test.json")
     source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")

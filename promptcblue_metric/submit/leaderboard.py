@@ -50,8 +50,6 @@ _LEADERBOARD = frozenset(
 #: A row of a file.
 Row: TypeAlias = dict[str, Any]
 
-#: The fields of a test row that a predictions row may repeat, but not change.
-_UNTOUCHED = ("input", "answer_choices", "task_type", "type")
 #: A fixed date makes equal submissions equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -145,22 +143,17 @@ def _test_samples(test: str | Path, rows: Mapping[int, Row]) -> dict[int, Sample
 
 
 def _filled_rows(
-    predictions: str | Path,
-    test: str | Path,
-    rows: Mapping[int, Row],
-    samples: Mapping[int, Sample],
+    predictions: str | Path, test: str | Path, rows: Mapping[int, Row], samples: Mapping[int, Sample]
 ) -> list[Row]:
     """The test rows in their order, each with its output in ``target``."""
-    # What cannot be read here is named by `match`.
-    predicted = dict(read_json_lines(predictions, lambda error: None))
     filled, bad = list[Row](), BadRows()
     for line, (sample, prediction) in zip(samples, match(predictions, samples.values()), strict=True):
         if prediction is None:
             of_task = f"'{sample['sample_id']}' of {sample['task_dataset']}"
             bad.add(RowError(str(test), line, "sample_id", f"{of_task} has no prediction in {predictions}"))
             continue
-        for error in _broken_rules(predictions, prediction, predicted[prediction.line], rows[line], f"{test}:{line}"):
-            bad.add(error)
+        for field, message in _broken_rules(prediction, sample, f"{test}:{line}"):
+            bad.add(RowError(str(predictions), prediction.line, field, message))
         filled.append({**rows[line], "target": prediction.text})
     bad.stop_if_any("every test row needs one output, and all else of it stays as it is; nothing was written")
     if not any(row["target"].strip() for row in filled):
@@ -168,24 +161,24 @@ def _filled_rows(
     return filled
 
 
-def _broken_rules(path: str | Path, prediction: Prediction, row: Row, test_row: Row, where: str) -> Iterator[RowError]:
-    """What in a predictions row cannot be handed in."""
-    for field in _UNTOUCHED:
-        if field in row and field in test_row and row[field] != test_row[field]:
-            message = f"differs from {where}; prompts and their fields stay untouched, so predict from that file again"
-            yield RowError(str(path), prediction.line, field, message)
-    field = "prediction" if "prediction" in row else "target"
+def _broken_rules(prediction: Prediction, sample: Sample, where: str) -> Iterator[tuple[str, str]]:
+    """What in a prediction cannot be handed in: the field, and what is wrong with it."""
+    touched = f"differs from {where}; prompts and their fields stay untouched, so predict from that file again"
+    if prediction.prompt and prediction.prompt != sample["input"]:
+        yield "input", touched
+    if prediction.choices is not None and prediction.choices != sample["answer_choices"]:
+        yield "answer_choices", touched
+    field = "target" if prediction.is_target else "prediction"
     try:
         size = len(prediction.text.encode())
     except UnicodeEncodeError as error:
-        message = (
-            f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold; decode the output again"
+        yield (
+            field,
+            f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold; decode the output again",
         )
-        yield RowError(str(path), prediction.line, field, message)
         return
     if size > MAX_OUTPUT_BYTES:
-        message = f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
-        yield RowError(str(path), prediction.line, field, message)
+        yield field, f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
 
 
 def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
