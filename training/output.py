@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
-from promptcblue_metric.data.samples import Sample, read_json_lines
+from promptcblue_metric.data.samples import Sample, parse_json_line
 from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 
@@ -50,8 +49,8 @@ def check_unique(samples: Sequence[Sample], name: str) -> None:
 class PredictionsFile:
     """A predictions file that is open for appending, with its settings in ``{name}.meta.json`` beside it.
 
-    A sample that failed has a line that says why in ``error``. Opening the file takes out such lines, and those without
-    a prediction, since their samples are to be tried again.
+    A sample that failed has a line that says why in ``error``. Opening the file takes out such lines, those without a
+    prediction, and a last one that was not written to its end, since their samples are to be tried again.
 
     Args:
         path: the file; made if it is not there.
@@ -78,14 +77,20 @@ class PredictionsFile:
         self.path, self.meta = path, path.with_name(path.name + _META)
         self.done: set[Key] = set()
         self.retried = self.spoilt = 0
+        # The system takes it back from a run that dies.
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path)
+            self._lock.acquire(timeout=0)
             try:
                 self._stream = self._open(settings, notes, overwrite=overwrite)
             except BaseException:
                 self._lock.release()
                 raise
+        except Timeout as error:
+            raise PromptCBLUEError(
+                f"{path}: another run is writing it; wait until that one is done, or give another --output"
+            ) from error
         except OSError as error:
             raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -94,31 +99,36 @@ class PredictionsFile:
             self.path.unlink(missing_ok=True)
         if self.path.exists() and self.path.stat().st_size:
             check_settings(self.meta, settings, _REMEDY)
-            _repair(self.path)
-            self._read_done()
+            content = self.path.read_bytes()
+            kept = b"".join(self._finished(content.split(b"\n")[:-1]))
+            if kept != content:
+                replace_bytes(self.path, kept)
         else:
             write_settings(self.meta, settings, notes)
         # Unbuffered: what a full disk does not take must not be tried once more on closing.
         return self.path.open("ab", buffering=0)
 
-    def _read_done(self) -> None:
-        failed = set()
-        for line, row in read_json_lines(self.path):
-            key = row.get("task_dataset"), row.get("sample_id")
-            if not (isinstance(key[0], str) and isinstance(key[1], str)):
-                raise RowError(str(self.path), line, "sample_id", f"expected task_dataset and sample_id; {_REMEDY}")
+    def _finished(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines that stay, their samples counted as done."""
+        for number, line in enumerate(lines, 1):
+            row = parse_json_line(line, self.path, number)
+            task, sample = row.get("task_dataset"), row.get("sample_id")
+            if not (isinstance(task, str) and isinstance(sample, str)):
+                raise RowError(str(self.path), number, "sample_id", f"expected task_dataset and sample_id; {_REMEDY}")
             if "error" in row or not isinstance(row.get("prediction"), str):
-                failed.add(line)
-            elif key in self.done:
-                raise RowError(str(self.path), line, "sample_id", f"'{key[1]}' of {key[0]} is there twice; {_REMEDY}")
-            else:
-                self.done.add((key[0], key[1]))
-                self.spoilt += _is_spoilt(row)
-        if failed:
-            self.retried = len(failed)
-            _leave_out(self.path, failed)
+                self.retried += 1
+                continue
+            if (task, sample) in self.done:
+                raise RowError(str(self.path), number, "sample_id", f"'{sample}' of {task} is there twice; {_REMEDY}")
+            self._count((task, sample), row)
+            yield line + b"\n"
 
-    def append(self, sample: Sample, row: Mapping[str, Any]) -> None:
+    def _count(self, key: Key, row: Mapping[str, object]) -> None:
+        self.done.add(key)
+        ended = row.get("finish_reason")
+        self.spoilt += ended in ("length", "thought") or (ended == "stop" and not str(row["prediction"]).strip())
+
+    def append(self, sample: Sample, row: Mapping[str, object]) -> None:
         """Write the prediction of a sample, or why there is none, so that it outlives this process.
 
         Raises:
@@ -134,57 +144,14 @@ class PredictionsFile:
                 f"{self.path}: cannot be written: {error.strerror or error}; what was predicted so far is kept, and "
                 "the same command goes on from there"
             ) from error
-        self.done.add(sample_key(sample))
-        self.spoilt += _is_spoilt(row)
+        self._count(sample_key(sample), row)
 
     def __enter__(self) -> PredictionsFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stream.close()
         self._lock.release()
-
-
-def _is_spoilt(row: Mapping[str, object]) -> bool:
-    ended = row.get("finish_reason")
-    return ended in ("length", "thought") or (ended == "stop" and not str(row.get("prediction", "")).strip())
-
-
-def _lock(path: Path) -> BaseFileLock:
-    """What keeps a second run out of the file; the system takes it back from a run that dies.
-
-    Raises:
-        PromptCBLUEError: another run has it.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise PromptCBLUEError(
-            f"{path}: another run is writing it; wait until that one is done, or give another --output"
-        ) from error
-    return lock
-
-
-def _repair(path: Path) -> None:
-    """Cut off a last line that was not written to its end."""
-    content = path.read_bytes()
-    if not content.endswith(b"\n"):
-        with path.open("r+b") as stream:
-            stream.truncate(content.rfind(b"\n") + 1)
-
-
-def _leave_out(path: Path, lines: set[int]) -> None:
-    """Write the file anew without some lines (1-based)."""
-    with path.open("rb") as old:
-        kept = [content for line, content in enumerate(old, 1) if line not in lines]
-    replace_bytes(path, b"".join(kept))
-
-
-#: Seconds between two looks at a table that a reader cannot follow faster.
-_REFRESH = 4
 
 
 class Tally:
@@ -199,7 +166,6 @@ class Tally:
         self.left, self.limits = dict(left), limits
         self.done: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        self.prompt_tokens: Counter[str] = Counter()
         self.new_tokens: Counter[str] = Counter()
         self._noted: dict[str, Counter[str]] = {}
         self._reasons: Counter[str] = Counter()
@@ -213,8 +179,7 @@ class Tally:
             self.failed[task] += 1
             self._reasons[result.reason] += 1
             return
-        self.prompt_tokens[task] += result.prompt_tokens
-        self.new_tokens[task] += result.new_tokens
+        self.new_tokens[task] += result.new_tokens + result.thought_tokens
         self._dropped += result.dropped
         for what, happened in {
             "answers did not end within their limit": result.finish_reason == "length",
@@ -234,18 +199,14 @@ class Tally:
             f"predicted {answered} samples, {self.new_tokens.total()} tokens in {seconds:.1f} s "
             f"({answered / seconds:.1f} samples/s, {self.new_tokens.total() / seconds:.0f} tokens/s)"
         )
-        for what, counts in self._noted.items():
-            yield f"{counts.total()} {what}: {', '.join(self._by_task(what, counts))}"
         if self._dropped:
             yield f"{self._dropped} demonstrations were left out in all"
-        if self.failed:
-            yield f"{self.failed.total()} samples failed: {', '.join(self._by_task('', self.failed))}"
-            for reason, count in self._reasons.most_common(3):
-                yield f"  {count} times: {reason}"
-
-    def _by_task(self, what: str, counts: Counter[str]) -> Iterable[str]:
-        for task, count in counts.items():
-            yield f"{task} {count}" + (f" (limit {self.limits[task]})" if "limit" in what else "")
+        for what, counts in [*self._noted.items(), *([("samples failed", self.failed)] if self.failed else [])]:
+            limits = {task: f" (limit {self.limits[task]})" if "limit" in what else "" for task in counts}
+            by_task = ", ".join(f"{task} {count}{limits[task]}" for task, count in counts.items())
+            yield f"{counts.total()} {what}: {by_task}"
+        for reason, count in self._reasons.most_common(3):
+            yield f"  {count} times: {reason}"
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
@@ -254,30 +215,19 @@ class Tally:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=_REFRESH,
-        )
-        rows = {task: progress.add_task(task, total=count, note="") for task, count in self.left.items()}
-        every = progress.add_task("all", total=sum(self.left.values()), note="")
+        note = TextColumn("{task.fields[tokens]} tokens {task.fields[failed]} failed")
+        columns = (BarColumn(bar_width=20), MofNCompleteColumn(), note, TimeRemainingColumn(elapsed_when_finished=True))
+        table = Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+        counts = (self.done, self.new_tokens, self.failed)
+        rows = {
+            table.add_task(name or "all", total=total, tokens=0, failed=0): name
+            for name, total in [*self.left.items(), (None, sum(self.left.values()))]
+        }
 
         def update() -> None:
-            for task, row in rows.items():
-                progress.update(row, completed=self.done[task], note=self._note(task))
-            progress.update(every, completed=self.done.total(), note=self._note(None))
+            for row, task in rows.items():
+                done, tokens, failed = (each[task] if task else each.total() for each in counts)
+                table.update(row, completed=done, tokens=tokens, failed=failed)
 
-        with progress:
+        with table:
             yield update
-
-    def _note(self, task: str | None) -> str:
-        done, failed, tokens = (
-            counts.total() if task is None else counts[task] for counts in (self.done, self.failed, self.new_tokens)
-        )
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        return f"{rate:.1f}/s {tokens} tokens" + (f" {failed} failed" if failed else "")

@@ -20,11 +20,7 @@ FinishReason = Literal["stop", "length", "thought", "refusal"]
 
 
 def option(default: T, help: str, **more: object) -> T:
-    """A setting that is an option of the command too, described once for both.
-
-    Args:
-        more: ``name`` where the option is not called as the field, and ``min`` or ``metavar`` of it.
-    """
+    """A setting that is an option of the command too, its ``name`` that of the field unless ``more`` says another."""
     setting: T = field(default=default, metadata={"help": help, **more})
     return setting
 
@@ -116,13 +112,7 @@ class BackendSettings:
 
 @dataclass(frozen=True)
 class Choices:
-    """What an answer is allowed to be.
-
-    Attributes:
-        options: the answer is one of these;
-        separator: or, where this is not None, several different ones with it between them;
-        nothing: or, where this is not None, this text.
-    """
+    """What an answer may be: an option, or several with a separator between them if there is one, or ``nothing``."""
 
     options: tuple[str, ...]
     separator: str | None = None
@@ -193,6 +183,7 @@ class Backend(Protocol):
 
     def summary(self) -> list[str]:
         """Lines for the user about what `generate` did beside answering, such as what it cost."""
+        return []
 
 
 #: Module of each backend; imported only when it is used.
@@ -218,14 +209,7 @@ def load_backend(settings: BackendSettings) -> Backend:
 
 
 def refuse(settings: BackendSettings, **unsupported: bool) -> None:
-    """Refuse settings that a backend has no way to follow.
-
-    Args:
-        unsupported: name of each setting, and whether it is asked for.
-
-    Raises:
-        PromptCBLUEError: names those that are.
-    """
+    """Refuse settings that a backend has no way to follow, each given by name with whether it is asked for."""
     if asked := [name.replace("_", "-") for name, is_asked in unsupported.items() if is_asked]:
         raise PromptCBLUEError(
             f"the {settings.name} backend has no {', '.join(asked)}; leave it out, or use --backend transformers"

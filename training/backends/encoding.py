@@ -13,7 +13,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from ..constrained import TokenChoices
 from ..model import find_model, identify, load_tokenizer, tuned_tasks
 from ..prompts import PromptEncoder, ShotStyle, Thought, split_thought
-from . import LOOSE, THINKING, BackendSettings, Choices, Completion, Request
+from . import LOOSE, THINKING, Backend, BackendSettings, Choices, Completion, Request
 
 #: Requests tokenised at a time.
 _CHUNK = 1000
@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
     cut: bool
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """What the backends that load a model share: where it is, its tokenizer, and what names both.
 
     A model that was fine-tuned here was so without thoughts, and gives its answers without, unless told otherwise.

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urluns
 from promptcblue_metric.errors import PromptCBLUEError
 
 from ..prompts import Shot, conversation, one_text, split_thought
-from . import LOOSE, THINKING, BackendSettings, Completion, Failure, FinishReason, Request, refuse
+from . import LOOSE, THINKING, Backend, BackendSettings, Completion, Failure, FinishReason, Request, refuse
 from .encoding import until
 
 #: The key's environment variable, as the ``openai`` client has it.
@@ -29,6 +29,7 @@ _NO_KEY = "none"
 _HOSTED = "https://api.openai.com/v1"
 #: So many failures in a row mean that the endpoint is gone, not that single samples are at fault.
 _GONE = 20
+_KEPT = "what was predicted so far is kept, and the same command goes on from there"
 #: Letters of the shortest secret that is masked in messages, and of the shortest that no answer holds by chance.
 _SHORTEST, _TELLING = 4, 12
 #: How much of a server's own words a message repeats.
@@ -51,7 +52,7 @@ def _thinking_switches(on: bool) -> dict[str, object]:
     }
 
 
-class OpenAIBackend:
+class OpenAIBackend(Backend):
     """Sends several requests at a time and yields answers in the order they come.
 
     The client tries again what fails in passing, and waits as the server asks; it is helped to see that an answer
@@ -246,29 +247,32 @@ class OpenAIBackend:
     async def _answer(self, client: Any, request: Request) -> Completion | Failure:
         """Ask until there is an answer, or no more use in asking."""
         shots = self._fitting(request)
+        path = "/completions" if self.server.endpoint == "completions" else "/chat/completions"
         reason: str | None = None
         while reason is None:
             body = {**self._body(request, shots), **self._options}
-            path = "/completions" if self.server.endpoint == "completions" else "/chat/completions"
             try:
-                response = await client.post(path, body=body, cast_to=object)
-                completion = self._completion(request, shots, response)
+                completion = self._completion(request, shots, await client.post(path, body=body, cast_to=object))
             except _NobodyThere as error:
                 raise PromptCBLUEError(f"{self.where} cannot be reached: {error}; look at --base-url") from None
             except Exception as error:
-                refusal = self._refusal(error, request)
-                if refusal is not None:
-                    return refusal
-                if not self._learnt(error, body):
-                    reason = self._judge(error)
+                status, words = (
+                    getattr(error, "status_code", None),
+                    getattr(getattr(error, "response", None), "text", ""),
+                )
+                if status in (400, 403) and _FILTERED.search(words):
+                    # An answer, if none that one would like: it would be the same another time.
+                    self._failures_in_a_row = 0
+                    return Completion(request.index, "", "refusal", _estimate(request.prompt), 0)
+                if not (status in (400, 422) and self._learns(error, words, body)):
+                    reason = self._judge(error, status, words)
             else:
                 self._failures_in_a_row = 0
                 return completion
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _GONE:
             raise PromptCBLUEError(
-                f"{self.where}: the last {_GONE} requests failed, the last one with {reason}; what was predicted so "
-                "far is kept, and the same command goes on from there"
+                f"{self.where}: the last {_GONE} requests failed, the last one with {reason}; {_KEPT}"
             )
         return Failure(request.index, reason)
 
@@ -280,53 +284,35 @@ class OpenAIBackend:
             asked = {"messages": conversation(request.prompt, shots, settings.shot_style, settings.system)}
         return {"model": settings.model, **asked, self._limit_name: request.max_new_tokens}
 
-    def _refusal(self, error: Exception, request: Request) -> Completion | None:
-        """The answer to a prompt that a filter of the endpoint stops: none, and no failure that may pass."""
-        import openai
-
-        if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 403):
-            return None
-        if not _FILTERED.search(error.response.text):
-            return None
-        self._failures_in_a_row = 0
-        return Completion(request.index, "", "refusal", _estimate(request.prompt), 0)
-
-    def _learnt(self, error: Exception, body: Mapping[str, object]) -> bool:
+    def _learns(self, error: Exception, words: str, body: Mapping[str, object]) -> bool:
         """Whether an endpoint refuses to be told something that it need not be told, which is left out from now on.
 
         Raises:
             PromptCBLUEError: it was asked for.
         """
-        import openai
-
-        if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 422):
-            return False
-        words = error.response.text
         if not _NOT_KNOWN.search(words):
             return False
-        told = [name for name in body if name not in ("model", "messages", "prompt")]
-        named = [name for name in told if name == error.param or re.search(rf"\b{name}\b", words)]
-        named.sort(key=lambda name: name != error.param)
+        param = getattr(error, "param", None)
+        named = [name for name in body.keys() - {"model", "messages", "prompt"} if re.search(rf"\b{name}\b", words)]
+        named.sort(key=lambda name: (name != param, name))
         name = next(iter(named), "max_tokens" if "max_completion_tokens" in words else None)
         if name is None:
             return False
         if name == "max_tokens":
             # What some servers do not know, OpenAI's newer models insist on.
             self._limit_name = "max_completion_tokens"
-        elif name == "stop":
-            self._options.pop(name, None)  # answers are cut there when they arrive
-        elif name in _thinking_switches(True) and self.settings.thinking != "auto":
-            self._options.pop(name, None)
-            if not self._options.keys() & _thinking_switches(True).keys():
-                raise PromptCBLUEError(
-                    f"{self.where} has no switch for thinking that is known here ({self.quoted(error)}); leave out "
-                    "--thinking, and try --reasoning-effort or --extra-body"
-                ) from None
-        else:
+            return True
+        if name not in ("stop", *_thinking_switches(True)):
             raise PromptCBLUEError(f"{self.where} refuses {name}: {self.quoted(error)}; leave it out") from None
+        self._options.pop(name, None)  # answers are cut at stop texts when they arrive
+        if name != "stop" and not self._options.keys() & _thinking_switches(True).keys():
+            raise PromptCBLUEError(
+                f"{self.where} has no switch for thinking that is known here ({self.quoted(error)}); leave out "
+                "--thinking, and try --reasoning-effort or --extra-body"
+            ) from None
         return True
 
-    def _judge(self, error: Exception) -> str:
+    def _judge(self, error: Exception, status: int | None, words: str) -> str:
         """What went wrong, in words.
 
         Raises:
@@ -334,26 +320,21 @@ class OpenAIBackend:
         """
         import openai
 
-        quoted, cause = self.quoted(error), error.__cause__ or error
-        if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            if isinstance(error.body, str):
-                quoted = self.quoted(error.body)
+        if status is not None:
+            quoted = f"({status}): {self.quoted(words if isinstance(getattr(error, 'body', None), str) else error)}"
             if status in (401, 403):
-                raise PromptCBLUEError(f"{self.where} refuses the key in {KEY} ({status}): {quoted}") from None
-            if status == 402 or _NO_MONEY.search(error.response.text):
-                raise PromptCBLUEError(
-                    f"{self.where} has no more quota for you ({status}): {quoted}; what was predicted so far is kept, "
-                    "and the same command goes on from there"
-                ) from None
+                raise PromptCBLUEError(f"{self.where} refuses the key in {KEY} {quoted}") from None
+            if status == 402 or _NO_MONEY.search(words):
+                raise PromptCBLUEError(f"{self.where} has no more quota for you {quoted}; {_KEPT}") from None
             if status == 404:
                 raise PromptCBLUEError(
-                    f"{self.where} does not have model '{self.settings.model}' or no {self.server.endpoint} (404): "
-                    f"{quoted}; look at --base-url, --model and --endpoint"
+                    f"{self.where} does not have model '{self.settings.model}' or no {self.server.endpoint} {quoted}; "
+                    "look at --base-url, --model and --endpoint"
                 ) from None
-            return f"status {status}: {quoted}"
+            return f"status {status}: {quoted.partition(': ')[2]}"
         if isinstance(error, openai.APITimeoutError):
             return f"no answer within {self.server.timeout:g} s"
+        cause = error.__cause__ or error
         if isinstance(error, openai.APIConnectionError) and type(cause).__name__ != "DecodingError":
             return f"the connection broke: {self.quoted(cause)}"
         if not self._count["answers"]:
@@ -421,58 +402,51 @@ class _NobodyThere(BaseException):
 
 
 class Secrets:
-    """The key and what else must not be repeated, in the forms in which servers, clients and libraries repeat it.
+    """A key and what an address holds, in the forms in which servers, clients and libraries repeat them.
 
     Args:
         key: as it was found.
-        url: an address that may hold a user name and a password.
+        url: an address that may hold a user name, a password and a query.
         shown: what is shown in their place.
     """
 
     def __init__(self, key: str, url: str | None, shown: str) -> None:
         parts = urlsplit(url or "")
         pair = parts.netloc.rpartition("@")[0]
-        plain = {key, key.strip(), pair, unquote(pair), *(unquote(value) for _, value in parse_qsl(parts.query))}
-        plain |= {unquote(word) for word in pair.split(":")[1:]} | set(parts.query.split("&"))
-        forms = {
-            form
-            for word in plain
-            if len(word) >= _SHORTEST
-            for form in (
-                word,
-                repr(word)[1:-1],
-                json.dumps(word)[1:-1],
-                json.dumps(json.dumps(word)[1:-1])[1:-1],
-                "".join(f"\\u{ord(each):04x}" for each in word),
-                "".join(f"&#{ord(each)};" for each in word),
-                html.escape(word),
-                quote(word, safe=""),
-                quote(quote(word, safe=""), safe=""),
-                quote_plus(word),
-                word.encode().hex(),
-                word[::-1],
-                b64encode(word.encode()).decode().rstrip("="),
-                urlsafe_b64encode(word.encode()).decode().rstrip("="),
-            )
-        }
+        words = {key, key.strip(), pair, unquote(pair), unquote(pair.partition(":")[2]), *parts.query.split("&")}
+        words |= {value for _, value in parse_qsl(parts.query)}
+        forms = {form.strip() for word in words if len(word) >= _SHORTEST for form in _forms(word)}
         self._shown = shown
-        self._any, self._long = (_pattern(forms, least) for least in (_SHORTEST, _TELLING))
+        self._any, self._long = (
+            _pattern(form for form in forms if len(form) >= least) for least in (_SHORTEST, _TELLING)
+        )
 
     def mask(self, text: str) -> str:
         """The text of a message without any of the forms, broken over lines or cut off ones included."""
-        return self._any.sub(self._shown, text) if self._any else text
+        return self._any.sub(self._shown, text)
 
     def mask_long(self, text: str) -> str:
         """The text of an answer without those forms that no answer holds by chance."""
-        return self._long.sub(self._shown, text) if self._long else text
+        return self._long.sub(self._shown, text)
 
 
-def _pattern(forms: Iterable[str], least: int) -> re.Pattern[str] | None:
+def _forms(word: str) -> Iterator[str]:
+    """A word as it is, and as JSON, Python, HTML, addresses and headers write it."""
+    raw = word.encode()
+    yield from (word, repr(word)[1:-1], html.escape(word), quote_plus(word), raw.hex(), word[::-1])
+    for escape in (lambda text: json.dumps(text)[1:-1], lambda text: quote(text, safe="")):
+        yield from (escape(word), escape(escape(word)))
+    yield "".join(f"\\u{ord(each):04x}" for each in word)
+    yield "".join(f"&#{ord(each)};" for each in word)
+    yield from (encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode))
+
+
+def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
     """Any of the forms, in capitals or not: whole with white space in it, or its beginning and what hangs on to it."""
-    words = sorted((form.strip() for form in forms if len(form.strip()) >= least), key=len, reverse=True)
+    words = sorted(forms, key=len, reverse=True)
     whole = [r"\s*".join(map(re.escape, "".join(word.split()))) for word in words]
     begun = [rf"{re.escape(word[:_TELLING])}[^\s'\"<>,;)}}\]]*" for word in words if len(word) > _TELLING]
-    return re.compile("|".join([*whole, *begun]), re.IGNORECASE) if words else None
+    return re.compile("|".join([*whole, *begun]) or "(?!)", re.IGNORECASE)
 
 
 class _Message(NamedTuple):
@@ -519,6 +493,4 @@ def _estimate(text: str) -> int:
     return wide + -(-(len(text) - wide) // 4)
 
 
-def load(settings: BackendSettings) -> OpenAIBackend:
-    """The backend; the endpoint is first asked with the first request."""
-    return OpenAIBackend(settings)
+load = OpenAIBackend

@@ -33,6 +33,8 @@ class RayBackend:
         self.settings, self.cluster = settings, settings.cluster
         self.inner_settings = replace(settings, name=self.cluster.backend)
         self.inner = load_backend(self.inner_settings)
+        inner = self.inner
+        self.count_tokens, self.least_limit, self.summary = inner.count_tokens, inner.least_limit, inner.summary
 
     def identity(self) -> Mapping[str, Any]:
         """That of the backend in the workers."""
@@ -41,18 +43,6 @@ class RayBackend:
     def notes(self) -> Mapping[str, Any]:
         """Those of the backend in the workers, as this machine has them, and Ray's."""
         return {**self.inner.notes(), "ray": version("ray"), "workers": self.cluster.workers}
-
-    def count_tokens(self, targets: Sequence[str]) -> list[int]:
-        """Tokens of each target, its end included."""
-        return self.inner.count_tokens(targets)
-
-    def least_limit(self, task: str) -> int:
-        """That of the backend in the workers."""
-        return self.inner.least_limit(task)
-
-    def summary(self) -> list[str]:
-        """Nothing more."""
-        return []
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, those of like limits and lengths together."""
@@ -140,6 +130,4 @@ class _Worker:
             yield result
 
 
-def load(settings: BackendSettings) -> RayBackend:
-    """The backend; the cluster is first asked with the first request."""
-    return RayBackend(settings)
+load = RayBackend

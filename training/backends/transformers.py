@@ -426,6 +426,4 @@ def _as_list(value: int | list[int] | None) -> list[int]:
     return [] if value is None else [value] if isinstance(value, int) else value
 
 
-def load(settings: BackendSettings) -> TransformersBackend:
-    """The backend, with its tokenizer loaded and its weights not yet."""
-    return TransformersBackend(settings)
+load = TransformersBackend

@@ -64,10 +64,6 @@ class VllmBackend(LocalBackend):
 
         return str(best_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))).removeprefix("torch.")
 
-    def summary(self) -> list[str]:
-        """Nothing more."""
-        return []
-
     def _encode(self, requests: Sequence[Request]) -> list[Encoded]:
         told = self.engine_options.get("max_model_len")
         return list(encode(self.encoder, requests, self.settings.shot_style, told or self.context))
@@ -203,6 +199,4 @@ def _vllm_version() -> str:
     return str(vllm.__version__)
 
 
-def load(settings: BackendSettings) -> VllmBackend:
-    """The backend, with its tokenizer loaded and its weights not yet."""
-    return VllmBackend(settings)
+load = VllmBackend
