@@ -73,15 +73,14 @@ class OpenAIBackend(Backend):
         )
         self.settings, self.server = settings, settings.server
         self.base_url = (self.server.base_url or os.environ.get("OPENAI_BASE_URL") or "").strip() or None
-        key = os.environ.get(KEY, "")
-        self.secrets = Secrets(key, self.base_url, f"${KEY}")
-        self._key = key.strip()
+        self._key = os.environ.get(KEY, "").strip()
+        if not re.fullmatch(r"[\x21-\x7e]*", self._key):
+            raise PromptCBLUEError(f"the key in {KEY} holds characters that no key has; copy it anew")
+        self.secrets = Secrets(self._key, self.base_url, f"${KEY}")
         if not self._key and self.base_url is None:
             raise PromptCBLUEError(
                 f"the endpoint wants a key: set {KEY}, or name an endpoint of your own by --base-url"
             )
-        if not re.fullmatch(r"[\x21-\x7e]*", self._key):
-            raise PromptCBLUEError(f"the key in {KEY} holds characters that no key has; copy it anew")
         self._options = self._asked_for()
         self._limit_name = "max_tokens"
         self._reached = False
@@ -405,7 +404,7 @@ class Secrets:
     """A key and what an address holds, in the forms in which servers, clients and libraries repeat them.
 
     Args:
-        key: as it was found.
+        key: without white space around it.
         url: an address that may hold a user name, a password and a query.
         shown: what is shown in their place.
     """
@@ -413,13 +412,11 @@ class Secrets:
     def __init__(self, key: str, url: str | None, shown: str) -> None:
         parts = urlsplit(url or "")
         pair = parts.netloc.rpartition("@")[0]
-        words = {key, key.strip(), pair, unquote(pair), unquote(pair.partition(":")[2]), *parts.query.split("&")}
+        words = {key, pair, unquote(pair), unquote(pair.partition(":")[2]), *parts.query.split("&")}
         words |= {value for _, value in parse_qsl(parts.query)}
         forms = {form.strip() for word in words if len(word) >= _SHORTEST for form in _forms(word)}
         self._shown = shown
-        self._any, self._long = (
-            _pattern(form for form in forms if len(form) >= least) for least in (_SHORTEST, _TELLING)
-        )
+        self._any, self._long = _pattern(forms, _SHORTEST), _pattern(forms, _TELLING)
 
     def mask(self, text: str) -> str:
         """The text of a message without any of the forms, broken over lines or cut off ones included."""
@@ -433,17 +430,17 @@ class Secrets:
 def _forms(word: str) -> Iterator[str]:
     """A word as it is, and as JSON, Python, HTML, addresses and headers write it."""
     raw = word.encode()
+    json_form, address = json.dumps(word)[1:-1], quote(word, safe="")
     yield from (word, repr(word)[1:-1], html.escape(word), quote_plus(word), raw.hex(), word[::-1])
-    for escape in (lambda text: json.dumps(text)[1:-1], lambda text: quote(text, safe="")):
-        yield from (escape(word), escape(escape(word)))
+    yield from (json_form, json.dumps(json_form)[1:-1], address, quote(address, safe=""))
     yield "".join(f"\\u{ord(each):04x}" for each in word)
     yield "".join(f"&#{ord(each)};" for each in word)
-    yield from (encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode))
+    yield from (each.decode().rstrip("=") for each in (b64encode(raw), urlsafe_b64encode(raw)))
 
 
-def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
+def _pattern(forms: Iterable[str], least: int) -> re.Pattern[str]:
     """Any of the forms, in capitals or not: whole with white space in it, or its beginning and what hangs on to it."""
-    words = sorted(forms, key=len, reverse=True)
+    words = sorted((form for form in forms if len(form) >= least), key=len, reverse=True)
     whole = [r"\s*".join(map(re.escape, "".join(word.split()))) for word in words]
     begun = [rf"{re.escape(word[:_TELLING])}[^\s'\"<>,;)}}\]]*" for word in words if len(word) > _TELLING]
     return re.compile("|".join([*whole, *begun]) or "(?!)", re.IGNORECASE)
