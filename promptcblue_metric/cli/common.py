@@ -41,7 +41,9 @@ ParserOption = Annotated[
 ResamplesOption = Annotated[
     int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures, all digits, to this file.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", dir_okay=False, help="Write the figures, all digits, to this file.")
+]
 
 #: Called with what is being done, with which item, and how many items there are (None where that is not known).
 Progress: TypeAlias = Callable[[str, str, int | None], object]

@@ -24,7 +24,8 @@ PredictionsFile = Annotated[
     Path,
     typer.Argument(
         metavar="PREDICTIONS",
-        help="JSON Lines: rows with sample_id and prediction, or the official test_predictions.json.",
+        help="Rows with sample_id and prediction (JSON Lines or an array), the official test_predictions.json, or what "
+        "LLaMA-Factory, lm-evaluation-harness, OpenCompass or evalscope write.",
     ),
 ]
 SplitOption = Annotated[str, typer.Option(help="Split of the references, where they are a dataset.")]
@@ -35,7 +36,7 @@ ReferencesOption = Annotated[
         help="A file (JSON Lines or Parquet), a folder (official files or a dataset), the word sample, or a Hub id.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the resamples.")]
 AllowGoldOption = Annotated[
     bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
 ]

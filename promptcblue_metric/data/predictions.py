@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..evaluation import Parser, parse_answer
 from ..tasks import get_task
-from .samples import BadRows, Sample, canonical_split, parse_json_line, read_json_lines, resolve, seekable_lines
+from .samples import (
+    BadRows,
+    Sample,
+    canonical_split,
+    is_parquet,
+    open_binary,
+    parquet_rows,
+    parse_json_line,
+    read_json_lines,
+    resolve,
+    seekable_lines,
+)
 from .writing import read_json_object
 
 #: What is added to the name of a predictions file for the one beside it that says how it was made.
@@ -51,7 +65,8 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
         PromptCBLUEError: at the end, lists every row that cannot be used.
     """
     bad = BadRows()
-    for line, row in read_json_lines(path, bad.add):
+    foreign = _foreign_rows(path)
+    for line, row in enumerate(foreign[1], 1) if foreign else read_json_lines(path, bad.add):
         try:
             yield _prediction_from_row(row, path, line)
         except RowError as error:
@@ -92,18 +107,130 @@ def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) ->
     return Prediction(sample_id, output, task, written_task, choices, line, prompt, text_field == "target")
 
 
+#: By the tool that writes such rows: a field that only they have, and where the output and the prompt stand.
+_FOREIGN: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "LLaMA-Factory": ("predict", ("predict",), ("prompt",)),
+    "lm-evaluation-harness": ("resps", ("filtered_resps", "resps"), ("arguments",)),
+    "OpenCompass": ("origin_prompt", ("prediction",), ("origin_prompt",)),
+    "evalscope": ("model_output", ("model_output",), ("messages",)),
+    "evalscope's older form": ("choices", ("choices",), ("raw_input", "messages")),
+    "a JSON array or stream": ("prediction", ("prediction",), ("input",)),
+}
+#: The fields in which a foreign row can hold the sample that it answers.
+_SAMPLES = ("doc", "metadata", "raw_input")
+
+
+def _text(value: object) -> str | None:
+    """The text of an output or a prompt, however it is wrapped: of several, the first, and of a chat the last turn."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        turns = all(isinstance(part, dict) and "role" in part for part in value)
+        return _text(value[-1 if turns else 0]) if value else None
+    if isinstance(value, dict):
+        names = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0")
+        return next((text for name in names if (text := _text(value.get(name))) is not None), None)
+    return None
+
+
+def _values(text: str) -> Iterator[object]:
+    """The JSON values of a text, however they are separated."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        if text[at].isspace() or text[at] == ",":
+            at += 1
+        else:
+            value, at = decoder.raw_decode(text, at)
+            yield value
+
+
+def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | None:
+    """The rows of a file in another tool's form, in ours, and the tool; None where it is JSON Lines of ours, or nothing
+    that is known, whose reader then says what is wrong.
+    """
+    with open_binary(Path(path)) as stream:
+        if is_parquet(stream):
+            return "a Parquet file", [dict(row) for row in parquet_rows(Path(path))]
+        first = next((line for line in stream if line.strip()), b"")
+        try:
+            if "sample_id" in json.loads(first.decode("utf-8-sig")):
+                return None
+        except (ValueError, TypeError):
+            pass
+        try:
+            values = list(_values((first + stream.read()).decode("utf-8-sig")))
+        except (ValueError, RecursionError):
+            return None
+    if len(values) == 1 and isinstance(values[0], list):
+        values = values[0]
+    elif len(values) == 1 and isinstance(values[0], dict) and all(name.isdigit() for name in values[0]):
+        values = list(values[0].values())  # OpenCompass numbers its rows
+    if not values or not all(isinstance(value, dict) for value in values):
+        return None
+    rows = [value for value in values if isinstance(value, dict)]
+    if all("sample_id" in row for row in rows):
+        return "a JSON array or stream", rows
+    tool = next((tool for tool, (mark, _, _) in _FOREIGN.items() if all(mark in row for row in rows)), None)
+    return (tool, [_in_our_form(row, tool) for row in rows]) if tool else None
+
+
+def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
+    _, outputs, prompts = _FOREIGN[tool]
+    output, prompt = (
+        next((text for name in names if (text := _text(row.get(name))) is not None), None)
+        for names in (outputs, prompts)
+    )
+    inner = (row[name] for name in _SAMPLES if name in row)
+    sample = next((value for value in inner if isinstance(value, dict) and "sample_id" in value), row)
+    ours = {name: sample[name] for name in ("sample_id", "task_dataset", "answer_choices") if name in sample}
+    return {**ours, "prediction": output, **({} if prompt is None else {"input": prompt})}
+
+
+def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], path: str | Path) -> str:
+    """Give rows without an id those of the samples that they answer; how they were told.
+
+    Raises:
+        PromptCBLUEError: lists the rows that no sample is known for.
+    """
+    if all("sample_id" in row for row in rows):
+        return "by id"
+    prompts = [str(row.get("input", "")) for row in rows]
+    pairs = zip(prompts, references, strict=False)
+    if len(rows) == len(references) and all(sample["input"] in (prompt or sample["input"]) for prompt, sample in pairs):
+        found: list[Sample | None] = list(references)
+        how = "by order"
+    else:
+        how = "by prompt"
+        left: dict[str, list[Sample]] = {}
+        for sample in references:
+            left.setdefault(sample["input"], []).append(sample)
+        longest = sorted(left, key=len, reverse=True)
+        found = []
+        for prompt in prompts:
+            held = prompt if prompt in left else next((text for text in longest if left[text] and text in prompt), "")
+            found.append(left[held].pop(0) if left.get(held) else None)
+    bad = BadRows()
+    for number, (row, answered) in enumerate(zip(rows, found, strict=True), 1):
+        if answered is None:
+            bad.add(RowError(str(path), number, None, "has no sample_id, and its prompt is that of no sample left"))
+        else:
+            row.update(sample_id=answered["sample_id"], task_dataset=answered["task_dataset"])
+    bad.stop_if_any("the predictions do not fit the references")
+    return how
+
+
 class _Index:
     """Where each prediction of a file stands, so that a file of any length is matched in any order in little memory."""
 
-    def __init__(self, path: str | Path, bad: BadRows) -> None:
+    def __init__(self, path: str | Path, bad: BadRows, content: str | Path) -> None:
         self._path = path
         self._lines, self._offsets = array("L"), array("Q")
         #: Row number by sample id, for each task, and for the rows that do not name theirs (None).
         self._rows: dict[str | None, dict[str, int]] = {}
-        self._stream = seekable_lines(path)
-        for line, offset, content in self._stream:
+        self._stream = seekable_lines(content)
+        for line, offset, text in self._stream:
             try:
-                row = parse_json_line(content, path, line)
+                row = parse_json_line(text, path, line)
                 if not _failed(row):  # the same as no row: its sample counts as not predicted
                     self._add(_prediction_from_row(row, path, line), offset, bad)
             except RowError as error:
@@ -177,7 +304,17 @@ def match(
             of that name), or predictions cannot be read, are doubled, unknown to the references, or fit several.
     """
     bad = BadRows()
-    index = _Index(path, bad)
+    foreign = _foreign_rows(path)
+    with TemporaryDirectory(prefix="promptcblue-") as scratch:
+        content = path
+        if foreign:
+            tool, rows = foreign
+            references = list(references)
+            how = _identify(rows, references, path)
+            print(f"{path}: read as the output of {tool}, matched {how}", file=sys.stderr)
+            content = Path(scratch, "rows.jsonl")
+            content.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")
     gold: bool | None = None
     for sample in progress(references):
@@ -262,12 +399,13 @@ def structured_answers(
     Raises:
         PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
     """
-    samples = (
-        {} if references is None else {p.line: s for s, p in match(path, references, allow_gold=True) if p is not None}
-    )
+    pairs = () if references is None else match(path, references, allow_gold=True)
+    matched = {prediction.line: (sample, prediction) for sample, prediction in pairs if prediction is not None}
+    in_order = (matched[line][1] for line in sorted(matched))
+    found = in_order if matched and _foreign_rows(path) else read_predictions(path)
     bad, answers, well_formed = BadRows(), dict[str, list[dict[str, object]]](), 0
-    for prediction in read_predictions(path):
-        sample = samples.get(prediction.line)
+    for prediction in found:
+        sample = matched[prediction.line][0] if prediction.line in matched else None
         name = prediction.task or (sample and sample["task_dataset"])
         choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
         if name is None or (choices is None and get_task(name).needs_choices):
@@ -275,7 +413,7 @@ def structured_answers(
             bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue
         task = get_task(name)
-        prompt = prediction.prompt or (sample["input"] if sample else "")
+        prompt = sample["input"] if sample else prediction.prompt
         parsed = parse_answer(task.format, prediction.text, task.choices(choices), parser, prompt)
         row = {"sample_id": prediction.sample_id, "answer": parsed.answer}
         answers.setdefault(prediction.written_task or name, []).append(row)

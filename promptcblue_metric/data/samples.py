@@ -379,11 +379,19 @@ def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad
 
 def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, object]]]:
     with open_binary(path) as stream:
-        parquet = stream.read(4) == b"PAR1"
-    return enumerate(_parquet_rows(path), 1) if parquet else read_json_lines(path, bad.add)
+        parquet = is_parquet(stream)
+    return enumerate(parquet_rows(path), 1) if parquet else read_json_lines(path, bad.add)
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
+def is_parquet(stream: BinaryIO) -> bool:
+    """Whether a file that was just opened is Parquet; it is then at its beginning again."""
+    start = stream.read(4)
+    stream.seek(0)
+    return start == b"PAR1"
+
+
+def parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
+    """The rows of a Parquet file, in little memory."""
     import pyarrow.parquet as pq
 
     with _readable(path), pq.ParquetFile(path) as file:

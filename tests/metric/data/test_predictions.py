@@ -1,0 +1,125 @@
+"""Predictions in the forms of other tools, matched with the samples they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from promptcblue_metric.data.predictions import match, structured_answers
+from promptcblue_metric.data.samples import Sample, load_samples
+from promptcblue_metric.errors import PromptCBLUEError
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return load_samples("sample", "validation")
+
+
+def _llama_factory(sample: Sample, number: int) -> dict[str, Any]:
+    return {"prompt": f"system\n\nuser\n{sample['input']}\nassistant\n", "predict": f"答{number}", "label": "?"}
+
+
+def _lm_eval(sample: Sample, number: int) -> dict[str, Any]:
+    prompt = {"gen_args_0": {"arg_0": sample["input"], "arg_1": {"until": ["\n\n"]}}}
+    answer = f"答{number}"
+    more = {"resps": [[answer + " "]], "filtered_resps": [answer], "filter": "none", "target": sample["target"]}
+    return {"doc_id": number, "doc": dict(sample), "arguments": prompt, **more}
+
+
+def _evalscope(sample: Sample, number: int) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": [{"type": "text", "text": f"答{number}"}]}
+    messages = [{"role": "system", "content": "医生"}, {"role": "user", "content": sample["input"]}]
+    return {"index": number, "messages": messages, "model_output": {"choices": [{"message": answer}]}}
+
+
+def _evalscope_before(sample: Sample, number: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": f"答{number}"}
+    return {"choices": [{"index": 0, "message": message}], "raw_input": dict(sample), "index": number}
+
+
+def _own(sample: Sample, number: int) -> dict[str, Any]:
+    key = {"sample_id": sample["sample_id"], "task_dataset": sample["task_dataset"]}
+    return {**key, "prediction": f"答{number}"}
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _opencompass(samples: Sequence[Sample]) -> str:
+    rows = {
+        str(number): {
+            "origin_prompt": [{"role": "HUMAN", "prompt": sample["input"]}],
+            "prediction": f"答{number}",
+            "gold": sample["target"],
+        }
+        for number, sample in enumerate(samples)
+    }
+    return json.dumps(rows, ensure_ascii=False, indent=4)
+
+
+FILES: Mapping[str, Callable[[Sequence[Sample]], str]] = {
+    "an array": lambda samples: json.dumps([_own(*pair[::-1]) for pair in enumerate(samples)]),
+    "a pretty array": lambda samples: json.dumps([_own(*pair[::-1]) for pair in enumerate(samples)], indent=2),
+    "objects one after another": lambda samples: "".join(json.dumps(_own(*pair[::-1])) for pair in enumerate(samples)),
+    "pretty objects": lambda samples: "\n".join(json.dumps(_own(*pair[::-1]), indent=1) for pair in enumerate(samples)),
+    "LLaMA-Factory": lambda samples: _lines([_llama_factory(*pair[::-1]) for pair in enumerate(samples)]),
+    "lm-evaluation-harness": lambda samples: _lines([_lm_eval(*pair[::-1]) for pair in enumerate(samples)]),
+    "OpenCompass": _opencompass,
+    "evalscope": lambda samples: _lines([_evalscope(*pair[::-1]) for pair in enumerate(samples)]),
+    "evalscope's older form": lambda samples: _lines([_evalscope_before(*pair[::-1]) for pair in enumerate(samples)]),
+}
+
+
+@pytest.mark.parametrize("form", list(FILES))
+@pytest.mark.parametrize("order", ["in order", "reversed"])
+def test_the_forms_of_other_tools_are_read(
+    form: str, order: str, samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(FILES[form](samples), encoding="utf-8")
+    references = samples if order == "in order" else samples[::-1]
+    outputs = {sample["sample_id"]: prediction for sample, prediction in match(path, references)}
+    texts = [prediction.text if (prediction := outputs[sample["sample_id"]]) else None for sample in samples]
+    assert texts == [f"答{number}" for number in range(len(samples))]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert (form in said) or "a JSON array or stream" in said
+    answers, _ = structured_answers(path, samples)
+    assert sum(map(len, answers.values())) == len(samples)
+
+
+def test_a_parquet_file_is_read(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(pa.Table.from_pylist([_own(*pair[::-1]) for pair in enumerate(samples)]), path)
+    assert [found.text for _, found in match(path, samples) if found] == [f"答{n}" for n in range(len(samples))]
+
+
+def test_rows_that_answer_no_sample_are_named(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "generated_predictions.jsonl"
+    rows = [_llama_factory(sample, number) for number, sample in enumerate(samples[:3])]
+    path.write_text(_lines([*rows, {**rows[0], "prompt": "你好"}]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"1 bad row.*\n.*jsonl:4: has no sample_id"):
+        list(match(path, samples))
+
+
+def test_prompts_that_repeat_are_answered_in_their_order(samples: list[Sample], tmp_path: Path) -> None:
+    twice: list[Sample] = [samples[0], {**samples[0], "sample_id": "again"}, samples[1]]
+    path = tmp_path / "predictions.jsonl"
+    rows = [_llama_factory(sample, number) for number, sample in enumerate([samples[1], samples[0], samples[0]])]
+    path.write_text(_lines(rows), encoding="utf-8")
+    found = {sample["sample_id"]: prediction.text for sample, prediction in match(path, twice) if prediction}
+    assert found == {samples[1]["sample_id"]: "答0", samples[0]["sample_id"]: "答1", "again": "答2"}
+
+
+def test_what_is_of_no_known_form_gets_the_errors_of_ours(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"answer": "是的"}\n{"answer": "不是"}\n', encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"2 bad row.*\n.*jsonl:1: field 'sample_id'"):
+        list(match(path, samples))
