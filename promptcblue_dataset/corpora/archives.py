@@ -44,16 +44,7 @@ _OPENED: Mapping[bytes, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
     b"": open,
 }
 #: What reading a damaged archive raises, besides OSError.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError)
 #: Folders that hold what was predicted, not data.
 _RESULTS = re.compile(r"results?|outputs?|pred(iction)?s?|submit|submissions?|examples?|提交.*|结果.*", re.IGNORECASE)
 _POINTER = b"version https://git-lfs"
@@ -71,15 +62,11 @@ class RawFile(NamedTuple):
     path: Path
     name: Path
 
-    def read(self) -> bytes:
-        """What it holds, without a byte order mark.
-
-        Raises:
-            RawError: it cannot be read, or stands in for data that were not fetched.
-        """
-        self.check()
+    def head(self, size: int = -1) -> bytes:
+        """What it begins with, or all of it."""
         try:
-            return self.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+            with self.path.open("rb") as stream:
+                return stream.read(size)
         except OSError as error:
             raise RawError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
@@ -90,11 +77,12 @@ class RawFile(NamedTuple):
 
     def is_pointer(self) -> bool:
         """Whether it stands in for data that were not fetched."""
-        try:
-            with self.path.open("rb") as stream:
-                return stream.read(len(_POINTER)) == _POINTER
-        except OSError as error:
-            raise RawError(f"{self.name}: cannot be read: {error.strerror or error}") from error
+        return self.head(len(_POINTER)) == _POINTER
+
+    def read(self) -> bytes:
+        """What it holds, without a byte order mark; `RawError` where that is not the data."""
+        self.check()
+        return self.head().removeprefix(b"\xef\xbb\xbf")
 
 
 @dataclass
@@ -115,35 +103,28 @@ class RawFiles:
     _digests: dict[RawFile, bytes] = field(default_factory=dict)
 
     def find(self, pattern: str, folders: Sequence[str] = (), *, nowhere_else: bool = False) -> RawFile | None:
-        """The file whose whole name matches ``pattern``, whatever the case.
+        """The file whose whole name matches ``pattern``, whatever the case; copies count once.
 
-        Copies count once. Of files that differ, one in a folder that matches the earliest pattern of ``folders`` is
-        taken, whatever lies elsewhere.
-
-        Args:
-            nowhere_else: find only what stands in such a folder.
+        Of files that differ, one in a folder that matches the earliest pattern of ``folders`` is taken, whatever lies
+        elsewhere; with ``nowhere_else`` only what stands in such a folder.
 
         Raises:
             PromptCBLUEError: several files differ, and neither their folders nor the user chose one.
         """
-        found = self._matching(pattern)
+        found = self.matching(pattern)
         return self._chosen(found, folders, nowhere_else=nowhere_else) if found else None
 
     def find_each(self, pattern: str, folder: str) -> list[RawFile]:
         """The files with each name that matches ``pattern`` in a folder that matches ``folder``."""
         by_name: dict[str, list[RawFile]] = {}
-        for file in self._matching(pattern):
+        for file in self.matching(pattern):
             by_name.setdefault(file.name.name.casefold(), []).append(file)
         chosen = [self._chosen(found, [folder], nowhere_else=True) for found in by_name.values()]
         return [file for file in chosen if file]
 
-    def have(self, pattern: str) -> bool:
-        """Whether there is a file whose whole name matches ``pattern``."""
-        return bool(self._matching(pattern))
-
     def leave(self, pattern: str, reason: str) -> None:
         """Note why the files whose names match are not used."""
-        for file in self._matching(pattern):
+        for file in self.matching(pattern):
             self._reasons.setdefault(file, reason)
 
     def passed_over(self) -> list[tuple[Path, str]]:
@@ -154,7 +135,8 @@ class RawFiles:
     def _within(self, file: RawFile) -> Path:
         return file.name.relative_to(self.root) if file.name != self.root else file.name
 
-    def _matching(self, pattern: str) -> list[RawFile]:
+    def matching(self, pattern: str) -> list[RawFile]:
+        """The files whose whole names match ``pattern``, those in fewer folders first."""
         matches = re.compile(pattern, re.IGNORECASE).fullmatch
         found = [file for file in self.files if matches(file.name.name)]
         return sorted(found, key=lambda file: len(file.name.parts))
@@ -200,14 +182,7 @@ class RawFiles:
 
     def _digest(self, file: RawFile) -> bytes:
         if file not in self._digests:
-            try:
-                digest = hashlib.sha256()
-                with file.path.open("rb") as stream:
-                    for block in iter(lambda: stream.read(1 << 20), b""):
-                        digest.update(block)
-                self._digests[file] = digest.digest()
-            except OSError as error:
-                raise PromptCBLUEError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+            self._digests[file] = hashlib.sha256(file.head()).digest()
         return self._digests[file]
 
 
@@ -316,7 +291,7 @@ class _Unpacker:
             self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size")
         except OSError as error:
             raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error.strerror or error}") from error
-        except _DAMAGED as error:
+        except (*_DAMAGED, ValueError) as error:
             raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error}; download it again") from error
         for inner in [found for found in unpacked if found.path.suffix.lower() == ".zip"]:
             if depth == 2:

@@ -48,24 +48,14 @@ class Content(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Raw samples that belong together, such as those of a dialogue: they are never in two splits.
-
-    Attributes:
-        name: what they come from. Several groups of one name count as one.
-        samples: the samples, of which long ones are composed when they are asked for.
-    """
+    """Raw samples of one origin, such as a dialogue: never in two splits. Several groups of one name count as one."""
 
     name: str
     samples: Sequence[Content]
 
 
 class Composed(Sequence[Content]):
-    """Samples that are composed when they are asked for, of what has been checked already.
-
-    Args:
-        parts: what each is made of.
-        compose: makes a sample of it.
-    """
+    """Samples that are composed of their parts when they are asked for, what has been checked already."""
 
     def __init__(self, parts: Sequence[T], compose: Callable[[T], Content]) -> None:
         self._parts, self._compose = parts, compose
@@ -82,13 +72,7 @@ class Composed(Sequence[Content]):
 
 @dataclass
 class Finding:
-    """One kind of flaw in a file.
-
-    Attributes:
-        times: how often it was found.
-        records: numbers of the records it was found in, from 1.
-        examples: what some of them look like.
-    """
+    """One kind of flaw in a file: how often, in which records (by number), and what some of them look like."""
 
     times: int = 0
     records: dict[int, None] = field(default_factory=dict)
@@ -101,9 +85,7 @@ class FileNotes:
 
     Attributes:
         path: the file or folder, as messages name it.
-        records: how many records it has.
-        skipped: how many of them cannot be used.
-        bad: what is wrong with each of those.
+        skipped: how many of the records cannot be used, which ``bad`` says why.
         findings: its flaws by what became of them and kind.
     """
 
@@ -125,11 +107,7 @@ class FileNotes:
             finding.examples.append(f"record {record}: {readable}")
 
     def skip(self, kind: str, record: int, example: str = "", message: str = "") -> None:
-        """Count a whole record that cannot be used.
-
-        Args:
-            message: names file, record and field, where that says more than kind and example.
-        """
+        """Count a whole record that cannot be used; the message names file, record and field where it can."""
         self.skipped += 1
         self._bad_kinds[kind] += 1
         self.bad.append(message or f"{self.path}: record {record}: {kind}{': ' if example else ''}{example:.80}")
@@ -155,14 +133,8 @@ class FileNotes:
     def as_json(self) -> list[dict[str, object]]:
         """Every finding, with the numbers of its records as ranges."""
         return [
-            {
-                "action": action,
-                "kind": kind,
-                "times": finding.times,
-                "records": ranges(finding.records),
-                "examples": finding.examples,
-            }
-            for (action, kind), finding in self.findings.items()
+            {"action": action, "kind": kind, **vars(found), "records": ranges(found.records)}
+            for (action, kind), found in self.findings.items()
         ]
 
 
@@ -188,12 +160,12 @@ class RawSplit:
 
 @dataclass
 class Reading:
-    """What was read of a corpus.
+    """What was read of a corpus, by task.
 
     Attributes:
-        splits: by task and by the split that the file is named for; those without a file are not there.
-        offers: labels that prompts can offer, by task, where the corpus brings its own.
-        refused: why a task cannot be made of the files, by task.
+        splits: by the split that the file is named for; those without a file are not there.
+        offers: labels that prompts can offer, where the corpus brings its own.
+        refused: why a task cannot be made of the files.
     """
 
     splits: dict[str, dict[str, RawSplit]] = field(default_factory=dict)
@@ -208,12 +180,7 @@ class Reading:
 
 @dataclass
 class Sources:
-    """The files of a corpus.
-
-    Attributes:
-        splits: by task and split: those of which the first with samples is read, or that are read together.
-        others: further files that it needs, such as a sheet of terms, by what they are.
-    """
+    """The files of a corpus by task and split (several are alternatives or parts), and others that it needs by kind."""
 
     splits: dict[str, dict[str, list[RawFile]]] = field(default_factory=dict)
     others: dict[str, RawFile] = field(default_factory=dict)
@@ -233,19 +200,11 @@ class Corpus:
         return (self.name,)
 
     def find(self, files: RawFiles) -> Sources:
-        """Its files; without splits where it is not among the files.
-
-        Raises:
-            PromptCBLUEError: several files differ where one is expected.
-        """
+        """Its files, without splits where there are none; an error where several differ and one is expected."""
         raise NotImplementedError
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
-        """Read, check and mend its files.
-
-        Args:
-            seed: for what a corpus draws, such as documents that do not answer a query.
-        """
+        """Read, check and mend its files. The seed is for what it draws, such as documents that answer no query."""
         raise NotImplementedError
 
 
@@ -257,8 +216,6 @@ class Place:
     """Where a raw record stands, and what is noted of it.
 
     Attributes:
-        notes: those on its file.
-        name: its name in messages.
         number: its number in the file, from 1, or what its file's name says.
         id: what the ids of its samples say of it.
     """
@@ -296,8 +253,6 @@ class Record:
     """A JSON object of a raw file, or one inside it; its getters name file, record and field in their errors.
 
     Attributes:
-        value: the object.
-        place: where the record stands.
         within: for an object inside it, the ``within`` of the one that holds it, the field, and the place in its list.
     """
 
@@ -396,46 +351,37 @@ class Record:
 
 R = TypeVar("R", bound=Record)
 
-#: What JSON can escape though no text in UTF-8 can hold it, or else the two halves of a character.
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 #: The one field of a record that is no object but a list.
 LIST = "turns"
+#: What JSON can escape though no text in UTF-8 can hold it, or else the two halves of a character.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str = "") -> Iterator[R]:
     """The records of a JSON file: a list, JSON Lines, or an object of records by id.
 
-    What is no record is skipped; a list counts as an object with the field `LIST`.
-
-    Args:
-        of_type: what the records are.
-        id_field: the field with a record's id. Without it that is the key, or the number in the file, from 0.
-
-    Raises:
-        RawError: the file cannot be read.
+    What is no record is skipped; a list counts as an object with the field `LIST`. The id of a record is in the
+    ``id_field``, or else its key, or its number in the file, from 0.
     """
     data = file.read()
     halves = _HALF.search(data)
     for number, name, key, value in _values(data, file, notes):
         given = value.get(id_field) if id_field and isinstance(value, dict) else None
-        place = Place(notes, name, number, str(key if given is None else given))
-        if isinstance(value, list):
-            value = {LIST: value}
-        if not isinstance(value, dict):
+        record = of_type({LIST: value} if isinstance(value, list) else value, Place(notes, name, number, str(key)))
+        if given is not None:
+            record.place.id = str(given)
+        if not isinstance(record.value, dict):
             message = f"{file.name}: {name}: expected an object, found {value!r:.80}"
             notes.skip("no object", number, repr(value), message)
         elif halves and not encodable(json.dumps(value, ensure_ascii=False)):
             notes.skip("half of a character", number, message=f"{file.name}: {name}: holds half of a surrogate pair")
         else:
-            yield of_type(value, place)
+            yield record
 
 
 def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
     """The values of a JSON file, each with its number, its name and an id."""
-    if not data.strip():
-        notes.add("skipped", "the file is empty", 1)
-    start = data.lstrip()[:1]
-    if start == b"{" and b"\n{" in data.lstrip():
+    if data.lstrip()[:1] == b"{" and b"\n{" in data.lstrip():
         for place, (number, line) in enumerate(lines_of(data, notes)):
             try:
                 yield number, f"line {number}", place, json.loads(line)
@@ -444,45 +390,36 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
                 notes.skip("no JSON", number, str(error), message)
         return
     try:
-        whole = json.loads(data) if data.strip() else []
+        whole = json.loads(data or "[]")
     except (ValueError, RecursionError) as error:
         raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
-    if isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values()):
-        named = ((f"record '{key}'", key, value) for key, value in whole.items())
-    else:
-        values = whole if isinstance(whole, list) else [whole]
-        named = ((f"record {number + 1}", number, value) for number, value in enumerate(values))
-    for number, (name, key, value) in enumerate(named, 1):
+    if not data:
+        notes.add("skipped", "the file is empty", 1)
+    by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
+    named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
+    for number, (key, value) in enumerate(named, 1):
         notes.records += 1
-        yield number, name, key, value
+        yield number, f"record '{key}'" if by_id else f"record {number}", key, value
 
 
 def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
     """The lines that are not blank and in UTF-8, with their numbers; the others and line ends of two are noted."""
-    lines: list[str | UnicodeDecodeError]
-    try:
-        lines = [*data.decode().split("\n")]
-    except UnicodeDecodeError as error:
-        lines = [_decoded(line) for line in data.split(b"\n")]
-        if sum(isinstance(line, UnicodeDecodeError) for line in lines) > len(lines) / 2:
-            raise RawError(f"{notes.path}: expected text in UTF-8: {error}") from error
+    text = data.decode(errors="surrogateescape")
+    lines = text.split("\n")
+    broken = set() if encodable(text) else {number for number, line in enumerate(lines, 1) if not encodable(line)}
+    if len(broken) > len(lines) / 2:
+        raise RawError(f"{notes.path}: expected text in UTF-8, found another encoding")
     for number, line in enumerate(lines, 1):
-        if isinstance(line, UnicodeDecodeError):
-            notes.records += 1
-            notes.skip("not in UTF-8", number, str(line))
-        elif line and not line.isspace():
-            notes.records += 1
-            if line[-1] == "\r":
-                notes.add("mended", "carriage return at the end of the line", number)
-                line = line.rstrip("\r")
-            yield number, line
-
-
-def _decoded(line: bytes) -> str | UnicodeDecodeError:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        return error
+        if not line or line.isspace():
+            continue
+        notes.records += 1
+        if number in broken:
+            notes.skip("not in UTF-8", number, ascii(line))
+            continue
+        if line[-1] == "\r":
+            notes.add("mended", "carriage return at the end of the line", number)
+            line = line.rstrip("\r")
+        yield number, line
 
 
 #: Why a record of a test file gives no sample.
@@ -497,7 +434,6 @@ class RecordCorpus(Corpus, Generic[R]):
         stems: patterns of its file names, one a version of the corpus; the first that is there is read.
         readers: what a record gives, by task.
         own_stems: patterns of the names of one task's own files, which come before the shared ones.
-        record_type: what its records are.
         others: patterns of the names of further files that it needs, by what they are.
         finish: completes what was read; the corpus is refused where it raises `RawError`.
     """
@@ -519,7 +455,7 @@ class RecordCorpus(Corpus, Generic[R]):
         """Its files, a task's own before the shared ones."""
         sources = Sources()
         labelled = [split for split in SPLITS if split != "test"]
-        there = [stem for stem in self.stems if any(files.have(split_name(stem, split)) for split in labelled)]
+        there = [stem for stem in self.stems if any(files.matching(split_name(stem, split)) for split in labelled)]
         version = (there or self.stems)[0]
         for task in self.tasks:
             stems = [*([self.own_stems[task]] if task in self.own_stems else []), version]
@@ -536,23 +472,19 @@ class RecordCorpus(Corpus, Generic[R]):
         return sources
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
-        """Read each file once, for all the tasks that it is for."""
-        read: dict[tuple[str, str], RawSplit] = {}
-        pending = [(task, split, files) for task, of in sources.splits.items() for split, files in of.items()]
-        while pending:
-            by_file: dict[RawFile, list[tuple[str, str, list[RawFile]]]] = {}
-            for task, split, (file, *rest) in pending:
-                by_file.setdefault(file, []).append((task, split, rest))
-            pending = []
-            for file, wanted in by_file.items():
-                found = self._read(file, [task for task, _, _ in wanted])
-                for task, split, rest in wanted:
-                    read[task, split] = found[task]
-                    if rest and not found[task].groups:
-                        pending.append((task, split, rest))
+        """Read each file once, for all the tasks that it is for; of several the first with samples counts."""
         reading = Reading()
-        for (task, split), result in read.items():
-            reading.splits.setdefault(task, {})[split] = result
+        tasks_of: dict[RawFile, dict[str, None]] = {}
+        for task, of_task in sources.splits.items():
+            for file in (file for files in of_task.values() for file in files):
+                tasks_of.setdefault(file, {})[task] = None
+        found = {file: self._read(file, list(tasks)) for file, tasks in tasks_of.items()}
+        for task, of_task in sources.splits.items():
+            results = {split: [found[file][task] for file in files] for split, files in of_task.items()}
+            reading.splits[task] = {
+                split: next((result for result in of_split if result.groups), of_split[0])
+                for split, of_split in results.items()
+            }
         try:
             if self.finish:
                 self.finish(reading, sources)
