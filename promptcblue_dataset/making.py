@@ -106,7 +106,7 @@ class Every(Making):
                 try:
                     made.append(self._sample(split, group.name, content))
                 except RowError as error:
-                    self.notes[split].skip("a row that cannot be used", _number(content), error.message)
+                    self.notes[split].add("skipped", "a row that cannot be used", _number(content), error.message)
         contents = sum(len(group.samples) for group in self.groups.get(split, ()))
         counts = {"raw samples": contents, "templates": len(self.templates), "rows": len(made)}
         self.counts[split] = Counter(counts | {"rows asked for": len(made)})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from promptcblue_dataset.checks import encodable
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
     UNLABELLED,
@@ -122,7 +123,7 @@ def _causal_triple(triple: Record) -> dict[str, Any]:
 def _tree(record: Record) -> Iterable[Group]:
     """Nodes in preorder; the text's ``@`` stands behind the patients that it is about. No tree is without nodes."""
     if not record.has("tree") or not record.items("tree"):
-        return record.place.left_out(UNLABELLED)
+        return record.place.note("left out", UNLABELLED)
     nodes = []
     for node in record.records("tree"):
         triples = node.items("triples")
@@ -177,7 +178,7 @@ def _terms(record: Record) -> Content:
     parts = unquoted(record.line("normalized_result"), record.place).split("##")
     terms = [unquoted(part.strip(), record.place).strip() for part in parts]
     if _NO_TERM in terms:
-        record.place.mended(f"the term {_NO_TERM}: no term")
+        record.place.note("mended", f"the term {_NO_TERM}: no term")
     kept = [term for term in dict.fromkeys(terms) if term not in ("", _NO_TERM)]
     answer = [{"entity": term, "type": "normalization"} for term in kept]
     return Content({"INPUT_TEXT": unquoted(record.line("text"), record.place)}, answer)
@@ -293,9 +294,9 @@ class RetrievalCorpus(Corpus):
         relevance = rf"{self.name}|qrels?"
         for split in SPLITS:
             found = files.find(split_name(relevance, split, rf"([._-](qrels?|relevance))?{_TABLE}"), [self.name])
-            own = split_name(self.name, split, rf"[._-]quer(y|ies){_TABLE}")
-            queries = files.find(own, [self.name])
-            queries = files.find(split_name(rf"({self.name}[_-])?quer(y|ies)", split, _TABLE), [self.name]) or queries
+            after = split_name(self.name, split, rf"[._-]quer(y|ies){_TABLE}")
+            before = split_name(rf"({self.name}[_-])?quer(y|ies)", split, _TABLE)
+            queries = files.find(f"{after}|{before}", [self.name])
             if found:
                 sources.splits.setdefault(self.name, {})[split] = [found, *([queries] if queries else [])]
         if documents := files.find(rf"({self.name}[_-])?corpus{_TABLE}", [self.name]):
@@ -319,11 +320,7 @@ class RetrievalCorpus(Corpus):
 
 
 class _Split:
-    """The tables of a split.
-
-    Attributes:
-        pairs: line, query and document of each line of the relevance file.
-    """
+    """The tables of a split; its pairs are line, query and document of each line of the relevance file."""
 
     def __init__(self, documents: RawFile, relevance: RawFile, queries: RawFile | None = None, *, seed: int) -> None:
         if queries is None:
@@ -338,11 +335,7 @@ class _Split:
         self._relevant: dict[str, list[str]] = {}
 
     def read(self, offsets: Mapping[str, int]) -> RawSplit:
-        """A group a query.
-
-        Args:
-            offsets: where in its file the line of each document begins; -1 for one without text.
-        """
+        """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
         self._offsets = offsets
         for line, query, document in self.pairs:
             for field, kind, text in (
@@ -351,17 +344,13 @@ class _Split:
             ):
                 if not text:
                     expected = f"field '{field}': expected the id of a text, found {kind!r}"
-                    self.notes.skip("an id of no text", line, kind, f"{self.notes.path}: line {line}: {expected}")
+                    message = f"{self.notes.path}: line {line}: {expected}"
+                    self.notes.add("skipped", "an id of no text", line, kind, message=message)
                     break
             else:
                 self._relevant.setdefault(query, []).append(document)
-        return RawSplit(
-            self.notes,
-            [
-                Group(query, Composed(self._keys(query, found), self._compose))
-                for query, found in self._relevant.items()
-            ],
-        )
+        keys = {query: self._keys(query, found) for query, found in self._relevant.items()}
+        return RawSplit(self.notes, [Group(query, Composed(found, self._compose)) for query, found in keys.items()])
 
     def _keys(self, query: str, found: Sequence[str]) -> list[tuple[str, str, str]]:
         """Each document with both labels, if there are documents that answer others alone."""
@@ -403,18 +392,12 @@ def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
             for line in stream:
                 document, _, text = line.partition(b"\t")
                 if document in sought:
-                    found[document.decode()] = place if _is_text(text) else -1
+                    usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
+                    found[document.decode()] = place if usable else -1
                 place += len(line)
     except OSError as error:
         raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
     return found
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        return bool(data.decode().strip())
-    except UnicodeDecodeError:
-        return False
 
 
 def _refuse_three_labels(reading: Reading, sources: Sources) -> None:

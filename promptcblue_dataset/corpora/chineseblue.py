@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
@@ -94,60 +95,49 @@ def _each(files: Sequence[RawFile], notes: FileNotes, read: Callable[[Record], C
 def _clean(text: str, place: Place) -> str:
     """A text without white space at its ends and with the characters that HTML entities stand for."""
     if text != text.strip():
-        place.mended("white space at an end of the text")
+        place.note("mended", "white space at an end of the text")
         text = text.strip()
     plain_text = html.unescape(text)
     if plain_text != text:
-        place.mended("HTML entities", text)
+        place.note("mended", "HTML entities", text)
     return plain_text.strip()
 
 
 # --- Tables: label, then one text or two ---
 
 
-@dataclass(frozen=True)
-class Table:
-    """Lines of label and texts between tabs.
-
-    Attributes:
-        task: config name.
-        placeholders: what each text fills.
-        grouped: whether the samples with one first text belong together.
-    """
-
-    task: str
-    placeholders: Sequence[str]
-    grouped: bool = False
-
-    def __call__(self, files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
-        seen: dict[tuple[str, ...], str] = {}
-        groups: dict[str, list[int]] = {}
-        for number, line in lines_of(files[0].read(), notes):
-            place = Place(notes, f"line {number}", number, str(number))
-            raw, *parts = line.split("\t")
-            label = RAW_LABELS[self.task].read(raw.strip())
-            if len(parts) != len(self.placeholders):
-                place.skip(f"not {len(self.placeholders) + 1} columns", line)
-                continue
-            texts = tuple(_clean(unquoted(part, place), place) for part in parts)
-            if label is None or not all(texts):
-                place.skip("an empty text" if label else "an unknown label", line)
-                continue
-            if texts in seen:
-                kind = "texts of an earlier record" + (", with another label" if seen[texts] != label else "")
-                place.kept(kind, " | ".join(texts))
-            seen[texts] = label
-            group = place.id
-            if self.grouped:
-                of_group = groups.setdefault(texts[0], [len(groups) + 1, 0])
-                of_group[1] += 1
-                group, place.id = str(of_group[0]), f"{of_group[0]}-{of_group[1]}"
-            content = Content(dict(zip(self.placeholders, texts, strict=True)), label, place.id)
-            yield Group(group, (content,))
+def _rows(
+    task: str, placeholders: Sequence[str], grouped: bool, files: Sequence[RawFile], notes: FileNotes
+) -> Iterator[Group]:
+    """Lines of label and texts between tabs; where they are grouped, those with one first text belong together."""
+    seen: dict[tuple[str, ...], str] = {}
+    groups: dict[str, list[int]] = {}
+    for number, line in lines_of(files[0].read(), notes):
+        place = Place(notes, f"line {number}", number, str(number))
+        raw, *parts = line.split("\t")
+        label = RAW_LABELS[task].read(raw.strip())
+        if len(parts) != len(placeholders):
+            place.note("skipped", f"not {len(placeholders) + 1} columns", line)
+            continue
+        texts = tuple(_clean(unquoted(part, place), place) for part in parts)
+        if label is None or not all(texts):
+            place.note("skipped", "an empty text" if label else "an unknown label", line)
+            continue
+        if texts in seen:
+            kind = "texts of an earlier record" + (", with another label" if seen[texts] != label else "")
+            place.note("kept", kind, " | ".join(texts))
+        seen[texts] = label
+        group = place.id
+        if grouped:
+            of_group = groups.setdefault(texts[0], [len(groups) + 1, 0])
+            of_group[1] += 1
+            group, place.id = str(of_group[0]), f"{of_group[0]}-{of_group[1]}"
+        content = Content(dict(zip(placeholders, texts, strict=True)), label, place.id)
+        yield Group(group, (content,))
 
 
 def _table(task: str, *placeholders: str, grouped: bool = False) -> FolderCorpus:
-    return FolderCorpus(task, r"{split}\.(txt|tsv)", Table(task, placeholders, grouped))
+    return FolderCorpus(task, r"{split}\.(txt|tsv)", partial(_rows, task, placeholders, grouped))
 
 
 # --- Entities ---
@@ -169,97 +159,88 @@ def _mended_text(raw: str, place: Place) -> _Text:
         if number % 2:
             character = html.unescape(part)
             if character != part:
-                place.mended("HTML entities", part)
+                place.note("mended", "HTML entities", part)
             places += [len(text)] * len(part)
             text += character
         else:
             places += range(len(text), len(text) + len(part))
             text += part
     if "\n" in text or "\r" in text:
-        place.mended("line ends in the text")
+        place.note("mended", "line ends in the text")
         text = text.replace("\n", " ").replace("\r", " ")
     if text != text.strip():
-        place.mended("white space at an end of the text")
+        place.note("mended", "white space at an end of the text")
     shift = len(text) - len(text.lstrip())
     return _Text(text.strip(), [number - shift for number in [*places, len(text)]])
 
 
-@dataclass(frozen=True)
-class Mentions:
-    """JSON Lines of a text and its entities with their offsets.
+def _mentions(task: str, kind: str, files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
+    """JSON Lines of a text and its entities with their offsets, their types in the field ``kind``."""
+    seen: set[str] = set()
+    order = {label: place for place, label in enumerate(REGISTRY[task].labels)}
 
-    Attributes:
-        task: config name.
-        kind: field of an entity's type.
-    """
-
-    task: str
-    kind: str
-
-    def __call__(self, files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
-        seen: set[str] = set()
-        order = {label: place for place, label in enumerate(REGISTRY[self.task].labels)}
-
-        def read(record: Record) -> Content | None:
-            place = record.place
-            raw = record.get("text")
-            text = _mended_text(raw if isinstance(raw, str) else record.fail("text", "a string", raw), place)
-            entities = [self._entity(entity, text) for entity in record.records("mention_data")]
-            if not text.text:
-                place.skip("an empty text")
-                return None
-            self._note_others(record)
-            if text.text in seen:
-                place.kept("text of an earlier record", text.text)
-            seen.add(text.text)
-            found = sorted(set(filter(None, entities)), key=lambda entity: (order[entity[1]], entity[0], entity[2]))
-            if len(found) < len(list(filter(None, entities))):
-                place.mended("an entity is listed twice")
-            answer = [{"entity": mention, "type": kind} for _, kind, mention in found]
-            return Content({"INPUT_TEXT": text.text}, answer, offsets=tuple(start for start, _, _ in found))
-
-        return _each(files, notes, read)
-
-    def _entity(self, entity: Record, text: _Text) -> tuple[int, str, str] | None:
-        """Where an entity begins, its type and the mention as the text spells it; None if it cannot be used."""
-        place = entity.place
-        mention, kind = html.unescape(entity.text("mention", empty=True)), our_label(entity, self.kind, self.task)
-        if not mention:
-            place.left_out("an empty mention")
+    def read(record: Record) -> Content | None:
+        place = record.place
+        raw = record.get("text")
+        text = _mended_text(raw if isinstance(raw, str) else record.fail("text", "a string", raw), place)
+        entities = [_entity(entity, text, task, kind) for entity in record.records("mention_data")]
+        if not text.text:
+            place.note("skipped", "an empty text")
             return None
-        start = self._offset(entity, text)
-        if text.text.startswith(mention, start):
-            return start, kind, mention
-        folded, sought = text.text.lower(), mention.lower()
-        places = [found.start() for found in re.finditer(re.escape(sought), folded)]
-        if not places or len(folded) != len(text.text):
-            place.left_out("a mention that is not in the text", mention)
-            return None
-        nearest = min(places, key=lambda found: abs(found - start))
-        if nearest != start:
-            example = f"{mention}: {start} -> {nearest}"
-            place.mended("an offset that is not the mention's: the nearest taken", example)
-        spelt = text.text[nearest : nearest + len(mention)]
-        if spelt != mention:
-            place.mended("a mention in other letter case than the text", f"{mention} -> {spelt}")
-        return nearest, kind, spelt
+        _note_others(record, kind)
+        if text.text in seen:
+            place.note("kept", "text of an earlier record", text.text)
+        seen.add(text.text)
+        found = sorted(set(filter(None, entities)), key=lambda entity: (order[entity[1]], entity[0], entity[2]))
+        if len(found) < len(list(filter(None, entities))):
+            place.note("mended", "an entity is listed twice")
+        answer = [{"entity": mention, "type": kind} for _, kind, mention in found]
+        return Content({"INPUT_TEXT": text.text}, answer, offsets=tuple(start for start, _, _ in found))
 
-    @staticmethod
-    def _offset(entity: Record, text: _Text) -> int:
-        """An offset in the mended text; -1, which fits nowhere, if it lies outside the raw one."""
-        value = entity.get("offset")
-        if isinstance(value, str):
-            entity.place.mended("an offset written as a string")
-            value = int(value) if value.strip().isdecimal() else -1
-        elif isinstance(value, bool) or not isinstance(value, int):
-            entity.fail("offset", "a number", value)
-        return text.places[value] if 0 <= value < len(text.places) else -1
+    return _each(files, notes, read)
 
-    def _note_others(self, record: Record) -> None:
-        others = set(record.value).union(*record.items("mention_data"))
-        others -= {"text", "mention_data", "mention", "offset", self.kind}
-        for name in sorted(others):
-            record.place.kept(f"a field '{name}' that is not used")
+
+def _entity(entity: Record, text: _Text, task: str, field: str) -> tuple[int, str, str] | None:
+    """Where an entity begins, its type and the mention as the text spells it; None if it cannot be used."""
+    place = entity.place
+    mention, kind = html.unescape(entity.text("mention", empty=True)), our_label(entity, field, task)
+    if not mention:
+        place.note("left out", "an empty mention")
+        return None
+    start = _offset(entity, text)
+    if text.text.startswith(mention, start):
+        return start, kind, mention
+    folded, sought = text.text.lower(), mention.lower()
+    places = [found.start() for found in re.finditer(re.escape(sought), folded)]
+    if not places or len(folded) != len(text.text):
+        place.note("left out", "a mention that is not in the text", mention)
+        return None
+    nearest = min(places, key=lambda found: abs(found - start))
+    if nearest != start:
+        example = f"{mention}: {start} -> {nearest}"
+        place.note("mended", "an offset that is not the mention's: the nearest taken", example)
+    spelt = text.text[nearest : nearest + len(mention)]
+    if spelt != mention:
+        place.note("mended", "a mention in other letter case than the text", f"{mention} -> {spelt}")
+    return nearest, kind, spelt
+
+
+def _offset(entity: Record, text: _Text) -> int:
+    """An offset in the mended text; -1, which fits nowhere, if it lies outside the raw one."""
+    value = entity.get("offset")
+    if isinstance(value, str):
+        entity.place.note("mended", "an offset written as a string")
+        value = int(value) if value.strip().isdecimal() else -1
+    elif isinstance(value, bool) or not isinstance(value, int):
+        entity.fail("offset", "a number", value)
+    return text.places[value] if 0 <= value < len(text.places) else -1
+
+
+def _note_others(record: Record, kind: str) -> None:
+    others = set(record.value).union(*record.items("mention_data"))
+    others -= {"text", "mention_data", "mention", "offset", kind}
+    for name in sorted(others):
+        record.place.note("kept", f"a field '{name}' that is not used")
 
 
 # --- Documents of queries, in pairs ---
@@ -277,18 +258,18 @@ def _documents(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
         place, query = record.place, _clean(record.text("query"), record.place)
         found = [_document(document) for document in record.records("documents")]
         if len(found) != 2 or found[0][0] == found[1][0]:
-            place.skip("not two documents", query)
+            place.note("skipped", "not two documents", query)
             return
         of_query = queries.setdefault(query, {})
         pair = (query, frozenset(key for key, _ in found))
         for key, grade in found:
             first, numbers = of_query.setdefault(key, (grade, []))
             if first != grade:
-                place.left_out("another grade for a document of the query", f"{query} | {key[1]}")
+                place.note("left out", "another grade for a document of the query", f"{query} | {key[1]}")
             if pair not in pairs:
                 numbers.append(place.number)
         if pair in pairs:
-            place.mended("a pair of an earlier line")
+            place.note("mended", "a pair of an earlier line")
         pairs.add(pair)
 
     list(_each(files, notes, read))
@@ -304,7 +285,7 @@ def _document(document: Record) -> tuple[tuple[str, str], str]:
     """Address and title of a document, and its grade."""
     place, title = document.place, _clean(document.text("title"), document.place)
     if title.startswith(":"):
-        place.mended("a colon before the title", title)
+        place.note("mended", "a colon before the title", title)
         title = title.lstrip(":").strip()
     grade = our_label(document, "label", "cMedIR")
     return (document.text("url", empty=True), title or document.fail("title", "a title", title)), grade
@@ -328,7 +309,7 @@ def _dialogues(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
         except RawError as error:
             place.bad(error)
         except (ValueError, RecursionError) as error:
-            place.skip("no JSON", f"{file.name.name}: {error}")
+            place.note("skipped", "no JSON", f"{file.name.name}: {error}")
         else:
             yield Group(place.id, (content,))
 
@@ -340,15 +321,15 @@ def _dialogue(record: Record) -> Content:
     statuses: dict[str, str] = {}
     for turn in record.records("dialogue-content"):
         if not turn.text("sentence", empty=True):
-            place.left_out("an empty utterance")
+            place.note("left out", "an empty utterance")
             continue
         lines.append(utterance(turn, "speaker", "sentence"))
         for mention, status in _symptoms(turn):
             if not mention:
-                place.left_out("an empty mention")
+                place.note("left out", "an empty mention")
                 continue
             if statuses.get(mention, status) != status:
-                place.mended("a mention with several statuses: the last taken", mention)
+                place.note("mended", "a mention with several statuses: the last taken", mention)
             statuses[mention] = status
     if not lines:
         record.fail("dialogue-content", "utterances", [])
@@ -362,20 +343,20 @@ def _symptoms(turn: Record) -> Iterator[tuple[str, str]]:
     sentence, tags = turn.get("sentence"), turn.text("label", empty=True)
     kinds, status = [str(kind) for kind in turn.items("type")], RAW_LABELS["CMDD"]
     if not isinstance(sentence, str) or len(tags) != len(sentence):
-        place.left_out("tags and characters of an utterance differ in number", str(sentence))
+        place.note("left out", "tags and characters of an utterance differ in number", str(sentence))
         return
     spans = [found.span() for found in _SPAN.finditer(tags)]
     if len(spans) != len(kinds):
         for kind, other in _other_spans(tags):
             if len(other) == len(kinds):
                 spans = other
-                place.mended(kind, f"{sentence} {tags}")
+                place.note("mended", kind, f"{sentence} {tags}")
                 break
         else:
-            place.left_out("symptoms of an utterance whose tags and statuses differ in number", sentence)
+            place.note("left out", "symptoms of an utterance whose tags and statuses differ in number", sentence)
             return
     elif _STRAY.search(tags):
-        place.mended("an I tag after no B tag: left out", f"{sentence} {tags}")
+        place.note("mended", "an I tag after no B tag: left out", f"{sentence} {tags}")
     for (start, end), kind in zip(spans, kinds, strict=True):
         known = status.read(kind) or turn.fail("type", f"one of {', '.join(status.ours)}", kind)
         yield " ".join(sentence[start:end].split()), known
@@ -398,8 +379,8 @@ _PAIR = ("INPUT_TEXT_1", "INPUT_TEXT_2")
 CHINESEBLUE: Mapping[str, FolderCorpus] = {
     corpus.name: corpus
     for corpus in (
-        FolderCorpus("cEHRNER", r"{split}\.jsonl?", Mentions("cEHRNER", "label")),
-        FolderCorpus("cMedQANER", r"{split}\.jsonl?", Mentions("cMedQANER", "type")),
+        FolderCorpus("cEHRNER", r"{split}\.jsonl?", partial(_mentions, "cEHRNER", "label")),
+        FolderCorpus("cMedQANER", r"{split}\.jsonl?", partial(_mentions, "cMedQANER", "type")),
         _table("cMedQQ", *_PAIR),
         _table("cMedQNLI", *_PAIR),
         _table("cMedQA", *_PAIR, grouped=True),

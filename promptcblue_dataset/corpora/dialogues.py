@@ -88,7 +88,7 @@ def _of_utterances(
 
     def groups(record: Consultation) -> Iterable[Group]:
         places = [place for place, turn in enumerate(record.turns) if turn.value.get(label) is not None]
-        record.place.left_out(UNLABELLED, times=len(record.turns) - len(places))
+        record.place.note("left out", UNLABELLED, times=len(record.turns) - len(places))
         return record.samples(places, check, compose)
 
     return groups
@@ -159,13 +159,13 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
     for place, turn in enumerate(record.turns):
         given = turn.value.get("symptom_type", turn.value.get("local_implicit_info"))
         if given is None:
-            record.place.left_out(UNLABELLED)
+            record.place.note("left out", UNLABELLED)
         elif given in ([], {}):
-            record.place.left_out("no symptoms in the utterance")
+            record.place.note("left out", "no symptoms in the utterance")
         elif place < SR_HISTORY:
-            record.place.left_out("symptoms in an utterance with fewer than two before it")
+            record.place.note("left out", "symptoms in an utterance with fewer than two before it")
         elif len(_statuses(turn)) != _tags(turn).count("B-Symptom"):
-            record.place.left_out("tagged symptoms and statuses differ in number")
+            record.place.note("left out", "tagged symptoms and statuses differ in number")
         else:
             places.append(place)
     return record.samples(places, _statuses_of, _symptom_statuses)
@@ -245,18 +245,20 @@ def _findings(record: Record) -> Iterable[Group]:
     turns = record.records("dialog_info")
     found = [turn.value.get("ner") for turn in turns]
     if not any(found):
-        return record.place.left_out(UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue")
+        return record.place.note(
+            "left out", UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue"
+        )
     statuses: dict[str, str] = {}
     said: list[tuple[int, str, str]] = []
     for place, turn in enumerate(turns):
         for finding in turn.records("ner") if turn.has("ner") else ():
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
-                record.place.left_out("a finding without a status", example=mention)
+                record.place.note("left out", "a finding without a status", example=mention)
                 continue
             status = our_label(finding, "attr", "CHIP-MDCFNPC")
             if statuses.get(mention, status) != status:
-                record.place.mended("a mention with several statuses: the last taken", mention)
+                record.place.note("mended", "a mention with several statuses: the last taken", mention)
             statuses[mention] = status
             said.append((place, mention, status))
     lines = [utterance(turn, "sender", "text") for turn in turns]
@@ -289,8 +291,10 @@ def _responses(record: Record) -> Iterable[Group]:
     spoken = [place for place in range(first, len(turns)) if speakers[place] == _DOCTOR]
     answers = [place for place in spoken if said[place] and any(said[:place])]
     if not spoken:
-        record.place.left_out("no doctor answers in the dialogue")
-    record.place.left_out("the doctor says nothing, or nothing was said before", times=len(spoken) - len(answers))
+        record.place.note("left out", "no doctor answers in the dialogue")
+    record.place.note(
+        "left out", "the doctor says nothing, or nothing was said before", times=len(spoken) - len(answers)
+    )
 
     def compose(answer: int) -> Content:
         history = [

@@ -23,8 +23,9 @@ from promptcblue_metric.data.samples import SPLITS
 
 T = TypeVar("T")
 
-#: What became of a flaw. ``mended``: put right. ``skipped``: left out. ``kept``: seen and left as it is.
-Action = Literal["mended", "skipped", "kept"]
+#: What became of a flaw. ``mended``: put right. ``kept``: seen and left as it is. ``left out``: a record or part of one
+#: gives no sample, for no fault that would stop a build. ``skipped``: a whole record cannot be used.
+Action = Literal["mended", "kept", "left out", "skipped"]
 
 _EXAMPLES, _EXAMPLE_LENGTH = 5, 160
 
@@ -94,10 +95,12 @@ class FileNotes:
     skipped: int = 0
     bad: list[str] = field(default_factory=list)
     findings: dict[tuple[Action, str], Finding] = field(default_factory=dict)
-    _bad_kinds: Counter[str] = field(default_factory=Counter)
 
-    def add(self, action: Action, kind: str, record: int, example: str = "", times: int = 1) -> None:
-        """Count a flaw of a record."""
+    def add(self, action: Action, kind: str, record: int, example: str = "", times: int = 1, message: str = "") -> None:
+        """Count a flaw of a record; the message names file, record and field of one that cannot be used."""
+        if action == "skipped":
+            self.skipped += 1
+            self.bad.append(message or f"{self.path}: record {record}: {kind}{': ' if example else ''}{example:.80}")
         finding = self.findings.setdefault((action, kind), Finding())
         finding.times += times
         finding.records[record] = None
@@ -106,25 +109,17 @@ class FileNotes:
             readable = example[:_EXAMPLE_LENGTH].encode("utf-8", "replace").decode()
             finding.examples.append(f"record {record}: {readable}")
 
-    def skip(self, kind: str, record: int, example: str = "", message: str = "") -> None:
-        """Count a whole record that cannot be used; the message names file, record and field where it can."""
-        self.skipped += 1
-        self._bad_kinds[kind] += 1
-        self.bad.append(message or f"{self.path}: record {record}: {kind}{': ' if example else ''}{example:.80}")
-        self.add("skipped", kind, record, example)
-
     def include(self, other: FileNotes) -> None:
         """Take over what was noted of the file apart from any task."""
         self.records += other.records
         self.skipped += other.skipped
         self.bad = [*other.bad, *self.bad]
-        self._bad_kinds += other._bad_kinds
         self.findings = {**other.findings, **self.findings}
 
     def left_out(self) -> Counter[str]:
-        """How many parts of records, or records without labels, gave no sample, for no fault; by kind."""
-        times = {kind: finding.times for (action, kind), finding in self.findings.items() if action == "skipped"}
-        return Counter(times) - self._bad_kinds
+        """How many parts of records, or records without labels, gave no sample, by kind."""
+        found = self.findings.items()
+        return Counter({kind: finding.times for (action, kind), finding in found if action == "left out"})
 
     def times(self, action: Action) -> int:
         """How many flaws something became of."""
@@ -136,6 +131,11 @@ class FileNotes:
             {"action": action, "kind": kind, **vars(found), "records": ranges(found.records)}
             for (action, kind), found in self.findings.items()
         ]
+
+
+def reason(error: RawError) -> str:
+    """What an error says without the name of the file."""
+    return str(error).partition(": ")[2]
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -225,27 +225,15 @@ class Place:
     number: int
     id: str
 
-    def mended(self, kind: str, example: str = "") -> None:
-        """Count a flaw that was put right."""
-        self.notes.add("mended", kind, self.number, example)
-
-    def kept(self, kind: str, example: str = "") -> None:
-        """Count a flaw that was seen and left as it is."""
-        self.notes.add("kept", kind, self.number, example)
-
-    def left_out(self, kind: str, example: str = "", times: int = 1) -> tuple[Group, ...]:
-        """Count parts of the record, or all of it, that give no sample, for no fault that would stop a build."""
+    def note(self, action: Action, kind: str, example: str = "", times: int = 1) -> tuple[Group, ...]:
+        """Count a flaw of the record; no samples."""
         if times:
-            self.notes.add("skipped", kind, self.number, example, times)
+            self.notes.add(action, kind, self.number, example, times)
         return ()
-
-    def skip(self, kind: str, example: str = "") -> None:
-        """Count the record as one that cannot be used."""
-        self.notes.skip(kind, self.number, example)
 
     def bad(self, error: RawError) -> None:
         """Count the record, or a part of it, as one that cannot be used since a field is not as it should be."""
-        self.notes.skip("a field is missing or wrong", self.number, str(error).partition(": ")[2], str(error))
+        self.notes.add("skipped", "a field is missing or wrong", self.number, reason(error), message=str(error))
 
 
 @dataclass(slots=True)  # frozen ones take four times as long to make
@@ -290,7 +278,7 @@ class Record:
             self.fail(names[0], "a string", value)
         text = value.strip()
         if len(text) < len(value):
-            self.place.mended("white space at an end of the text")
+            self.place.note("mended", "white space at an end of the text")
         if not text and not empty:
             self.fail(names[0], "text", value)
         return text.replace("\r\n", "\n") if "\r" in text else text
@@ -303,7 +291,7 @@ class Record:
             return value
         text = self.text(name, *others, empty=empty)
         if "\n" in text:
-            self.place.mended("line ends in the text")
+            self.place.note("mended", "line ends in the text")
         return text.replace("\n", " ")
 
     def label(self, name: str) -> str:
@@ -372,9 +360,11 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
             record.place.id = str(given)
         if not isinstance(record.value, dict):
             message = f"{file.name}: {name}: expected an object, found {value!r:.80}"
-            notes.skip("no object", number, repr(value), message)
+            notes.add("skipped", "no object", number, repr(value), message=message)
         elif halves and not encodable(json.dumps(value, ensure_ascii=False)):
-            notes.skip("half of a character", number, message=f"{file.name}: {name}: holds half of a surrogate pair")
+            notes.add(
+                "skipped", "half of a character", number, message=f"{file.name}: {name}: holds half of a surrogate pair"
+            )
         else:
             yield record
 
@@ -387,14 +377,14 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
                 yield number, f"line {number}", place, json.loads(line)
             except (ValueError, RecursionError) as error:
                 message = f"{file.name}: line {number}: expected JSON in UTF-8: {error}"
-                notes.skip("no JSON", number, str(error), message)
+                notes.add("skipped", "no JSON", number, str(error), message=message)
         return
     try:
-        whole = json.loads(data or "[]")
+        whole = json.loads(data.strip() or "[]")
     except (ValueError, RecursionError) as error:
         raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
-    if not data:
-        notes.add("skipped", "the file is empty", 1)
+    if not data.strip():
+        notes.add("left out", "the file is empty", 1)
     by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
     named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
     for number, (key, value) in enumerate(named, 1):
@@ -414,7 +404,7 @@ def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
             continue
         notes.records += 1
         if number in broken:
-            notes.skip("not in UTF-8", number, ascii(line))
+            notes.add("skipped", "not in UTF-8", number, ascii(line))
             continue
         if line[-1] == "\r":
             notes.add("mended", "carriage return at the end of the line", number)
@@ -505,7 +495,7 @@ class RecordCorpus(Corpus, Generic[R]):
                     except RawError as error:
                         record.place.bad(error)
         except RawError as error:
-            of_file.skip("the file cannot be read", 1, str(error).partition(": ")[2], str(error))
+            of_file.add("skipped", "the file cannot be read", 1, reason(error), message=str(error))
         for split in found.values():
             split.notes.include(of_file)
         return found
@@ -523,7 +513,7 @@ def labelled(*names: str) -> Callable[[Callable[[R], Content]], Callable[[R], It
     def reader(content: Callable[[R], Content]) -> Callable[[R], Iterable[Group]]:
         def groups(record: R) -> Iterable[Group]:
             there = any(record.value.get(name) not in (None, "") for name in names)
-            return record.alone(content(record)) if there else record.place.left_out(UNLABELLED)
+            return record.alone(content(record)) if there else record.place.note("left out", UNLABELLED)
 
         return groups
 
@@ -536,7 +526,7 @@ def our_label(record: Record, field: str, task: str) -> str:
     if raw in labels.ours:
         return labels.ours[raw]
     if raw in labels.odd:
-        record.place.mended(f"label {raw}: read as {labels.odd[raw]}")
+        record.place.note("mended", f"label {raw}: read as {labels.odd[raw]}")
     label = labels.read(labels.odd.get(raw, raw))
     return label if label is not None else record.fail(field, f"one of {', '.join(labels.ours)}", raw)
 
@@ -544,6 +534,6 @@ def our_label(record: Record, field: str, task: str) -> str:
 def unquoted(text: str, place: Place) -> str:
     """A text that may have been written as CSV writes one with quotes or separators in it."""
     if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
-        place.mended("CSV quotes", text)
+        place.note("mended", "CSV quotes", text)
         return text[1:-1].replace('""', '"')
     return text

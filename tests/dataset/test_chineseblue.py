@@ -184,8 +184,8 @@ def test_mentions_that_are_misspelt_misplaced_or_missing_are_listed(imported: Bu
     assert found["mended", "a mention in other letter case than the text"] == (1, "1")
     assert found["kept", "a field 'guid' that is not used"] == (1, "1")
     assert found["mended", "an offset that is not the mention's: the nearest taken"] == (1, "2")
-    assert found["skipped", "an empty mention"] == (1, "2")
-    assert found["skipped", "a mention that is not in the text"] == (1, "2")
+    assert found["left out", "an empty mention"] == (1, "2")
+    assert found["left out", "a mention that is not in the text"] == (1, "2")
     assert found["skipped", "a field is missing or wrong"] == (1, "3")
     assert found["skipped", "an empty text"] == (1, "4")
 
@@ -245,11 +245,11 @@ def test_symptoms_of_a_dialogue_have_their_last_status(imported: Built) -> None:
         "流涕鼻塞：患有该症状",
     ]
     assert findings(imported, "CMDD/train") == {
-        ("skipped", "an empty utterance"): (1, "0"),
+        ("left out", "an empty utterance"): (1, "0"),
         ("mended", "a mention with several statuses: the last taken"): (1, "0"),
         ("mended", "an I tag after no B tag: taken for a B tag"): (1, "2"),
         ("mended", "neighbouring mentions that have one status: joined"): (2, "2"),
-        ("skipped", "tags and characters of an utterance differ in number"): (1, "2"),
+        ("left out", "tags and characters of an utterance differ in number"): (1, "2"),
         ("skipped", "no JSON"): (1, "10"),
     }
 

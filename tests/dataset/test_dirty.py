@@ -198,7 +198,7 @@ def test_a_finding_without_a_status_is_left_out(raw: Path, clean: Survey) -> Non
     change(raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_train.jsonl", change_findings)
     found = Survey.of(raw)
     assert not found.bad
-    assert found.flaws["skipped", "a finding without a status"] == 1
+    assert found.flaws["left out", "a finding without a status"] == 1
     several = "mended", "a mention with several statuses: the last taken"
     assert found.flaws[several] == clean.flaws[several] + 1
     assert len(found.samples["CHIP-MDCFNPC"]) == len(clean.samples["CHIP-MDCFNPC"])
@@ -313,7 +313,7 @@ def test_other_encodings_and_halves_of_characters_are_named(raw: Path, clean: Su
     assert [message for message in found.bad if "KUAKE-QIC_train.json: record 1: " in message]
     assert len(found.bad) == 2
     assert len(found.samples["KUAKE-QIC"]) == len(clean.samples["KUAKE-QIC"]) - 1
-    assert found.flaws["skipped", "the file is empty"] == 1
+    assert found.flaws["left out", "the file is empty"] == 1
 
 
 @pytest.fixture(scope="module")
