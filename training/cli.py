@@ -132,7 +132,7 @@ def card(
         add_scores(model, scores, split)
     else:
         write_card(model)
-    typer.echo(f"wrote {model / CARD}")
+    print(f"wrote {model / CARD}")
 
 
 @app.command(epilog="Example: promptcblue-train merge runs/lora --output merged --dtype bfloat16")
@@ -147,7 +147,7 @@ def merge(
     from .model import merge as merge_adapter
 
     merge_adapter(find_model(model, adapter), output, dtype)
-    typer.echo(f"wrote {output}; next: promptcblue-train predict --model {output} answers as the adapter does")
+    print(f"wrote {output}; next: promptcblue-train predict --model {output} answers as the adapter does")
 
 
 @app.command(epilog="Example: promptcblue-train publish --model runs/lora --repo ORG/promptcblue-lora")

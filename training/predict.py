@@ -19,7 +19,7 @@ from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, Parser, ScoredSample
 from promptcblue_metric.report.report import build_report, check_output, require_libraries
-from promptcblue_metric.report.tables import print_scores
+from promptcblue_metric.report.tables import Scores, print_scores
 from promptcblue_metric.scoring import Protocol
 from promptcblue_metric.version import VERSION
 
@@ -277,7 +277,7 @@ def score(
         json: file of the scores: those of one file, or their mean and spread.
         resamples: behind the intervals; 0 leaves them out.
     """
-    results = []
+    results: list[Scores] = []
     for path in predictions:
         evaluation = Evaluation(parser=parser)
         scored = [
@@ -286,12 +286,16 @@ def score(
         ]
         result = evaluation.result(protocol)
         between = intervals(counts_by_task(scored), protocol) if resamples else None
-        absent = sum(sample.prediction is None for sample in scored)
-        origin = provenance(path, dataset.source, split)
-        results.append({**result, "provenance": origin, "missing_predictions": absent, "intervals": between})
-        print_scores(result, between)
+        scores: Scores = {
+            **result,
+            "provenance": provenance(path, dataset.source, split),
+            "missing_predictions": sum(sample.prediction is None for sample in scored),
+            "intervals": {name: list(interval) for name, interval in between.items()} if between else None,
+        }
+        results.append(scores)
+        print_scores({str(path): scores})
         if report and len(results) == 1:
-            _report(scored, report, protocol, parser, resamples, origin)
+            _report(scored, report, protocol, parser, resamples, scores["provenance"])
     spread = _spread(results)
     if len(results) > 1:
         print(f"mean and standard deviation over {len(results)} answers to each prompt:")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +53,7 @@ Progress: TypeAlias = Callable[[str, str, int | None], object]
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"promptcblue {VERSION}")
+        print(f"promptcblue {VERSION}")
         raise typer.Exit
 
 
@@ -76,11 +78,43 @@ def make_app(help_text: str) -> typer.Typer:
     return app
 
 
+#: What stands for our own characters where the output takes ASCII alone; any other is written as ``\\uXXXX``.
+_ASCII = {"…": "..", "–": "-", "·": "-", "⟨": "<", "⟩": ">", "⏎": "/"}
+
+
+def _written_out(error: UnicodeError) -> tuple[str, int]:
+    """A handler for characters that an output cannot take."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    plain = (_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in found)
+    return "".join(plain), error.end
+
+
+codecs.register_error("promptcblue", _written_out)
+
+
+class _Shown(io.TextIOWrapper):
+    """An output on which every text is seen, whatever it holds, and which ends no command for a character it lacks."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.buffer, stream.encoding, "promptcblue", line_buffering=stream.line_buffering)
+        self._kept = stream  # else it would close the file for both
+        #: What our tables send beside text.
+        self._colours = re.compile(r"(\x1b\[[\d;]*m)" if stream.isatty() else "(?!)")
+
+    def write(self, text: str) -> int:
+        parts = self._colours.split(text)
+        super().write("".join(part if place % 2 else visible(part) for place, part in enumerate(parts)))
+        return len(text)
+
+
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="promptcblue")  # what the user's terminal cannot show must not end the work
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="promptcblue")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout = _Shown(sys.stdout)
     try:
         app()
     except PromptCBLUEError as error:
@@ -106,21 +140,6 @@ def run(app: Callable[[], object]) -> None:
         # What is left in the buffer would fail once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-
-
-#: What stands for our own characters where the output takes ASCII alone; any other is written as ``\\uXXXX``.
-_ASCII = {"…": "..", "–": "-", "·": "-", "⟨": "<", "⟩": ">", "⏎": "/"}
-
-
-def _written_out(error: UnicodeError) -> tuple[str, int]:
-    """A handler for characters that an output cannot take."""
-    assert isinstance(error, UnicodeEncodeError)
-    found = error.object[error.start : error.end]
-    plain = (_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in found)
-    return "".join(plain), error.end
-
-
-codecs.register_error("promptcblue", _written_out)
 
 
 def printable(text: str) -> str:
@@ -164,7 +183,7 @@ def show(table: Table, lines: Iterable[str] = ()) -> None:
 def show_lines(lines: Iterable[str]) -> None:
     """Print lines as they are, whatever they hold."""
     for line in lines:
-        typer.echo(printable(line))
+        print(printable(line))
 
 
 #: A column of words does not have to be wider than this.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import PromptCBLUEError
+from ..evaluation import Evaluation
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
-from ..scoring import Counts
+from ..scoring import Counts, Protocol
 from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run, status_line
 
 if TYPE_CHECKING:
+    from ..data.predictions import Provenance
     from ..data.samples import Sample
-    from ..evaluation import Evaluation, ScoredSample
+    from ..evaluation import ScoredSample
+    from ..report.tables import Scores
 
 app = make_app("Score answers to PromptCBLUE, and turn them into structured answers.")
 
@@ -81,9 +85,21 @@ def _scored_samples(
         raise PromptCBLUEError(_missing_message(predictions, absent, evaluation.samples))
 
 
+class Format(str, Enum):
+    """How scores are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    latex = "latex"
+    markdown = "markdown"
+
+
 @app.command(epilog="Example: promptcblue-metric score predictions.jsonl --references promptcblue --split validation")
 def score(
-    predictions: PredictionsFile,
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS...", help="JSON Lines; several runs make one table.")
+    ],
     references: ReferencesOption,
     split: SplitOption = "test",
     config: ConfigOption = None,
@@ -92,36 +108,65 @@ def score(
     missing: MissingOption = Missing.stop,
     resamples: ResamplesOption = 0,
     seed: SeedOption = 0,
+    format: Annotated[Format, typer.Option(help="How the scores are printed.")] = Format.table,
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
 ) -> None:
     """Score predictions by task, by group and overall."""
     from ..data.predictions import provenance
-    from ..data.writing import write_json
-    from ..evaluation import Evaluation
-    from ..report.tables import print_scores
+    from ..data.writing import as_json, write_json
+    from ..report.tables import FORMATS, print_scores, runs_table
 
-    evaluation = Evaluation(parser=parser)
-    absent = 0
-    counts: dict[str, list[Counts]] = {}
-    samples = _scored_samples(evaluation, predictions, references, split, missing, config, allow_gold=allow_gold)
+    names = [str(path) for path in predictions]
+    if len(names) > 1:
+        from ..compare.runs import run_names
+
+        names = run_names(predictions)
+    scores: dict[str, Scores] = {}
+    for name, path in zip(names, predictions, strict=True):
+        evaluation = Evaluation(parser=parser)
+        samples = _scored_samples(evaluation, path, references, split, missing, config, allow_gold=allow_gold)
+        origin = provenance(path, references, split)
+        scores[name] = _scores(evaluation, samples, protocol, origin, intervals=bool(resamples))
+    written = scores if len(names) > 1 else scores[names[0]]
+    # What a program reads stands alone on stdout.
+    said = sys.stdout if format is Format.table else sys.stderr
+    if format is Format.table:
+        print_scores(scores)
+    elif format is Format.json:
+        print(as_json(written), end="")
+    else:
+        print(FORMATS[format.value](runs_table(scores)))
+    for name, found in scores.items():
+        if absent := found["missing_predictions"]:
+            of_run = f"{name}: " if len(names) > 1 else ""
+            print(f"{of_run}{absent} samples had no prediction and were counted as wrong", file=said)
+    if json:
+        write_json(json, written)
+        print(f"wrote {json}", file=said)
+
+
+def _scores(
+    evaluation: Evaluation,
+    samples: Iterable[ScoredSample],
+    protocol: Protocol,
+    origin: Provenance,
+    *,
+    intervals: bool,
+) -> Scores:
+    """The scores of a run whose samples are scored one by one."""
+    absent, counts = 0, dict[str, list[Counts]]()
     for scored in samples:
         absent += scored.prediction is None
-        if resamples:
+        if intervals:
             counts.setdefault(scored.task.name, []).append(scored.counts)
     result = evaluation.result(protocol)
     between = None
-    if resamples:
-        from ..compare.significance import intervals
+    if intervals:
+        from ..compare.significance import intervals as intervals_of
 
-        between = intervals(counts, protocol)
-    print_scores(result, between)
-    if absent:
-        typer.echo(f"{absent} samples had no prediction and were counted as wrong")
-    if json:
-        origin = provenance(predictions, references, split)
-        write_json(json, {**result, "provenance": origin, "missing_predictions": absent, "intervals": between})
-        typer.echo(f"wrote {json}")
+        between = {name: list(interval) for name, interval in intervals_of(counts, protocol).items()}
+    return {**result, "provenance": origin, "missing_predictions": absent, "intervals": between}
 
 
 def _missing_message(path: Path, absent: Sequence[Sample], total: int) -> str:
@@ -156,7 +201,7 @@ def parse(
     answers, well_formed = structured_answers(predictions, samples, parser)
     write_json(output, answers)
     total = sum(map(len, answers.values()))
-    typer.echo(f"wrote {output}: {total} answers of {len(answers)} task(s), {well_formed} well-formed")
+    print(f"wrote {output}: {total} answers of {len(answers)} task(s), {well_formed} well-formed")
 
 
 @app.command(
@@ -176,7 +221,7 @@ def submit(
     """
     from ..submit.leaderboard import describe, write_submission
 
-    describe(write_submission(predictions, test, output, parser), parser, typer.echo)
+    describe(write_submission(predictions, test, output, parser), parser, print)
 
 
 class Unreadable(str, Enum):
@@ -211,8 +256,8 @@ def cblue(
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable.value)
     for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
-        typer.echo("; ".join([f"{name}: {what}", *written.notes]))
-    typer.echo(f"checked as CBLUE's own checkers do; next: zip the files in {output} and hand them in to CBLUE")
+        print("; ".join([f"{name}: {what}", *written.notes]))
+    print(f"checked as CBLUE's own checkers do; next: zip the files in {output} and hand them in to CBLUE")
     if failed := [name for name, written in tasks.items() if written.failed]:
         raise PromptCBLUEError(f"not written, for the reasons above: {', '.join(failed)}; the other tasks are")
 
@@ -226,7 +271,7 @@ def cblue_check(
     from ..submit.cblue import check_file
 
     for path in files:
-        typer.echo(f"{path}: {check_file(path, raw)} records, well-formed")
+        print(f"{path}: {check_file(path, raw)} records, well-formed")
 
 
 @app.command(epilog="Example: promptcblue-metric compare base.jsonl tuned.jsonl --references promptcblue --split test")
@@ -283,7 +328,7 @@ def compare(
         origins = [provenance(path, references, split) for path in predictions]
         compared = [comparison.as_json() for comparison in comparisons]
         write_json(json, {"results": results, "provenance": origins, "comparisons": compared})
-        typer.echo(f"wrote {json}")
+        print(f"wrote {json}")
 
 
 @app.command(
@@ -330,7 +375,7 @@ def report(
             progress=progress,
         )
         write_report(values, output)
-    typer.echo(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']:.4f}")
+    print(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']:.4f}")
 
 
 @app.command(
@@ -343,7 +388,7 @@ def install() -> None:
     """
     from ..hub.space import install as install_metric
 
-    typer.echo(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
+    print(f'installed in {install_metric()}; evaluate.load("promptcblue") now works from any folder')
 
 
 @app.command(epilog="Example: promptcblue-metric publish --repo ORG/promptcblue")

@@ -25,7 +25,12 @@ def write_json(path: str | Path, value: object) -> None:
     Raises:
         PromptCBLUEError: the file cannot be written.
     """
-    replace_bytes(Path(path), encoded(json.dumps(value, ensure_ascii=False, indent=2) + "\n"))
+    replace_bytes(Path(path), encoded(as_json(value)))
+
+
+def as_json(value: object) -> str:
+    """``value`` as readable JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def encoded(json_text: str) -> bytes:

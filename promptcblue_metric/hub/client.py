@@ -113,12 +113,12 @@ def publish_or_write(publication: Publication, repo: str, *, private: bool, tag:
         PromptCBLUEError: as `publish` and `write_dry_run`.
     """
     for note in publication.notes:
-        typer.echo(f"note: {note}")
+        print(f"note: {note}")
     if dry_run is not None:
         check_names(repo, tag)
         record = write_dry_run(publication, dry_run)
         size = sum(file.upload_info.size for file in publication.operations().values())
-        typer.echo(
+        print(
             f"wrote {dry_run}: the {len(publication.files)} files ({decimal(size)}) that would be "
             f"uploaded to the {publication.kind} {repo}, and {record.name} beside it, their SHA-256"
         )
@@ -126,10 +126,10 @@ def publish_or_write(publication: Publication, repo: str, *, private: bool, tag:
     done = publish(publication, repo, private=private, tag=tag)
     if done.written or done.deleted:
         deleted = f", {len(done.deleted)} deleted" if done.deleted else ""
-        typer.echo(f"commit {done.commit[:8]}: {len(done.written)} files written{deleted}, tag {tag}")
+        print(f"commit {done.commit[:8]}: {len(done.written)} files written{deleted}, tag {tag}")
     else:
-        typer.echo(f"nothing has changed since commit {done.commit[:8]}: no new commit, tag {tag}")
-    typer.echo(f"{done.url}\nnext: {publication.then}")
+        print(f"nothing has changed since commit {done.commit[:8]}: no new commit, tag {tag}")
+    print(f"{done.url}\nnext: {publication.then}")
 
 
 def publish(publication: Publication, repo: str, *, private: bool = False, tag: str = DEFAULT_TAG) -> Published:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..cli import common
+from ..data.predictions import Provenance
 from ..evaluation import Result, TaskResult
 from ..scoring import PROTOCOLS
 from ..tasks import REGISTRY, suite_of
@@ -26,6 +27,14 @@ CHINESE: Mapping[str, str] = json.loads(Path(__file__).with_name("zh.json").read
 
 #: Columns that hold whichever of their scores a task has.
 SCORE_COLUMNS = {"P / R-1": ("precision", "rouge1"), "R / R-2": ("recall", "rouge2"), "F1 / R-L": ("f1", "rougeL")}
+
+
+class Scores(Result):
+    """The scores of a run, as ``score --json`` writes them; intervals by task, group and ``overall``, if asked for."""
+
+    provenance: Provenance
+    missing_predictions: int
+    intervals: dict[str, list[float]] | None
 
 
 class Phrase(str):
@@ -141,6 +150,23 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
     return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
 
 
+def runs_table(runs: Mapping[str, Scores]) -> Table:
+    """The scores of a run (`score_table`), or of several beside each other."""
+    tables = [score_table(scores, scores["intervals"]) for scores in runs.values()]
+    if len(tables) == 1:
+        return tables[0]
+    first, columns, cells = tables[0], list(tables[0].columns[:2]), [list(row.cells[:2]) for row in tables[0].rows]
+    for run, table in zip(runs, tables, strict=True):
+        for place, column in enumerate(table.columns):
+            if column.title in ("score", "95% interval"):
+                columns.append(Column(run if column.title == "score" else f"{run} {column.title}"))
+                # Runs over the same references have the same rows.
+                for found, row in zip(cells, table.rows, strict=True):
+                    found.append(row.cells[place])
+    rows = [Row(tuple(found), row.kind) for found, row in zip(cells, first.rows, strict=True)]
+    return Table(first.title, columns, rows)
+
+
 def _counted(row: Result | TaskResult | Report | TaskReport) -> tuple[str, str]:
     return str(row["samples"]), percent(row["well_formed"])
 
@@ -225,10 +251,13 @@ def show(table: Table, lines: Iterable[str] = (), *, titled: bool = False) -> No
     common.show(shown, lines)
 
 
-def print_scores(result: Result, intervals: Mapping[str, Sequence[float]] | None = None) -> None:
-    """Print the scores, what is missing, and the signature."""
-    missing = [f"not in the references: {', '.join(result['missing_tasks'])}"] if result["missing_tasks"] else []
-    show(score_table(result, intervals), [*missing, f"signature: {result['signature']}"])
+def print_scores(runs: Mapping[str, Scores]) -> None:
+    """Print the scores of runs in one table, what is missing, and the signatures."""
+    results = list(runs.values())
+    missing = ", ".join(results[0]["missing_tasks"])
+    lines = [f"not in the references: {missing}"] if missing else []
+    signatures = dict.fromkeys(result["signature"] for result in results)
+    show(runs_table(runs), [*lines, *(f"signature: {signature}" for signature in signatures)])
 
 
 def _table(title: str, words: Iterable[str], numbers: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:

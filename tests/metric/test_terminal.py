@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from ..conftest import SampleRows
+from ..conftest import Run, SampleRows
 from ..terminal import in_terminal
 from .test_cli import COMMAND
 
@@ -77,3 +78,41 @@ def test_an_output_that_takes_ascii_alone_gets_it(environment: dict[str, str], f
         if "PYTHONIOENCODING" in environment:
             assert shown.isascii()
             assert re.search(r"\d \.\. [+-]?\d", shown)
+
+
+def test_scores_are_printed_in_other_forms_alone_on_stdout(files: list[Path], run_python: Run, tmp_path: Path) -> None:
+    references, *runs = files
+
+    def printed(form: str, *given: object) -> str:
+        done = run_python(COMMAND, "score", *given, "--references", references, "--format", form)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    scores = json.loads(printed("json", runs[0], "--json", tmp_path / "scores.json"))
+    assert scores == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    rows = list(csv.reader(printed("csv", runs[0]).splitlines()))
+    assert rows[0][:2] == ["task", "metric"]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert [row[rows[0].index("score")] for row in rows if row[0] == "overall"] == [f"{scores['overall']:.4f}"]
+    assert f"| {scores['overall']:.4f} |" in printed("markdown", runs[0])
+    latex = printed("latex", runs[0])
+    assert latex.startswith("\\begin{tabular}{llrrrrrr}")
+    assert not re.search(r"[^\\]%", latex)
+
+
+def test_several_runs_make_one_table(files: list[Path], run_python: Run, tmp_path: Path) -> None:
+    references, *runs = files
+    output = tmp_path / "scores.json"
+    done = run_python(
+        COMMAND, "score", *runs, "--references", references, "--format", "csv", "--json", output, "--resamples", 1
+    )
+    assert done.returncode == 0, done.stderr
+    heads, *rows = csv.reader(done.stdout.splitlines())
+    written = json.loads(output.read_text(encoding="utf-8"))
+    assert list(written) == [path.stem for path in runs]
+    assert heads[2] == "[red]base[v1]"
+    assert heads[3].endswith("95% interval")
+    (overall,) = (row for row in rows if row[0] == "overall")
+    assert overall[2::2] == [f"{scores['overall']:.4f}" for scores in written.values()]
+    task = rows[0][0]
+    assert rows[0][2::2] == [f"{scores['tasks'][task]['score']:.4f}" for scores in written.values()]
