@@ -336,7 +336,9 @@ def compare(
     "--output report/"
 )
 def report(
-    predictions: PredictionsFile,
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS...", help="JSON Lines; a second run is set beside the first.")
+    ],
     references: ReferencesOption,
     output: Annotated[Path, typer.Option(help="Folder for index.html, report.md and report.json.")],
     split: SplitOption = "test",
@@ -352,28 +354,35 @@ def report(
 
     Scores have intervals; errors are counted by kind in every task; samples are there to look at.
     """
+    from ..compare.runs import run_names
     from ..data.predictions import provenance
-    from ..evaluation import Evaluation
-    from ..report.report import build_report, check_output, require_libraries
+    from ..report.report import beside, build_report, check_output, require_libraries
 
     require_libraries()
     from ..report.page import write_report
 
+    if len(predictions) > 2:
+        raise PromptCBLUEError(f"expected one run, or two to set beside each other, found {len(predictions)}")
+    names = run_names(predictions)
     check_output(output)
-    evaluation = Evaluation(parser=parser)
     with status_line() as progress:
         progress("scores")
-        samples = _scored_samples(evaluation, predictions, references, split, missing, config, allow_gold=allow_gold)
-        scored = list(samples)
+        runs = []
+        for path in predictions:
+            evaluation = Evaluation(parser=parser)
+            samples = _scored_samples(evaluation, path, references, split, missing, config, allow_gold=allow_gold)
+            runs.append(list(samples))
         values = build_report(
-            scored,
+            runs[0],
             protocol,
             parser,
             resamples=resamples,
             seed=seed,
-            origin=provenance(predictions, references, split),
+            origin=provenance(predictions[0], references, split),
             progress=progress,
         )
+        if len(runs) > 1:
+            values["other"] = beside(names, runs[0], runs[1], protocol, parser)
         write_report(values, output)
     print(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']:.4f}")
 

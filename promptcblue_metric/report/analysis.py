@@ -691,8 +691,7 @@ def _examples(
     for sample, found, state in zip(samples, outcomes, states, strict=True):
         errors = tuple(outcome for outcome in found if outcome.kind not in NOT_WRONG)
         score = _score([sample], protocol)
-        imperfect = score < 1 - 1e-6 if sample.task.metric == "ROUGE-L" else bool(errors)
-        if imperfect:
+        if not _is_right(sample, errors, score):
             kinds = Counter(outcome.kind for outcome in errors)
             candidates.append(Example(sample, score, tuple(kind for kind, _ in kinds.most_common()), state, errors))
     # The sort is stable: equals stay in the order of the references.
@@ -708,6 +707,19 @@ def _examples(
             if place < len(examples) and len(chosen) < EXAMPLES_OF_A_TASK:
                 chosen[id(examples[place])] = examples[place]
     return tuple(example for example in candidates if id(example) in chosen)
+
+
+def _is_right(sample: ScoredSample, errors: Sequence[Outcome], score: float) -> bool:
+    """Whether nothing is wrong with a sample; a text is right if its score says so."""
+    return score > 1 - 1e-6 if isinstance(sample.task.scorer, MeanRouge) else not errors
+
+
+def rightness(sample: ScoredSample, protocol: Protocol = "official") -> float:
+    """1 where nothing is wrong with a sample, and else its score, which is lower."""
+    errors = [outcome for outcome in analyzer_of(sample.task).outcomes(sample) if outcome.kind not in NOT_WRONG]
+    score = _score([sample], protocol)
+    # A ranking has no score of a single sample.
+    return 1.0 if _is_right(sample, errors, score) else min(score, 1 - 1e-6)
 
 
 class Reason(TypedDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .analysis import LISTED
 from .report import Report, TaskReport
 from .tables import (
     SCORE_COLUMNS,
@@ -11,6 +12,7 @@ from .tables import (
     label_table,
     markdown_text,
     mistake_table,
+    other_table,
     outcome_table,
     part_tables,
     protocol_table,
@@ -42,6 +44,15 @@ def _summary(report: Report) -> Iterator[str]:
     yield "\n".join(f"- {name}: {markdown_text(value)}" for name, value in facts.items())
     yield "## Scores"
     yield as_markdown(score_table(report, report["intervals"]).without(*SCORE_COLUMNS))
+    if other := report["other"]:
+        yield "## Two runs beside each other"
+        yield "The first run is the one of this report."
+        yield as_markdown(other_table(report, other))
+        for name, task in other["tasks"].items():
+            for place, ids in (("first", task["only_first_right"]), ("second", task["only_second_right"])):
+                if ids:
+                    more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
+                    yield f"{name}, only the {place} run is right: {markdown_text(', '.join(ids[:LISTED]))}{more}."
     yield "## Where the two protocols differ"
     differences = protocol_table(report)
     yield as_markdown(differences) if differences.rows else "On no task by more than 0.001."

@@ -133,12 +133,16 @@ def page(report: Report) -> str:
     style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
     tasks = report["tasks"]
     examples = (example for task in tasks.values() for example in task["examples"])
+    others = report["other"]["samples"] if report["other"] else []
     return environment.get_template("page.html.j2").render(
         report=report,
         heading=t("{suite} report", suite=report["title"]),
         all_tasks=len(suite_of(tasks).tasks),
         states=[state for state in STATES if any(state in task["states"] for task in tasks.values())],
-        kinds=list(dict.fromkeys(kind for example in examples for kind in example["kinds"])),
+        kinds=list(
+            dict.fromkeys([*(row["kind"] for row in others), *(kind for row in examples for kind in row["kinds"])])
+        ),
+        others=others,
         tables={
             "scores": tables.score_table(report, report["intervals"]),
             "protocols": tables.protocol_table(report),

@@ -19,15 +19,19 @@ from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
 from ..tasks import suite_of
 from ..version import VERSION
-from .analysis import Bin, Details, Example, KindCount, Outcome, ProtocolDifference, TaskAnalysis, analyse
+from .analysis import Bin, Details, Example, KindCount, Outcome, ProtocolDifference, TaskAnalysis, analyse, rightness
 from .analysis import protocol_differences as differences_of
 from .text import excerpt, short
 
 #: The files of a report.
 FILES = ("index.html", "report.md", "report.json")
 
-#: Errors that an example lists; the others are counted.
-_ERRORS = 12
+#: Errors that an example lists, the others being counted; samples of a task and kind on which two runs differ.
+_ERRORS, _OF_A_KIND = 12, 6
+
+#: What the first or the second of two runs is on a sample.
+_ONLY_RIGHT = ("only the first run is right", "only the second run is right")
+_BETTER = ("the first run is better", "the second run is better")
 
 
 def require_libraries() -> None:
@@ -95,6 +99,38 @@ class ProtocolScores(TypedDict):
     tasks: dict[str, float]
 
 
+class OtherSample(TypedDict):
+    """A sample on which two runs differ, with what became of it in each."""
+
+    task: str
+    sample_id: str
+    kind: str
+    scores: list[float]
+    prompt: ShownText
+    gold: ShownText
+    predictions: list[ShownText | None]
+
+
+class OtherTask(TypedDict):
+    """How two runs stand to each other on a task: ids of the samples that only one got right, and numbers of others."""
+
+    samples: int
+    both_right: int
+    only_first_right: list[str]
+    only_second_right: list[str]
+    first_better: int
+    second_better: int
+
+
+class Other(TypedDict):
+    """A second run beside that of the report: both names, its scores, and the two sample by sample."""
+
+    runs: list[str]
+    scores: ProtocolScores
+    tasks: dict[str, OtherTask]
+    samples: list[OtherSample]
+
+
 class Report(TypedDict):
     """A report: the scores as ``promptcblue-metric score --json`` writes them, and what explains them."""
 
@@ -121,6 +157,7 @@ class Report(TypedDict):
     intervals: dict[str, list[float]]
     protocols: dict[str, ProtocolScores]
     protocol_differences: list[ProtocolDifference]
+    other: Other | None
 
 
 def build_report(
@@ -179,7 +216,77 @@ def build_report(
         "intervals": {name: list(interval) for name, interval in between.items()},
         "protocols": {name: _scores(result) for name, result in results.items()},
         "protocol_differences": differences_of(results["official"], results["paper"], counts),
+        "other": None,
     }
+
+
+def beside(
+    names: Sequence[str],
+    first: Sequence[ScoredSample],
+    second: Sequence[ScoredSample],
+    protocol: Protocol = "official",
+    parser: Parser = "strict",
+) -> Other:
+    """A second run beside a first one, over the same samples in the same order.
+
+    Raises:
+        PromptCBLUEError: there are no samples, or a task is of a kind that no analysis is known for.
+    """
+    evaluation, tasks, shown = Evaluation(parser=parser), dict[str, OtherTask](), list[OtherSample]()
+    for ours, theirs in zip(first, second, strict=True):
+        evaluation.add_scored(theirs)
+        found = tasks.setdefault(
+            ours.task.name,
+            {
+                "samples": 0,
+                "both_right": 0,
+                "only_first_right": [],
+                "only_second_right": [],
+                "first_better": 0,
+                "second_better": 0,
+            },
+        )
+        scores = [rightness(sample, protocol) for sample in (ours, theirs)]
+        sample_id, right = short(str(ours.reference["sample_id"])), [score == 1 for score in scores]
+        found["samples"] += 1
+        found["both_right"] += all(right)
+        if abs(scores[0] - scores[1]) < 1e-6:
+            continue
+        place = int(scores[1] > scores[0])
+        if any(right):
+            found["only_second_right" if place else "only_first_right"].append(sample_id)
+        else:
+            found["second_better" if place else "first_better"] += 1
+        shown.append(
+            {
+                "task": ours.task.name,
+                "sample_id": sample_id,
+                "kind": (_ONLY_RIGHT if any(right) else _BETTER)[place],
+                "scores": scores,
+                "prompt": _shown(ours.reference["input"]),
+                "gold": _shown(ours.reference["target"]),
+                "predictions": [None if run.prediction is None else _shown(run.prediction) for run in (ours, theirs)],
+            }
+        )
+    result = evaluation.result(protocol)
+    return {
+        "runs": [short(name) for name in names],
+        "scores": _scores(result),
+        "tasks": {name: tasks[name] for name in result["tasks"]},
+        "samples": _most_different(shown),
+    }
+
+
+def _most_different(samples: Sequence[OtherSample]) -> list[OtherSample]:
+    """Of each task and kind, the samples on which two runs differ most."""
+    kept = dict[tuple[str, str], int]()
+    chosen = []
+    for sample in sorted(samples, key=lambda sample: -abs(sample["scores"][0] - sample["scores"][1])):
+        kind = sample["task"], sample["kind"]
+        kept[kind] = kept.get(kind, 0) + 1
+        if kept[kind] <= _OF_A_KIND:
+            chosen.append(sample)
+    return chosen
 
 
 def _scores(result: Result) -> ProtocolScores:

@@ -20,7 +20,7 @@ from .analysis import REASONS, STATES, Confusion, Length, Section
 from .text import visible
 
 if TYPE_CHECKING:
-    from .report import Report, TaskReport
+    from .report import Other, Report, TaskReport
 
 #: What reports and tables say, English to Chinese.
 CHINESE: Mapping[str, str] = json.loads(Path(__file__).with_name("zh.json").read_text(encoding="utf-8"))
@@ -287,6 +287,23 @@ def protocol_table(report: Report) -> Table:
 
 def _both(official: float, paper: float) -> tuple[str, str, str]:
     return number(official), number(paper), f"{paper - official:+.4f}"
+
+
+def other_table(report: Report, other: Other) -> Table:
+    """The scores of two runs, and on how many samples of each task which is right or better."""
+    names = ["both right", "only the first right", "only the second right", "first better", "second better"]
+    columns = [Column("task", number=False), *map(Column, [*other["runs"], "difference", "samples", *names])]
+    theirs, rows = other["scores"], list[Row]()
+    for name, task in report["tasks"].items():
+        found = other["tasks"][name]
+        only = len(found["only_first_right"]), len(found["only_second_right"])
+        counts = (found["samples"], found["both_right"], *only, found["first_better"], found["second_better"])
+        rows.append(Row((name, *_both(task["score"], theirs["tasks"][name]), *map(str, counts))))
+    nothing = [""] * (len(names) + 1)
+    for group, score in report["groups"].items():
+        rows.append(Row((Phrase(group), *_both(score, theirs["groups"][group]), *nothing), "mean"))
+    rows.append(Row((Phrase("overall"), *_both(report["overall"], theirs["overall"]), *nothing), "overall"))
+    return Table("Two runs beside each other", columns, rows)
 
 
 def state_table(report: Report, *, repairs: bool = False) -> Table:

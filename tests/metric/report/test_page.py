@@ -191,6 +191,40 @@ def test_the_command_writes_a_report(sample_rows: SampleRows, run_python: Run, t
     assert {part["name"] for part in values["tasks"]["MedDG"]["breakdowns"]["template"]} == {"t0", "t1"}
 
 
+def test_two_runs_stand_beside_each_other_sample_by_sample(
+    sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    rows = sample_rows("test")
+    references, output = tmp_path / "refs.jsonl", tmp_path / "report"
+    references.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    right: dict[str, set[tuple[str, str]]] = {}
+    for name, step in (("one", 2), ("two", 3)):
+        lines = [{**row, "prediction": row["target"] if n % step else "？"} for n, row in enumerate(rows)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        right[name] = {(row["task_dataset"], row["sample_id"]) for n, row in enumerate(rows) if n % step}
+    runs = [tmp_path / f"{name}.jsonl" for name in right]
+    done = run_python(COMMAND, "report", *runs, "--references", references, "--output", output)
+    assert done.returncode == 0, done.stderr
+    values = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    other = values["other"]
+    assert other["runs"] == ["one", "two"]
+    only_right = {"only_first_right": right["one"] - right["two"], "only_second_right": right["two"] - right["one"]}
+    for key, only in only_right.items():
+        found = {(task, sample) for task, of_task in other["tasks"].items() for sample in of_task[key]}
+        # An answer that is to be empty is right without having been given.
+        assert found <= only
+        assert {task for task, _ in only - found} <= {"CMeEE-V2", "CMeIE", "CHIP-CDN", "CHIP-CDEE", "IMCS-V2-NER"}
+    assert sum(of_task["both_right"] for of_task in other["tasks"].values()) >= len(right["one"] & right["two"])
+    assert {sample["kind"] for sample in other["samples"]} <= set(CHINESE)
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert page.count('data-kinds="only the first run is right"') > 0
+    assert f"{other['scores']['overall']:.4f}" in page
+    assert f"{other['scores']['overall']:.4f}" in (output / "report.md").read_text(encoding="utf-8")
+    done = run_python(COMMAND, "report", *runs, runs[0], "--references", references, "--output", tmp_path / "three")
+    assert done.returncode == 1
+    assert "two" in done.stderr
+
+
 def test_help_shows_an_example(run_python: Run) -> None:
     assert "promptcblue-metric report" in run_python(COMMAND, "report", "--help").stdout
 
@@ -344,6 +378,17 @@ def test_labels_of_charts_have_their_room(page: Page) -> None:
         }).map((text) => text.textContent))"""
     )
     assert cut == []
+
+
+def test_a_narrow_window_says_that_tables_go_on(page: Page, folder: Path) -> None:
+    wider = "[...document.querySelectorAll('section > div .scroll')].filter(x => x.scrollWidth > x.clientWidth + 2)"
+    told = "found.classList.contains('more') && getComputedStyle(found.nextElementSibling).display !== 'none'"
+    page.open(folder / "index.html", 390)
+    page.evaluate("new Promise((done) => setTimeout(done, 200))")
+    assert page.evaluate(f"{wider}.length") > 3
+    assert page.evaluate(f"{wider}.every(found => {told})")
+    page.evaluate(f"{wider}.forEach(x => {{ x.scrollLeft = 9999 }}); new Promise(done => setTimeout(done, 200))")
+    assert page.evaluate("document.querySelectorAll('section > div .scroll.more').length") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
