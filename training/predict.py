@@ -306,7 +306,7 @@ def score(
         print(f"wrote {json}")
 
 
-def _spread(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+def _spread(results: Sequence[Scores]) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each task's score, and of the overall one."""
     values = {"overall": [result["overall"] for result in results]}
     values |= {task: [result["tasks"][task]["score"] for result in results] for task in results[0]["tasks"]}
