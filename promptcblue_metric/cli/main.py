@@ -322,10 +322,10 @@ def compare(
     results = {name: result_of(scored, protocol, parser) for name, scored in samples.items()}
     comparisons = compare_runs(samples, protocol, resamples, seed)
     print_comparisons(comparisons, results, len(rows))
+    origins = [provenance(path, references, split) for path in predictions]
     if published:
-        print_published(results)
+        print_published(results, origins[0]["split"])
     if json:
-        origins = [provenance(path, references, split) for path in predictions]
         compared = [comparison.as_json() for comparison in comparisons]
         write_json(json, {"results": results, "provenance": origins, "comparisons": compared})
         print(f"wrote {json}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -13,7 +14,7 @@ from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample
 from ..report.tables import Column, Row, Table, number, show
 from ..scoring import Protocol
-from ..tasks import Suite, suite_of
+from ..tasks import PROMPTCBLUE, Suite, suite_of
 from .published import Published, published, published_note
 from .significance import Difference, compare, counts_by_task
 
@@ -181,14 +182,36 @@ def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, R
     show_lines([*some, f"signature: {result['signature']}"])
 
 
-def print_published(results: Mapping[str, Result]) -> None:
-    """Print runs beside the published results, and what has to be known about these."""
+def print_published(results: Mapping[str, Result], split: str | None) -> None:
+    """Print runs beside the published results, and what has to be known about these.
+
+    Args:
+        split: of the references; None where they are a single file.
+    """
     suite = suite_of(task for result in results.values() for task in result["tasks"])
     systems = [*(_as_published(name, result) for name, result in results.items()), *published(suite)]
-    for table in _published_tables(systems, suite):
-        show(table, titled=True)
     notes = [f"* {system.system}: {system.note} ({system.source})" for system in systems if system.note]
+    other = _not_official(next(iter(results.values())), suite, split)
+    if other:
+        notes.append(
+            f"No ranking: these references are not the official test set ({other}), so the runs and the published "
+            "systems are scored on different samples."
+        )
+    for table in _published_tables(systems, suite, ranked=not other):
+        title = f"{table.title} (runs on other samples than the official test)" if other else table.title
+        show(replace(table, title=title), titled=True)
     show_lines([*notes, published_note(suite)])
+
+
+def _not_official(result: Result, suite: Suite, split: str | None) -> str:
+    """Why what was scored cannot be the official test set; "" where nothing speaks against it."""
+    if split not in (None, "test"):
+        return f"they are a {split} split"
+    if suite is not PROMPTCBLUE:  # only Table 8 counts samples; elsewhere a record can be several
+        return ""
+    sizes = ((name, row["samples"], suite.tasks[name].sizes[2]) for name, row in result["tasks"].items())
+    wrong = (f"they have {ours} samples of {name}, not {theirs}" for name, ours, theirs in sizes if ours != theirs)
+    return next(wrong, "")
 
 
 def _as_published(name: str, result: Result) -> Published:
@@ -199,14 +222,15 @@ def _as_published(name: str, result: Result) -> Published:
     return Published(name, "this run", {**scores, **result["groups"], "overall": result["overall"]}, note)
 
 
-def _published_tables(systems: Sequence[Published], suite: Suite) -> list[Table]:
+def _published_tables(systems: Sequence[Published], suite: Suite, *, ranked: bool) -> list[Table]:
     """Runs beside published systems: by task, by group, and by overall score, those that were published so."""
     by_task = [system for system in systems if any(task in system.scores for task in suite.tasks)]
     by_group = [system for system in systems if any(group in system.scores for group in suite.groups)]
+    overall = sorted(systems, key=lambda system: -system.scores["overall"]) if ranked else systems
     return [
         _published_table("by task", [*suite.tasks, "overall"], by_task),
         _published_table("by group", [*suite.groups, "overall"], by_group),
-        _published_table("overall", ["overall"], sorted(systems, key=lambda system: -system.scores["overall"])),
+        _published_table("overall", ["overall"], overall),
     ]
 
 

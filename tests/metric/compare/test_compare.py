@@ -203,6 +203,11 @@ def test_a_run_beside_the_published_results(tmp_path: Path, references: Path, ro
     # The misprint in Table 1: the printed overall score is not the mean of its rows.
     assert "0.436" in said
     assert "0.3625" in said
+    # The sample is not the official test set: the runs come first, whatever their scores.
+    assert said.count("runs on other samples than the official test") == 3
+    assert "No ranking: " in said
+    overall = said.split("overall (runs on other samples")[1]
+    assert overall.index("run") < overall.index("GPT-4")
 
 
 def test_score_prints_intervals(tmp_path: Path, references: Path, rows: list[dict[str, Any]]) -> None:
