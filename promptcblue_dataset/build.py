@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
@@ -27,12 +26,11 @@ from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import FileNotes, Group, Reading, Sources
 from promptcblue_dataset.folder import (
-    EMBEDDED,
-    OFFICIAL,
     ConfigInfo,
     Origin,
     check_output,
     fill_cache,
+    origin,
     report_path,
     write_card,
     write_config,
@@ -42,46 +40,46 @@ from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, resolve, sample_path, split_files
-from promptcblue_metric.data.writing import replacing, write_json
+from promptcblue_metric.data.writing import read_json_object, replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, SUITES, get_task, suite_of
 
-# --- Official files ---
 
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import of official files did.
-
-    Attributes:
-        output: the folder it wrote.
-        report: the JSON file, beside that folder, that lists bad rows and warnings.
-        cached: whether the datasets cache was filled.
-        missing_splits: splits for which there was no file.
-        missing: tasks without a good row, which have no config.
-        checked: the rows.
-    """
+@dataclass
+class Made:
+    """A folder that was written, the report beside it, whether the datasets cache has it, and tasks without samples."""
 
     output: Path
     report: Path
     cached: bool
-    missing_splits: list[str]
     missing: list[str]
+
+    def finish(self, report: Mapping[str, object], configs: Sequence[str], on_progress: Progress) -> None:
+        """Write the report and fill the cache."""
+        write_json(self.report, report)
+        if self.cached:
+            fill_cache(self.output, list(configs), on_progress)
+
+
+# --- Official files ---
+
+
+@dataclass
+class Imported(Made):
+    """What an import of official files did.
+
+    Attributes:
+        missing_splits: splits for which there was no file.
+        checked: the samples, and what was wrong.
+    """
+
+    missing_splits: list[str]
     checked: Checked
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Samples by config and split."""
-        return {
-            config: {split: len(rows) for split, rows in splits.items()}
-            for config, splits in self.checked.samples.items()
-        }
-
-    def warnings(self) -> Counter[str]:
-        """Flaws in targets, by kind."""
-        kinds: Counter[str] = Counter()
-        for (_, kind), count in self.checked.warnings.items():
-            kinds[kind] += count
-        return kinds
+        found = self.checked.samples
+        return {config: {split: len(splits[split]) for split in splits} for config, splits in found.items()}
 
 
 def import_files(
@@ -106,7 +104,13 @@ def import_files(
         PromptCBLUEError: there is nothing to read, rows are bad (all are named), or something cannot be written.
     """
     folder, output = resolve(source), Path(output).expanduser()
-    files = _official_files(folder)
+    files = split_files(folder) if folder.is_dir() else {}
+    if not files:
+        what = "no official files" if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
+        raise PromptCBLUEError(
+            f"{folder}: {what}; expected a folder with train, dev and test (.json or .jsonl, .gz or not), at least one "
+            f"(the embedded sample is called '{SAMPLE}')"
+        )
     check_output(output, folder, overwrite)
     checked = check_files(files, lambda split: on_progress("reading", split, None))
     if not skip_bad:
@@ -120,31 +124,12 @@ def import_files(
         for task, splits in checked.samples.items():
             infos[task] = write_config(temporary, task, splits)
             on_progress("writing", task, len(checked.samples))
-        write_card(temporary, infos, EMBEDDED if folder == sample_path() else OFFICIAL)
-    imported = Imported(
-        output=output,
-        report=report_path(output, "import"),
-        cached=cache,
-        missing_splits=[split for split in SPLITS if split not in files],
-        missing=[task for task in suite.tasks if task not in checked.samples],
-        checked=checked,
-    )
-    write_json(imported.report, _import_report(imported, folder))
-    if cache:
-        fill_cache(output, list(infos), on_progress)
+        write_card(temporary, infos, origin("embedded" if folder == sample_path() else "official"))
+    missing = [task for task in suite.tasks if task not in infos]
+    missing_splits = [split for split in SPLITS if split not in files]
+    imported = Imported(output, report_path(output, "import"), cache, missing, missing_splits, checked)
+    imported.finish(_import_report(imported, folder), list(infos), on_progress)
     return imported
-
-
-def _official_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        what = "is a file; expected the folder with" if folder.exists() else "no such folder; expected one with"
-        raise PromptCBLUEError(f"{folder}: {what} the official files (the embedded sample is called '{SAMPLE}')")
-    files = split_files(folder)
-    if not files:
-        raise PromptCBLUEError(
-            f"{folder}: no official files; expected train, dev and test (.json or .jsonl, .gz or not), at least one"
-        )
-    return files
 
 
 def _import_report(imported: Imported, folder: Path) -> dict[str, object]:
@@ -189,11 +174,9 @@ class ReadFile:
     """What became of the raw file of a split.
 
     Attributes:
-        task: config name.
-        split: name of the split.
         file: the file, or the folder whose files are its records, as a user sees it.
         notes: what was read, mended and skipped; None where no file is there.
-        samples: samples that were made of its split.
+        samples: how many were made of its split.
     """
 
     task: str
@@ -208,33 +191,25 @@ class ReadFile:
         return REGISTRY[self.task].sizes[list(SPLITS).index(self.split)]
 
 
-@dataclass(frozen=True)
-class Built:
+@dataclass
+class Built(Made):
     """What a build did.
 
     Attributes:
-        output: the folder it wrote.
-        report: the JSON file beside it that lists every repair and everything that was left out.
-        cached: whether the datasets cache was filled.
         tasks: what was built, by task.
-        missing: tasks whose raw files were not there, or could not be used.
         bad: raw records and files that could not be used, and why.
         files: the raw files of every task and split, those that are not there too.
         passed_over: the data files of the raw folder that were not read, each with the reason.
     """
 
-    output: Path
-    report: Path
-    cached: bool
     tasks: dict[str, BuiltTask]
-    missing: list[str]
     bad: list[str]
     files: list[ReadFile]
-    passed_over: list[tuple[Path, str]] = field(default_factory=list)
+    passed_over: list[tuple[Path, str]]
 
 
 def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Rows by task and split, from ``paper``, from ``N`` or ``TRAIN,DEV,TEST``, or from a JSON file.
+    """Samples by task and split, from ``paper``, from ``N`` or ``TRAIN,DEV,TEST``, or from a JSON file.
 
     Args:
         text: ``paper`` is Table 8; a file holds an object of task to a number or to three.
@@ -242,27 +217,22 @@ def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
     Raises:
         PromptCBLUEError: it is none of these.
     """
-    if text == "paper":
-        return {task: _three(REGISTRY[task].sizes, text) for task in tasks}
-    numbers = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() for part in numbers):
-        return {task: _three([int(part) for part in numbers], text) for task in tasks}
-    try:
-        content = json.loads(Path(text).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise PromptCBLUEError(
-            f"--sizes {text}: expected `paper`, N, TRAIN,DEV,TEST, or a JSON file of task to such numbers: {error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise PromptCBLUEError(f"{text}: expected an object of task to [train, dev, test], found {content!r:.80}")
-    given = {get_task(name).name: value for name, value in content.items()}
-    return {task: _three(given.get(task, REGISTRY[task].sizes), f"{text}: {task}") for task in tasks}
+    numbers = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    given: dict[str, object] = {}
+    if text != "paper" and -1 in numbers:
+        try:
+            given = {get_task(name).name: value for name, value in read_json_object(Path(text)).items()}
+        except PromptCBLUEError as error:
+            raise PromptCBLUEError(
+                f"--sizes: expected `paper`, N, TRAIN,DEV,TEST, or a JSON file of task to such numbers: {error}"
+            ) from error
+    same = None if -1 in numbers else numbers
+    return {task: _three(same or given.get(task, REGISTRY[task].sizes), f"--sizes {text}: {task}") for task in tasks}
 
 
 def _three(value: object, where: str) -> dict[str, int]:
     numbers = list(value) if isinstance(value, list | tuple) else [value]
-    if len(numbers) == 1:
-        numbers *= 3
+    numbers *= 3 if len(numbers) == 1 else 1
     sizes = [number for number in numbers if isinstance(number, int) and number >= 0]
     if len(numbers) != 3 or len(sizes) != 3 or not any(sizes):
         raise PromptCBLUEError(f"{where}: expected one size or three (train, dev, test), found {value!r:.80}")
@@ -300,48 +270,31 @@ def build(
             f"{', '.join(sorted(unread))}: no reader of raw files; import samples in the official form instead"
         )
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
+    all_done = _Done()
     with raw_files(raw, plan.use, plan.max_bytes) as files, replacing(output) as temporary:
         jobs = [_Job(name, sources, plan, temporary) for name, sources in find_sources(files, plan.sizes).items()]
-        result = Built(
-            output,
-            report_path(output, "import" if plan.whole and not plan.from_test else "build"),
-            cache,
-            {},
-            [],
-            [],
-            [],
-        )
-        result.passed_over.extend(files.passed_over())
+        passed_over = files.passed_over()
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
-            result.bad.extend(done.bad)
-            result.files.extend(done.files)
+            all_done.bad += done.bad
+            all_done.files |= done.files
             for task, built in done.tasks.items():
                 on_progress("building", task, len(plan.sizes))
-                result.tasks[task] = built
-        _put_in_order(result, plan)
+                all_done.tasks[task] = built
+        # In the order of the registry, however the work was shared.
+        tasks = {task: all_done.tasks[task] for task in REGISTRY if task in all_done.tasks}
+        expected = [(task, split) for task in REGISTRY if task in plan.sizes for split in SPLITS]
+        read = [
+            all_done.files.get((task, split)) or ReadFile(task, split, f"{task}/{OFFICIAL_NAMES[split]}")
+            for task, split in expected
+        ]
+        report = report_path(output, "import" if plan.whole and not plan.from_test else "build")
+        missing = [task for task in REGISTRY if task in plan.sizes and task not in tasks]
+        cached = cache and not plan.from_test
+        result = Built(output, report, cached, missing, tasks, sorted(all_done.bad), read, passed_over)
         _stop_where_needed(raw, result, plan, must_have)
-        infos = {task: built.info for task, built in result.tasks.items()}
-        write_card(temporary, infos, _origin(suite.name, plan, result.files))
-    write_json(result.report, _build_report(result, raw, plan))
-    if result.cached:
-        fill_cache(output, list(infos), on_progress)
+        write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(suite.name, plan, read))
+    result.finish(_build_report(result, raw, plan), list(tasks), on_progress)
     return result
-
-
-def _put_in_order(result: Built, plan: Plan) -> None:
-    """Order tasks and files as the registry does, however the work was shared, and add what is missing."""
-    tasks = {task: result.tasks[task] for task in REGISTRY if task in result.tasks}
-    result.tasks.clear()
-    result.tasks.update(tasks)
-    result.missing.extend(task for task in REGISTRY if task in plan.sizes and task not in tasks)
-    found = {(file.task, file.split): file for file in result.files}
-    result.files[:] = [
-        found.get((task, split)) or ReadFile(task, split, f"{task}/{OFFICIAL_NAMES[split]}")
-        for task in REGISTRY
-        if task in plan.sizes
-        for split in SPLITS
-    ]
-    result.bad.sort()
 
 
 def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence[str]) -> None:
@@ -355,18 +308,10 @@ def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence
         kind = "test" if plan.from_test else "labelled raw"
         raise PromptCBLUEError(f"{raw}: no {kind} files of {', '.join(wanted)}; nothing was written")
     if not result.tasks:
-        suite = suite_of(plan.sizes)
         raise PromptCBLUEError(
-            f"{raw}: no raw corpora of {suite.title}; expected folders or archives with files such as "
-            f"{_EXAMPLES.get(suite.name, 'those of its corpora')} (files in the official PromptCBLUE form are "
-            "imported, without --suite)"
+            f"{raw}: no raw corpora of {suite_of(plan.sizes).title}; expected their folders or archives as published "
+            "(files in the official PromptCBLUE form are imported, without --suite)"
         )
-
-
-_EXAMPLES = {
-    "promptcblue": "CMeEE-V2_train.json",
-    "chineseblue": "cMedQQ/train.txt, dev.txt and test.txt",
-}
 
 
 @dataclass
@@ -375,7 +320,7 @@ class _Done:
 
     tasks: dict[str, BuiltTask] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
-    files: list[ReadFile] = field(default_factory=list)
+    files: dict[tuple[str, str], ReadFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -389,44 +334,38 @@ class _Job:
 
     def run(self) -> _Done:
         """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
-        plan = self.plan
-        corpus = CORPORA[self.corpus]
-        reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
-        done = _Done(bad=[f"{task}: {why}" for task, why in reading.refused.items()])
-        for task, of_task in reading.splits.items():
-            for split, of_split in of_task.items():
-                done.files.append(ReadFile(task, split, f"{task}/{of_split.notes.path.name}", of_split.notes))
-        if self._bad(done) and not plan.skip_bad:
-            return done
-        pool = load_pool(plan.templates, list(reading.splits))
+        plan, corpus = self.plan, CORPORA[self.corpus]
+        with _no_garbage_collection():
+            reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
+            files = {
+                (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
+                for task, of_task in reading.splits.items()
+                for split, found in of_task.items()
+            }
+            done = _Done({}, [f"{task}: {why}" for task, why in reading.refused.items()], files)
+            if plan.skip_bad or not (done.bad or any(file.notes.bad for file in files.values() if file.notes)):
+                self._build(reading, done)
+        # Files are shared by tasks.
+        bad = [message for file in files.values() if file.notes for message in file.notes.bad]
+        done.bad[:] = dict.fromkeys([*done.bad, *bad])
+        return done
+
+    def _build(self, reading: Reading, done: _Done) -> None:
+        plan, pool = self.plan, load_pool(self.plan.templates, list(reading.splits))
         groups = _assigned(reading, plan)
         for task in (task for task in reading.splits if task in pool and any(groups[task].values())):
             maker = Every if plan.sizes[task] is None else Drawing
             making = maker(task, pool[task], groups[task], reading, plan)
             samples = {split: making.samples(split) for split in DRAWN}
             done.bad += making.bad
-            for file in done.files:
-                if file.task == task:
-                    file.samples = len(samples[file.split])
+            for split, found in samples.items():
+                if (task, split) in done.files:
+                    done.files[task, split].samples = len(found)
             if written := {split: samples[split] for split in SPLITS if samples[split]}:
                 notes = [of_split.notes for of_split in reading.splits[task].values()]
                 left_out = sum((of_file.left_out() for of_file in notes), Counter[str]())
                 counts = {split: making.counts[split] for split in SPLITS}
                 done.tasks[task] = BuiltTask(write_config(self.folder, task, written), counts, dict(left_out))
-        self._bad(done)
-        return done
-
-    @staticmethod
-    def _bad(done: _Done) -> list[str]:
-        """Everything that is bad so far, each once: files are shared by tasks."""
-        found = (message for file in done.files for message in (file.notes.bad if file.notes else ()))
-        done.bad = list(dict.fromkeys([*done.bad, *found]))
-        return done.bad
-
-
-def _run(job: _Job) -> _Done:
-    with _no_garbage_collection():
-        return job.run()
 
 
 @contextmanager
@@ -443,14 +382,14 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     if workers == 1 or len(jobs) == 1:
-        yield from map(_run, jobs)
+        yield from map(_Job.run, jobs)
         return
     # A fork starts in no time, and is safe here: the only other thread is the progress bar's, whose locks no worker
     # takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as executor:
         try:
-            for future in as_completed([executor.submit(_run, job) for job in jobs]):
+            for future in as_completed([executor.submit(_Job.run, job) for job in jobs]):
                 yield future.result()
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -508,46 +447,24 @@ def _cut(groups: set[str], weights: Mapping[str, int], key: str) -> dict[str, st
 
 # --- What is said of it ---
 
-_BUILT = """\
-The samples were built from the raw corpora of {corpora} as the paper describes (Zhu et al., *PromptCBLUE: A Chinese
-Prompt Tuning Benchmark for the Medical Domain*, section 3.2), with {pool}, seed {seed},
-the {dialect} dialect of the targets, and {extras}. What the paper leaves open is drawn as the released
-samples were drawn{differences}.
-Scores on them cannot be compared with scores on the official files. Each corpus keeps the terms of those who made it,
-in general for research only. Before you publish this folder make sure that you may."""
-_WHOLE = """\
-The samples were made from the raw files of {title}, each record one sample; prompts and answers are written with the
-templates of the promptcblue package. Each corpus keeps the terms of those who made it: before you publish this folder
-make sure that you may."""
-_ASKED = """\
-The prompts were made of CBLUE's own test files, which have no answers; `promptcblue-metric cblue` writes what is
-answered as CBLUE's submission. Each corpus keeps the terms of those who made it, in general for research only."""
-_CHINESEBLUE = """\
-The samples were made from the raw files of the ChineseBLUE repository, which publishes them under the Apache License
-2.0 (Zhang et al. 2020, *Conceptualized Representation Learning for Chinese Biomedical Text Mining*, arXiv 2008.10813).
-Each record is one sample; prompts and answers are written with the templates of the promptcblue package, and every
-label is offered, so that scores can stand beside published ones."""
-
 
 def _origin(suite: str, plan: Plan, files: Sequence[ReadFile]) -> Origin:
-    findings = _findings(files)
-    if plan.from_test:
-        return Origin(OFFICIAL.license, _ASKED, findings)
+    title = "CBLUE" if suite == "promptcblue" else SUITES[suite].title
     if plan.whole:
-        if suite == "chineseblue":
-            return Origin("apache-2.0", _CHINESEBLUE, findings)
-        return Origin(OFFICIAL.license, _WHOLE.format(title=SUITES[suite].title), findings)
+        name = "asked" if plan.from_test else suite if suite == "chineseblue" else "whole"
+        return origin(name, _findings(files), title=title)
     style = plan.style
     contents = [name for name in ("explain_labels", "format_spec", "step_by_step") if getattr(style, name)]
-    text = _BUILT.format(
-        corpora="CBLUE" if suite == "promptcblue" else SUITES[suite].title,
+    return origin(
+        "built",
+        _findings(files),
+        corpora=title,
         pool="templates of the official form" if plan.templates else "the templates of the promptcblue package",
         seed=plan.seed,
         dialect=style.dialect,
         differences="" if style.profile == PAPER else ", and so is what they do otherwise than the paper",
         extras=f"the additional prompt contents {', '.join(contents)}" if contents else "no additional prompt contents",
     )
-    return Origin(OFFICIAL.license, text, findings)
 
 
 def _findings(files: Sequence[ReadFile]) -> str:

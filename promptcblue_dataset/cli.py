@@ -173,7 +173,10 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
         yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
     if bad := checked.bad.errors:
         yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
-    if kinds := imported.warnings():
+    kinds: Counter[str] = Counter()
+    for (_, kind), count in checked.warnings.items():
+        kinds[kind] += count
+    if kinds:
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         yield f"targets kept though not quite in the dialect: {listed}"
     yield from _next(imported, next(iter(checked.samples)))

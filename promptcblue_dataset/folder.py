@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
@@ -17,6 +16,7 @@ CARD = "README.md"
 #: Stands in each card we write, so that the folder is known as one that may be replaced.
 MARK = "<!-- Written by promptcblue-dataset import. -->"
 
+_CARDS = Path(__file__).parent / "cards"
 _FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
 # `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
 _FEATURE_KINDS = {"answer_choices": "sequence"}
@@ -36,35 +36,21 @@ class FileInfo(TypedDict):
 ConfigInfo = Mapping[str, FileInfo]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where samples come from, for their card.
-
-    Attributes:
-        license: an id of a licence that the Hub knows.
-        text: a paragraph.
-        findings: what was found wrong in the raw files, in Markdown, where the suite's card has a place for it.
-    """
+class Origin(NamedTuple):
+    """What a card says of its samples: a licence that the Hub knows, where they come from, flaws of their raw files."""
 
     license: str
     text: str
     findings: str = ""
 
 
-OFFICIAL = Origin(
-    "other",
-    """\
-The samples were imported from files in the official PromptCBLUE form, each row checked. PromptCBLUE (Zhu et al.,
-*PromptCBLUE: A Chinese Prompt Tuning Benchmark for the Medical Domain*) is built from the corpora of CBLUE, and each
-corpus keeps the terms of those who made it, in general for research only. Before you publish this folder make sure that
-you may, and keep the official test targets private.""",
-)
-EMBEDDED = Origin(
-    "apache-2.0",
-    """\
-These are the samples that come with the promptcblue package, written for it in the form of the official files. They are
-there to try the tools on and hold no text of CBLUE; scores on them say nothing about a model.""",
-)
+def origin(name: str, findings: str = "", **values: object) -> Origin:
+    """An entry of `cards/origins.yaml`, with the values that its text asks for."""
+    import yaml
+
+    content = (_CARDS / "origins.yaml").read_text(encoding="utf-8")
+    entry = yaml.load(content, Loader=yaml.CSafeLoader)[name]
+    return Origin(entry["license"], entry["text"].format(**values), findings)
 
 
 def is_ours(folder: Path) -> bool:
@@ -72,16 +58,13 @@ def is_ours(folder: Path) -> bool:
     card = folder / CARD
     if not card.is_file() or MARK not in card.read_text(encoding="utf-8", errors="replace"):
         return False
-    written = {
-        card,
-        *(path for splits in parquet_files(folder).values() for paths in splits.values() for path in paths),
-    }
-    return all(path in written for path in folder.rglob("*") if not path.is_dir())
+    written = {path for splits in parquet_files(folder).values() for paths in splits.values() for path in paths}
+    return all(path in written or path == card for path in folder.rglob("*") if not path.is_dir())
 
 
 def write_config(folder: Path, config: str, splits: Mapping[str, Sequence[Sample]]) -> ConfigInfo:
     """Write the Parquet files of one config; their paths and sizes, by split, as `write_card` wants them."""
-    return {split: _write_split(folder, config, split, rows) for split, rows in splits.items()}
+    return {split: _write_split(folder, f"{config}/{split}-00000-of-00001.parquet", splits[split]) for split in splits}
 
 
 def write_card(folder: Path, infos: Mapping[str, ConfigInfo], origin: Origin) -> None:
@@ -89,8 +72,7 @@ def write_card(folder: Path, infos: Mapping[str, ConfigInfo], origin: Origin) ->
     (folder / CARD).write_text(_card(infos, origin), encoding="utf-8", newline="\n")
 
 
-def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) -> FileInfo:
-    """Write one Parquet file; its path in the folder and its sizes."""
+def _write_split(folder: Path, name: str, rows: Sequence[Sample]) -> FileInfo:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,7 +80,6 @@ def _write_split(folder: Path, config: str, split: str, rows: Sequence[Sample]) 
     # A schema of our own carries none of datasets' metadata, whose newest form datasets 3 cannot read.
     schema = pa.schema([(name, types.get(name, pa.string())) for name in _FIELDS])
     table = pa.Table.from_pylist(list(rows), schema=schema)
-    name = f"{config}/{split}-00000-of-00001.parquet"
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
@@ -125,8 +106,7 @@ def _card(infos: Mapping[str, ConfigInfo], origin: Origin) -> str:
         configs=[_config(config, splits) for config, splits in files.items()],
         dataset_info=[_dataset_info(config, splits) for config, splits in files.items()],
     )
-    cards = Path(__file__).parent / "cards"
-    card = next(path for name in (suite.name, "other") if (path := cards / f"{name}.md").is_file())
+    card = next(path for name in (suite.name, "other") if (path := _CARDS / f"{name}.md").is_file())
     body = Template(card.read_text(encoding="utf-8")).substitute(
         name=suite.name,
         title=suite.title,
@@ -173,17 +153,12 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
     target = output.resolve()
     for precious in (Path.cwd(), Path.home(), source.resolve()):
         if precious.is_relative_to(target):
-            raise PromptCBLUEError(
-                f"{output}: cannot be replaced, since it is or holds {precious}; name another --output"
-            )
-    if not output.exists() or overwrite:
+            raise PromptCBLUEError(f"{output}: cannot be replaced: it is or holds {precious}; name another --output")
+    if overwrite or not output.exists():
         return
-    if not output.is_dir():
-        raise PromptCBLUEError(f"{output}: is a file; name another --output, or replace it with --overwrite")
-    if any(output.iterdir()) and not is_ours(output):
-        raise PromptCBLUEError(
-            f"{output}: holds files that no import wrote; name another --output, or replace it with --overwrite"
-        )
+    what = "holds files that no import wrote" if output.is_dir() else "is a file"
+    if not output.is_dir() or (any(output.iterdir()) and not is_ours(output)):
+        raise PromptCBLUEError(f"{output}: {what}; name another --output, or replace it with --overwrite")
 
 
 def report_path(output: Path, made_by: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promptcblue_dataset.folder import CARD, OFFICIAL, is_ours
+from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.statistics import TaskStatistics, in_card, statistics
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, parquet_files
@@ -17,7 +17,7 @@ from promptcblue_metric.tasks import SUITES
 
 _OWNED = (CARD, *(f"*/{split}-*.parquet" for split in SPLITS))
 #: Licences that let nobody pass the samples on: what the Hub calls the terms of others, and none at all.
-_CLOSED = (OFFICIAL.license, "unknown", None)
+_CLOSED = ("other", "unknown", None)
 _LOAD = re.compile(r'load_dataset\("[^"/]+"')
 #: What the card says of a repository on the Hub as long as it is none.
 _LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
