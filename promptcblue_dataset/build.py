@@ -69,7 +69,7 @@ class Imported(Made):
     """What an import of official files did.
 
     Attributes:
-        missing_splits: splits for which there was no file.
+        missing_splits: splits without a sample.
         checked: the samples, and what was wrong.
     """
 
@@ -126,7 +126,7 @@ def import_files(
             on_progress("writing", task, len(checked.samples))
         write_card(temporary, infos, origin("embedded" if folder == sample_path() else "official"))
     missing = [task for task in suite.tasks if task not in infos]
-    missing_splits = [split for split in SPLITS if split not in files]
+    missing_splits = [split for split in SPLITS if not any(split in splits for splits in checked.samples.values())]
     imported = Imported(output, report_path(output, "import"), cache, missing, missing_splits, checked)
     imported.finish(_import_report(imported, folder), list(infos), on_progress)
     return imported

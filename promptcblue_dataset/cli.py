@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from promptcblue_dataset.prompts.pool import check_pool, load_pool
+from promptcblue_dataset.prompts.render import Style, preview
+from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_requests
+from promptcblue_dataset.review import tally, write_sheet
+from promptcblue_dataset.statistics import (
+    RELEASED_TITLES,
+    notes,
+    released_rows,
+    rows,
+    statistics,
+    titles,
+    write_into_card,
+)
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
 from promptcblue_metric.data.samples import ALL, LISTED, SPLITS
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -27,7 +40,7 @@ from promptcblue_metric.tasks import REGISTRY, SUITES, TASKS, get_task, suite_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from promptcblue_dataset.build import Built, Imported
+    from promptcblue_dataset.build import Built, Imported, Made
     from promptcblue_dataset.making import Plan
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
@@ -37,26 +50,11 @@ app.add_typer(templates_app, name="templates")
 app.add_typer(review_app, name="review")
 
 
-class OnError(str, Enum):
-    """What to do with rows or raw records that cannot be used."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-class Dialect(str, Enum):
-    """How targets are written."""
-
-    released = "released"
-    paper = "paper"
-
-
-class Profile(str, Enum):
-    """Whom the samples follow where the paper and the released samples differ."""
-
-    paper = "paper"
-    released = "released"
-
+#: What to do with rows or raw records that cannot be used.
+OnError: TypeAlias = Literal["stop", "skip"]
+#: How targets are written, and whom samples follow where the paper and the released ones differ.
+Dialect: TypeAlias = Literal["released", "paper"]
+Profile: TypeAlias = Literal["paper", "released"]
 
 Pool = Annotated[
     Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
@@ -127,22 +125,14 @@ def import_(
         raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
     output = output or Path(suite)
     if suite != "promptcblue":
-        plan = Plan(
-            dict.fromkeys(SUITES[suite].tasks),
-            skip_bad=on_error is not OnError.stop,
-            use=use or (),
-            max_bytes=int(max_unpacked * (1 << 30)),
-        )
-        _build(Path(source), output, plan, None, (), overwrite=overwrite, cache=cache)
+        sizes, skip = dict.fromkeys(SUITES[suite].tasks), on_error != "stop"
+        plan = Plan(sizes, skip_bad=skip, use=use or (), max_bytes=int(max_unpacked * (1 << 30)))
+        _build(Path(source), output, plan, overwrite=overwrite, cache=cache)
         return
     with progress_bars() as on_progress:
+        skip = on_error == "skip"
         imported = import_files(
-            source,
-            output,
-            skip_bad=on_error is OnError.skip,
-            overwrite=overwrite,
-            cache=cache,
-            on_progress=on_progress,
+            source, output, skip_bad=skip, overwrite=overwrite, cache=cache, on_progress=on_progress
         )
     show(_imported_table(imported), _imported_notes(imported))
 
@@ -150,13 +140,15 @@ def import_(
 def _imported_table(imported: Imported) -> Table:
     """Samples of each config by split, and how many flaws their targets have."""
     counts, warnings = imported.counts(), imported.checked.warnings
+    flaws: Counter[str] = Counter()
+    for (task, _), count in warnings.items():
+        flaws[task] += count
     shown = make_table("config", *SPLITS, "warnings")
     for config, splits in counts.items():
-        flaws = sum(count for (task, _), count in warnings.items() if task == config)
-        cells = [_number(splits.get(split, 0)) for split in SPLITS]
-        shown.add_row(config, *cells, _number(flaws), end_section=config == list(counts)[-1])
-    totals = [_number(sum(splits.get(split, 0) for splits in counts.values())) for split in SPLITS]
-    shown.add_row(ALL, *totals, _number(warnings.total()), style="bold")
+        cells = [*(splits.get(split, 0) for split in SPLITS), flaws[config]]
+        shown.add_row(config, *map(_number, cells), end_section=config == list(counts)[-1])
+    totals = [sum(splits.get(split, 0) for splits in counts.values()) for split in SPLITS]
+    shown.add_row(ALL, *map(_number, [*totals, warnings.total()]), style="bold")
     return shown
 
 
@@ -168,7 +160,7 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
     """What else there is to know, a line each, and the call to type next."""
     checked = imported.checked
     if imported.missing_splits:
-        yield f"no file for the split(s): {', '.join(imported.missing_splits)}"
+        yield f"no samples, and so no split: {', '.join(imported.missing_splits)}"
     if imported.missing:
         yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
     if bad := checked.bad.errors:
@@ -182,7 +174,7 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
     yield from _next(imported, next(iter(checked.samples)))
 
 
-def _next(done: Imported | Built, config: str) -> Iterator[str]:
+def _next(done: Made, config: str) -> Iterator[str]:
     yield f"wrote {done.output} and {done.report}"
     name = suite_of([config]).name if done.cached else done.output.name
     where = "in any folder" if done.cached else f"from {done.output.absolute().parent}"
@@ -203,10 +195,10 @@ def build_(
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     profile: Annotated[
         Profile, typer.Option(help="Whom to follow where the paper and the released samples differ.")
-    ] = Profile.paper,
-    dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")] = (
-        Dialect.released
-    ),
+    ] = "paper",
+    dialect: Annotated[
+        Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")
+    ] = "released",
     explain_labels: ExplainLabels = False,
     format_spec: FormatSpec = False,
     step_by_step: StepByStep = False,
@@ -218,7 +210,7 @@ def build_(
     ] = False,
     on_error: Annotated[
         OnError, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
-    ] = OnError.stop,
+    ] = "stop",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
@@ -230,7 +222,6 @@ def build_(
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
     from promptcblue_dataset.build import parse_sizes
     from promptcblue_dataset.making import Plan
-    from promptcblue_dataset.prompts.render import Style
 
     names = _names(tasks) or list(TASKS)
     suite = suite_of(names)
@@ -242,11 +233,11 @@ def build_(
     plan = Plan(
         sizes=dict.fromkeys(names) if from_test else parse_sizes(sizes, names),
         from_test=from_test,
-        style=Style(dialect.value, profile.value, explain_labels, format_spec, step_by_step),
+        style=Style(dialect, profile, explain_labels, format_spec, step_by_step),
         templates=templates,
         seed=seed,
         drop_separators=drop_separators,
-        skip_bad=on_error is OnError.skip,
+        skip_bad=on_error == "skip",
         use=use or (),
         max_bytes=int(max_unpacked * (1 << 30)),
     )
@@ -254,70 +245,48 @@ def build_(
 
 
 def _build(
-    raw: Path,
-    output: Path,
-    plan: Plan,
-    workers: int | None,
-    must_have: Sequence[str],
-    *,
-    overwrite: bool,
-    cache: bool,
+    raw: Path, output: Path, plan: Plan, workers: int | None = None, must_have: Sequence[str] = (), **folder: bool
 ) -> None:
+
     from promptcblue_dataset.build import build
 
     with progress_bars() as on_progress:
-        built = build(
-            raw,
-            output,
-            plan,
-            workers=workers,
-            must_have=must_have,
-            overwrite=overwrite,
-            cache=cache,
-            on_progress=on_progress,
-        )
+        built = build(raw, output, plan, workers=workers, must_have=must_have, on_progress=on_progress, **folder)
     show(_files_table(built) if plan.whole else _built_table(built), _built_notes(built, plan))
 
 
 def _built_table(built: Built) -> Table:
-    table = make_table("config", "raw samples", "templates", "train", "validation", "test", "separators", "left out")
+    table = make_table("config", "raw samples", "templates", *SPLITS, "separators", "left out")
     for task, done in built.tasks.items():
         splits = done.counts.values()
-        left_out = sum(count for counts in splits for kind, count in counts.items() if "left out" in kind)
-        table.add_row(
-            task,
-            f"{sum(counts['raw samples'] for counts in splits):,}",
-            str(max(counts["templates"] for counts in splits)),
-            *(f"{counts['rows']:,}" for counts in splits),
-            f"{sum(counts['rows with a separator in the answer'] for counts in splits):,}",
-            f"{left_out + sum(done.left_out.values()):,}",
-        )
+        total = sum(splits, Counter[str]())
+        left_out = sum(count for kind, count in total.items() if "left out" in kind) + sum(done.left_out.values())
+        made = [f"{counts['rows']:,}" + f" of {counts['rows asked for']:,}" * _short(counts) for counts in splits]
+        separators = total["rows with a separator in the answer"]
+        templates = str(max(counts["templates"] for counts in splits))
+        table.add_row(task, f"{total['raw samples']:,}", templates, *made, f"{separators:,}", f"{left_out:,}")
     return table
+
+
+def _short(counts: Mapping[str, int]) -> bool:
+    return counts["rows"] < counts["rows asked for"]
 
 
 def _files_table(built: Built) -> Table:
     table = make_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept", texts=2)
     for file in built.files:
-        notes = file.notes
-        if notes is None:
-            table.add_row(file.task, file.split, "absent", f"{file.documented:,}")
-            continue
-        counts = (notes.records - notes.skipped, file.documented, notes.skipped, file.samples)
-        flaws = (notes.times("mended"), notes.times("kept"))
-        table.add_row(file.task, file.split, *(f"{count:,}" for count in (*counts, *flaws)))
+        cells = ["absent", f"{file.documented:,}"]
+        if notes := file.notes:
+            counts = (notes.records - notes.skipped, file.documented, notes.skipped, file.samples)
+            cells = [f"{count:,}" for count in (*counts, notes.times("mended"), notes.times("kept"))]
+        table.add_row(file.task, file.split, *cells)
     return table
 
 
 def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
     """What else there is to know, a line each, and the call to type next."""
-    short = [
-        f"{task} {split} {counts['rows']:,} of {counts['rows asked for']:,}"
-        for task, done in built.tasks.items()
-        for split, counts in done.counts.items()
-        if counts["rows"] < counts["rows asked for"]
-    ]
-    if short:
-        yield f"fewer rows than asked for, since the pool has no more: {', '.join(short)}"
+    if not plan.whole and any(_short(counts) for done in built.tasks.values() for counts in done.counts.values()):
+        yield "N of M: fewer than asked for, since the pool has no more"
     if plan.whole and not plan.from_test:
         yield from _documented(built)
     elif built.missing:
@@ -360,8 +329,6 @@ def _documented(built: Built) -> Iterator[str]:
 @templates_app.command("check", epilog="Example: promptcblue-dataset templates check --templates templates.json")
 def templates_check(templates: Pool = None) -> None:
     """Name every flaw: placeholders, duplicates, near-duplicates, and templates that state no task; exit 1 if any."""
-    from promptcblue_dataset.prompts.pool import check_pool, load_pool
-
     pool = load_pool(templates, checked=False)
     flaws = check_pool(pool)
     for flaw in flaws:
@@ -376,10 +343,9 @@ def templates_check(templates: Pool = None) -> None:
 @templates_app.command("list", epilog="Example: promptcblue-dataset templates list --tasks CHIP-STS")
 def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
     r"""Print one template a line: task, number and text between tabs, line ends as \n."""
-    from promptcblue_dataset.prompts.pool import lines, load_pool
-
-    for line in lines(load_pool(templates, _names(tasks), checked=False)):
-        print(line)
+    for task, prompts in load_pool(templates, _names(tasks), checked=False).items():
+        for number, template in enumerate(prompts.templates, 1):
+            print(task, number, template.replace("\n", "\\n"), sep="\t")
 
 
 @templates_app.command("render", epilog="Example: promptcblue-dataset templates render CMeEE-V2 3")
@@ -390,18 +356,15 @@ def templates_render(
     explain_labels: ExplainLabels = False,
     format_spec: FormatSpec = False,
     step_by_step: StepByStep = False,
-    dialect: Annotated[Dialect, typer.Option(help="Whose answer format to specify.")] = Dialect.released,
+    dialect: Annotated[Dialect, typer.Option(help="Whose answer format to specify.")] = "released",
 ) -> None:
     """Show a template with its placeholders as they stand and the additional contents in their place."""
-    from promptcblue_dataset.prompts.pool import load_pool
-    from promptcblue_dataset.prompts.render import Style, preview
-
     name = get_task(task).name
     pool = load_pool(templates, [name])
     count = len(pool[name].templates) if name in pool else 0
     if number > count:
         raise PromptCBLUEError(f"{name} has {count} templates; there is no number {number}")
-    style = Style(dialect.value, explain_labels=explain_labels, format_spec=format_spec, step_by_step=step_by_step)
+    style = Style(dialect, explain_labels=explain_labels, format_spec=format_spec, step_by_step=step_by_step)
     print(preview(pool[name], pool[name].templates[number - 1], style))
 
 
@@ -416,9 +379,6 @@ def templates_requests(
     times: Annotated[int, typer.Option(min=1, help="Rephrasings of each template.")] = 10,
 ) -> None:
     """Write requests that ask a model to rephrase each template, as the paper does."""
-    from promptcblue_dataset.prompts.pool import load_pool
-    from promptcblue_dataset.prompts.rephrase import write_requests
-
     count = write_requests(output, load_pool(templates, _names(tasks)), model, times)
     print(f"wrote {count} requests for {times} rephrasings each to {output}")
 
@@ -432,9 +392,6 @@ def templates_answers(
     templates: Pool = None,
 ) -> None:
     """Read rephrasings, keep those with the same placeholders that repeat no template, and write them for review."""
-    from promptcblue_dataset.prompts.pool import load_pool
-    from promptcblue_dataset.prompts.rephrase import read_answers
-
     counts = read_answers(answers, load_pool(templates), review)
     for reason, count in counts.most_common():
         print(f"{reason}: {count}")
@@ -448,9 +405,6 @@ def templates_accept(
     templates: Pool = None,
 ) -> None:
     """Write a pool of the templates and the accepted rephrasings; whatever was not accepted is left out."""
-    from promptcblue_dataset.prompts.pool import load_pool
-    from promptcblue_dataset.prompts.rephrase import accept
-
     counts = accept(review, load_pool(templates), output)
     for verdict, count in counts.most_common():
         print(f"{verdict}: {count}")
@@ -469,27 +423,23 @@ def stats_(
     ] = True,
 ) -> None:
     """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
-    from promptcblue_dataset import statistics
-
     with progress_bars() as on_progress:
-        found = statistics.statistics(source, on_progress)
-    table = make_table(*statistics.titles(found))
-    for row in statistics.rows(found):
-        table.add_row(*row)
-    show(table)
-    if beside := list(statistics.released_rows(found)):
-        table = make_table(*statistics.RELEASED_TITLES, texts=2)
-        for row in beside:
-            table.add_row(*row)
-        show(table)
-    for line in statistics.notes(found):
+        found = statistics(source, on_progress)
+    show(_filled(make_table(*titles(found)), rows(found)))
+    if beside := list(released_rows(found)):
+        show(_filled(make_table(*RELEASED_TITLES, texts=2), beside))
+    for line in notes(found):
         print(line)
     if json_path:
-        from promptcblue_metric.data.writing import write_json
-
         write_json(json_path, found)
-    if card and (written := statistics.write_into_card(source, found)):
+    if card and (written := write_into_card(source, found)):
         print(f"wrote the statistics into {written}")
+
+
+def _filled(table: Table, cells: Iterable[Sequence[str]]) -> Table:
+    for row in cells:
+        table.add_row(*row)
+    return table
 
 
 @review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")
@@ -502,8 +452,6 @@ def review_sample(
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
     """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
-    from promptcblue_dataset.review import write_sheet
-
     for task, count in write_sheet(source, output, number, split, _names(tasks) or list(REGISTRY), seed).items():
         print(f"{task}\t{count}")
     print(f"wrote {output}")
@@ -515,17 +463,11 @@ def review_tally(
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
 ) -> None:
     """Print the rate of mislabelled samples by task with Wilson intervals."""
-    from promptcblue_dataset.review import tally
-
     table = make_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
     for row in tally(sheet, confidence):
         low, high = row.interval
-        table.add_row(
-            row.task,
-            *map(str, (row.examined, row.wrong, row.unsure, row.open)),
-            f"{row.rate:.1%}" if row.examined else "–",
-            f"{low:.1%} – {high:.1%}" if row.examined else "–",
-        )
+        rate = (f"{row.rate:.1%}", f"{low:.1%} – {high:.1%}") if row.examined else ("–", "–")
+        table.add_row(row.task, *map(str, (row.examined, row.wrong, row.unsure, row.open)), *rate)
     show(table)
 
 

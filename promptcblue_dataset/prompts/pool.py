@@ -254,10 +254,3 @@ def _taskless(prompts: TaskPrompts) -> Iterator[Flaw]:
     for number, template in enumerate(prompts.templates, 1):
         if prompts.topic and not any(word in template for word in prompts.topic):
             yield Flaw(prompts.task, number, "no task", f"expected one of {'，'.join(prompts.topic)}")
-
-
-def lines(pool: Mapping[str, TaskPrompts]) -> Iterator[str]:
-    r"""A line a template: task, number and the template with its line ends written as ``\n``, between tabs."""
-    for task, prompts in pool.items():
-        for number, template in enumerate(prompts.templates, 1):
-            yield f"{task}\t{number}\t" + template.replace("\n", "\\n")

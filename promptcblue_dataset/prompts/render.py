@@ -8,15 +8,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from promptcblue_dataset.corpora.reading import Content
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.prompts.pool import FORMAT_HEADING, LABELS_HEADING, TaskPrompts, fill
 from promptcblue_metric.answers import Answer, AnswerFormat, EntityLines, EventLines, TripleLines
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, Task
+
+if TYPE_CHECKING:
+    from promptcblue_dataset.corpora.reading import Content
 
 #: Dialects of targets; and profiles, which say whether to follow the paper or the released samples where they differ.
 RELEASED, PAPER = "released", "paper"
