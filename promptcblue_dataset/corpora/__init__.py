@@ -11,21 +11,8 @@ from promptcblue_dataset.corpora.reading import Corpus, Sources
 from promptcblue_metric.errors import PromptCBLUEError
 
 _CORPORA: tuple[Corpus, ...] = (
-    dialogues.IMCS,
-    cblue.CDN,
-    dialogues.MDCFNPC,
-    cblue.IR,
-    dialogues.MEDDG,
-    cblue.CMEIE,
-    cblue.CMEEE,
-    cblue.CTC,
-    cblue.QTR,
-    cblue.CDEE,
-    cblue.STS,
-    cblue.QQR,
-    cblue.QIC,
-    cblue.CAUSAL,
-    cblue.TREES,
+    *(dialogues.IMCS, cblue.CDN, dialogues.MDCFNPC, cblue.IR, dialogues.MEDDG, cblue.CMEIE, cblue.CMEEE, cblue.CTC),
+    *(cblue.QTR, cblue.CDEE, cblue.STS, cblue.QQR, cblue.QIC, cblue.CAUSAL, cblue.TREES),
     *CHINESEBLUE.values(),
 )
 #: Every raw corpus by name. Those that take longest come first, so that worker processes end together.
@@ -33,11 +20,7 @@ CORPORA: Mapping[str, Corpus] = {corpus.name: corpus for corpus in _CORPORA}
 
 
 def find_sources(files: RawFiles, tasks: Collection[str]) -> dict[str, Sources]:
-    """The files of the ``tasks`` by corpus, for those corpora that are there.
-
-    Raises:
-        PromptCBLUEError: names all the files that differ where one is expected.
-    """
+    """The files of the ``tasks`` by corpus, for those that are there; an error names all that differ and should not."""
     found: dict[str, Sources] = {}
     problems: list[str] = []
     for name, corpus in CORPORA.items():
