@@ -87,13 +87,7 @@ class RawFile(NamedTuple):
 
 @dataclass
 class RawFiles:
-    """The data files of a raw folder, in the order of their names, and which of them are used.
-
-    Attributes:
-        root: what the user named.
-        files: every data file.
-        use: files, folders or archives that the user chose where several hold one corpus.
-    """
+    """The data files of a raw folder, which of them are used, and those that the user chose where several would do."""
 
     root: Path
     files: Sequence[RawFile]
@@ -168,10 +162,7 @@ class RawFiles:
         return best[0] if best else None
 
     def _rank(self, file: RawFile, folders: Sequence[str]) -> int:
-        """How far a file is from where it should be: -1 if the user chose it, len(folders) if its folder says nothing.
-
-        One more than that is for folders that hold no data.
-        """
+        """Its place among the folders; -1 if the user chose it, len(folders) elsewhere, one more among results."""
         if any(_holds(chosen, file) for chosen in self.use):
             return -1
         if any(_RESULTS.fullmatch(part) for part in self._within(file).parts[:-1]):
@@ -190,11 +181,8 @@ class RawFiles:
 def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) -> Iterator[RawFiles]:
     """The data files of ``root``: a folder, an archive, or a folder that holds archives (zip ones also in archives).
 
-    Files from archives are there until the block ends.
-
-    Args:
-        use: files, folders or archives, in ``root`` or as they stand, to take where several hold one corpus.
-        max_bytes: the most that all archives together may unpack to.
+    Files from archives are there until the block ends. What is in ``use`` (in ``root`` or as it stands) is taken where
+    several files hold one corpus. All archives together may unpack to ``max_bytes``.
 
     Raises:
         PromptCBLUEError: there is no such folder, or an archive cannot be unpacked safely.
@@ -247,22 +235,22 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
+class _TooMuchError(Exception):
+    """More is unpacked than the bounds allow."""
+
+
 class _Bounded:
     """A stream that ends with an error once more was read of it than it may hold."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._stream, self._left = stream, limit
+        self._read, self._left = stream.read, limit
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        data = self._read(size)
         self._left -= len(data)
         if self._left < 0:
             raise _TooMuchError
         return data
-
-
-class _TooMuchError(Exception):
-    """More is unpacked than the bounds allow."""
 
 
 @dataclass
@@ -274,11 +262,7 @@ class _Unpacker:
     archives: int = 0
 
     def unpack(self, file: RawFile, depth: int = 0) -> list[RawFile]:
-        """Unpack the data files in an archive, and the zip archives in it.
-
-        Raises:
-            PromptCBLUEError: it is damaged, or not as an archive of data is.
-        """
+        """Unpack the data files in an archive and in the zip archives in it, unless it is damaged or unlike data."""
         self.archives += 1
         target = self.folder / str(self.archives)
         is_zip = file.path.suffix.lower() == ".zip"
@@ -316,11 +300,9 @@ class _Unpacker:
                     yield self._write(archive.open(info), parts, target, file.name)
 
     def _tar(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
-        with file.path.open("rb") as raw:
-            start = raw.read(6)
-        opened = next(opens for magic, opens in _OPENED.items() if start.startswith(magic))
+        opened = next(opens for magic, opens in _OPENED.items() if file.head(6).startswith(magic))
         # As a stream, so that an archive is refused before it is read to its end, whatever its members say they hold.
-        with opened(file.path, "rb") as stream, _stream_of_tar(stream, limit) as archive:
+        with opened(file.path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
                 if member.islnk() or member.issym():
                     self._refuse(file.name, "is a link", member.name)
@@ -357,10 +339,6 @@ class _Unpacker:
     def _refuse(archive: Path, reason: str, member: str = "") -> NoReturn:
         of = f"member {member!r} " if member else ""
         raise PromptCBLUEError(f"{archive}: {of}{reason}; the archive is refused")
-
-
-def _stream_of_tar(stream: IO[bytes], limit: int) -> tarfile.TarFile:
-    return tarfile.open(fileobj=_Bounded(stream, limit), mode="r|")  # type: ignore[call-overload, no-any-return]
 
 
 def _limit(size: int) -> int:
