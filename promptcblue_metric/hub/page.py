@@ -25,7 +25,8 @@ from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
-from ..report.report import Report, ShownSample, TaskReport, build_report
+from ..report.analysis import Example
+from ..report.report import Report, TaskReport, build_report
 from ..report.tables import CHINESE, Phrase, score_table
 from ..report.text import short
 from ..scoring import PROTOCOLS, Protocol
@@ -183,7 +184,7 @@ def _lists(task: TaskReport) -> dict[str, list[tuple[str, int]]]:
     return {"outcome": outcomes, **{title: list(found.items()) for title, found in others.items()}}
 
 
-def _worst(task: TaskReport) -> list[ShownSample]:
+def _worst(task: TaskReport) -> list[Example]:
     return [example for example in task["examples"] if example["score"] < 1 or example["kinds"]][:EXAMPLES]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 
@@ -39,7 +39,7 @@ from ..scoring import (
     sum_counts,
 )
 from ..tasks import REGISTRY, Task
-from .text import short
+from .text import ShownText, short, shown
 
 #: Two protocols differ where their scores are further apart than this.
 PROTOCOL_TOLERANCE = 0.001
@@ -47,7 +47,7 @@ PROTOCOL_TOLERANCE = 0.001
 #: Examples of a task: its lowest-scoring samples, then the lowest of each kind of error, up to the last number.
 WORST, EXAMPLES_OF_A_KIND, EXAMPLES_OF_A_TASK = 8, 2, 16
 
-#: How many confusions, invalid outputs and templates are listed; the others are only counted.
+#: How many confusions, invalid outputs, templates, and errors of an example are listed; others are only counted.
 LISTED = 12
 
 #: Items of an output that are compared with gold items they are not equal to; any more are spurious.
@@ -170,52 +170,57 @@ class Details(TypedDict, total=False):
     sections: list[Section]
 
 
-@dataclass(frozen=True)
-class Example:
-    """A sample worth looking at.
+class Field(TypedDict):
+    """A field of an item, and whether the item it was paired with has another value there."""
 
-    Attributes:
-        sample: the sample.
-        score: its own primary metric.
-        kinds: the kinds of error it shows, most frequent first.
-        state: one of `STATES`.
-        errors: its outcomes that are errors.
+    field: str
+    text: str
+    differs: bool
+
+
+class ItemError(TypedDict):
+    """An outcome that is an error."""
+
+    kind: str
+    gold: list[Field] | None
+    predicted: list[Field] | None
+
+
+class Example(TypedDict):
+    """A sample to look at: its score, the kinds of error in it, the most frequent first, and its state.
+
+    Errors are listed where an answer has items; texts and labels are seen as they are.
     """
 
-    sample: ScoredSample
+    sample_id: str
     score: float
-    kinds: tuple[str, ...]
+    kinds: list[str]
     state: str
-    errors: tuple[Outcome, ...]
+    prompt: ShownText
+    gold: ShownText
+    prediction: ShownText | None
+    errors: list[ItemError]
+    more_errors: int
 
 
-@dataclass(frozen=True)
-class TaskAnalysis:
+class Analysis(Details):
     """The error analysis of one task.
 
     Attributes:
-        task: the task.
-        samples: how many there are.
-        unit: what is counted in ``outcomes``: "items" of the answers, or "samples".
-        outcomes: kinds that occur, in the order of the analyzer; their shares add up to one.
-        details: what only some analyzers find.
-        states: number of samples by state of the output.
-        repairs: number of outputs by kind of repair that the lenient parser made.
-        problems: number of outputs by kind of problem that the parser met.
+        unit: what is counted in ``outcomes``, whose shares add up to one: "items" of the answers, or "samples".
+        states, repairs, problems: numbers of outputs by state, by repair that the lenient parser made, and by problem.
         breakdowns: scores by ``template``, ``prompt length``, ``answer size`` and ``choices offered``, where known.
-        examples: samples to look at, the lowest-scoring first.
+        examples: the lowest-scoring first.
     """
 
-    task: Task
-    samples: int
+    group: str
     unit: str
-    outcomes: Sequence[KindCount]
-    details: Details
-    states: Mapping[str, int]
-    repairs: Mapping[str, int]
-    problems: Mapping[str, int]
-    breakdowns: Mapping[str, Sequence[Bin]]
-    examples: Sequence[Example] = field(repr=False)
+    outcomes: list[KindCount]
+    states: dict[str, int]
+    repairs: dict[str, int]
+    problems: dict[str, int]
+    breakdowns: dict[str, list[Bin]]
+    examples: list[Example]
 
 
 class _Mentions:
@@ -540,7 +545,7 @@ def analyse(
     scored: Iterable[ScoredSample],
     protocol: Protocol = "official",
     progress: Callable[[str], object] = lambda task: None,
-) -> dict[str, TaskAnalysis]:
+) -> dict[str, Analysis]:
     """The error analysis of every task that has samples, in the order of the benchmark.
 
     Args:
@@ -559,36 +564,29 @@ def analyse(
     return analyses
 
 
-def analyse_task(samples: Sequence[ScoredSample], protocol: Protocol = "official") -> TaskAnalysis:
+def analyse_task(samples: Sequence[ScoredSample], protocol: Protocol = "official") -> Analysis:
     """The error analysis of samples of one task."""
     task = samples[0].task
     analyzer = analyzer_of(task)
     outcomes = [analyzer.outcomes(sample) for sample in samples]
-    states, repairs = [], Counter[str]()
+    states, repairs, problems = [], Counter[str](), Counter[str]()
     for sample in samples:
         state, mended = _state(sample)
         states.append(state)
         repairs.update(mended)
-    problems = Counter(
-        kind for sample in samples if sample.parsed for kind in {problem.kind for problem in sample.parsed.problems}
-    )
+        problems.update({problem.kind for problem in sample.parsed.problems} if sample.parsed else ())
     counted = Counter(states)
-    return TaskAnalysis(
-        task=task,
-        samples=len(samples),
-        unit=analyzer.unit,
-        outcomes=_kind_counts(analyzer.kinds, [outcome for found in outcomes for outcome in found]),
-        details=analyzer.details(samples, outcomes, protocol),
-        states={state: counted[state] for state in STATES if counted[state]},
-        repairs=dict(sorted(repairs.items(), key=_by_count)),
-        problems=dict(sorted(problems.items(), key=_by_count)),
-        breakdowns=_breakdowns(samples, analyzer, protocol),
-        examples=_examples(samples, outcomes, states, protocol),
-    )
-
-
-def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
-    return -entry[1], entry[0]
+    return {
+        **analyzer.details(samples, outcomes, protocol),
+        "group": task.group,
+        "unit": analyzer.unit,
+        "outcomes": _kind_counts(analyzer.kinds, [outcome for found in outcomes for outcome in found]),
+        "states": {state: counted[state] for state in STATES if counted[state]},
+        "repairs": dict(sorted(repairs.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "problems": dict(sorted(problems.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "breakdowns": _breakdowns(samples, analyzer, protocol),
+        "examples": _examples(samples, outcomes, states, protocol),
+    }
 
 
 def _state(sample: ScoredSample) -> tuple[str, set[str]]:
@@ -680,33 +678,79 @@ def _by_quantile(
     ]
 
 
+class _Candidate(NamedTuple):
+    sample: ScoredSample
+    score: float
+    state: str
+    errors: list[Outcome]
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in Counter(outcome.kind for outcome in self.errors).most_common()]
+
+
 def _examples(
-    samples: Sequence[ScoredSample],
-    outcomes: Sequence[Outcomes],
-    states: Sequence[str],
-    protocol: Protocol,
-) -> tuple[Example, ...]:
+    samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], states: Sequence[str], protocol: Protocol
+) -> list[Example]:
     """The lowest-scoring samples, and some of every kind of error and state."""
     candidates = []
     for sample, found, state in zip(samples, outcomes, states, strict=True):
-        errors = tuple(outcome for outcome in found if outcome.kind not in NOT_WRONG)
-        score = _score([sample], protocol)
+        score, errors = _score([sample], protocol), _errors(found)
         if not _is_right(sample, errors, score):
-            kinds = Counter(outcome.kind for outcome in errors)
-            candidates.append(Example(sample, score, tuple(kind for kind, _ in kinds.most_common()), state, errors))
+            candidates.append(_Candidate(sample, score, state, errors))
     # The sort is stable: equals stay in the order of the references.
     candidates.sort(key=lambda example: (example.score, -len(example.errors)))
-    chosen = {id(example): example for example in candidates[:WORST]}
-    having: dict[str, list[Example]] = {}
+    chosen = {id(example) for example in candidates[:WORST]}
+    having: dict[str, list[_Candidate]] = {}
     for example in candidates:
-        for name in (*example.kinds, example.state):
+        for name in (*example.kinds(), example.state):
             having.setdefault(name, []).append(example)
     # One round gives every kind its first example before any gets its second.
     for place in range(EXAMPLES_OF_A_KIND):
         for examples in having.values():
             if place < len(examples) and len(chosen) < EXAMPLES_OF_A_TASK:
-                chosen[id(examples[place])] = examples[place]
-    return tuple(example for example in candidates if id(example) in chosen)
+                chosen.add(id(examples[place]))
+    return [_example(example) for example in candidates if id(example) in chosen]
+
+
+def _example(example: _Candidate) -> Example:
+    sample = example.sample
+    listed = example.errors if isinstance(sample.gold, list) else []
+    return {
+        "sample_id": short(str(sample.reference["sample_id"])),
+        "score": example.score,
+        "kinds": example.kinds(),
+        "state": example.state,
+        "prompt": shown(sample.reference["input"]),
+        "gold": shown(sample.reference["target"]),
+        "prediction": None if sample.prediction is None else shown(sample.prediction),
+        "errors": [
+            {
+                "kind": error.kind,
+                "gold": _item(error.gold, error.predicted),
+                "predicted": _item(error.predicted, error.gold),
+            }
+            for error in listed[:LISTED]
+        ],
+        "more_errors": len(listed[LISTED:]),
+    }
+
+
+def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
+    if item is None:
+        return None
+    return [
+        {
+            "field": name,
+            "text": short("，".join(value) if isinstance(value, list) else value),
+            "differs": other is not None and other.get(name) != value,
+        }
+        for name, value in item.items()
+        if value != TermList.type  # the one type that every term has
+    ]
+
+
+def _errors(outcomes: Outcomes) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.kind not in NOT_WRONG]
 
 
 def _is_right(sample: ScoredSample, errors: Sequence[Outcome], score: float) -> bool:
@@ -716,21 +760,13 @@ def _is_right(sample: ScoredSample, errors: Sequence[Outcome], score: float) -> 
 
 def rightness(sample: ScoredSample, protocol: Protocol = "official") -> float:
     """1 where nothing is wrong with a sample, and else its score, which is lower."""
-    errors = [outcome for outcome in analyzer_of(sample.task).outcomes(sample) if outcome.kind not in NOT_WRONG]
-    score = _score([sample], protocol)
+    score, outcomes = _score([sample], protocol), analyzer_of(sample.task).outcomes(sample)
     # A ranking has no score of a single sample.
-    return 1.0 if _is_right(sample, errors, score) else min(score, 1 - 1e-6)
+    return 1.0 if _is_right(sample, _errors(outcomes), score) else min(score, 1 - 1e-6)
 
 
 class Reason(TypedDict):
-    """Why two protocols score a task differently.
-
-    Attributes:
-        kind: one of `REASONS`.
-        n: number of outputs, 0 where it is not about outputs.
-        classes: number of classes.
-        label: the label that empty outputs count as.
-    """
+    """Why two protocols score a task differently: a kind of `REASONS`, and what that one is filled in with."""
 
     kind: str
     n: int

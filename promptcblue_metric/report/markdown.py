@@ -48,11 +48,11 @@ def _summary(report: Report) -> Iterator[str]:
         yield "## Two runs beside each other"
         yield "The first run is the one of this report."
         yield as_markdown(other_table(report, other))
-        for name, task in other["tasks"].items():
-            for place, ids in (("first", task["only_first_right"]), ("second", task["only_second_right"])):
-                if ids:
+        for name, kinds in other["tasks"].items():
+            for kind, ids in kinds.items():
+                if ids and kind.startswith("only"):
                     more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
-                    yield f"{name}, only the {place} run is right: {markdown_text(', '.join(ids[:LISTED]))}{more}."
+                    yield f"{name}, {kind}: {markdown_text(', '.join(ids[:LISTED]))}{more}."
     yield "## Where the two protocols differ"
     differences = protocol_table(report)
     yield as_markdown(differences) if differences.rows else "On no task by more than 0.001."

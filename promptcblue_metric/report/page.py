@@ -23,8 +23,9 @@ from ..tasks import REGISTRY, suite_of
 from . import tables
 from .analysis import STATES, KindCount
 from .markdown import markdown
-from .report import FILES, Report, ShownText, TaskReport, check_output
+from .report import FILES, Report, TaskReport, check_output
 from .tables import CHINESE, Phrase
+from .text import ShownText
 
 _HERE = Path(__file__).parent
 

@@ -6,12 +6,12 @@ texts in them are excerpts with visible characters only (`text`), so none is lon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
-from ..answers import Answer, TermList
 from ..compare.significance import counts_by_task, intervals
 from ..data.predictions import Provenance, made_with
 from ..errors import PromptCBLUEError
@@ -19,19 +19,24 @@ from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
 from ..tasks import suite_of
 from ..version import VERSION
-from .analysis import Bin, Details, Example, KindCount, Outcome, ProtocolDifference, TaskAnalysis, analyse, rightness
-from .analysis import protocol_differences as differences_of
-from .text import excerpt, short
+from .analysis import Analysis, ProtocolDifference, analyse, protocol_differences, rightness
+from .text import ShownText, short, shown
 
 #: The files of a report.
 FILES = ("index.html", "report.md", "report.json")
 
-#: Errors that an example lists, the others being counted; samples of a task and kind on which two runs differ.
-_ERRORS, _OF_A_KIND = 12, 6
-
-#: What the first or the second of two runs is on a sample.
-_ONLY_RIGHT = ("only the first run is right", "only the second run is right")
-_BETTER = ("the first run is better", "the second run is better")
+#: How two runs stand to each other on a sample, and the kinds that are no difference.
+KINDS = (
+    "both runs are right",
+    "only the first run is right",
+    "only the second run is right",
+    "the first run is better",
+    "the second run is better",
+    "neither run is better",
+)
+_ALIKE = KINDS[0], KINDS[-1]
+#: Samples of a task and kind on which two runs differ.
+_OF_A_KIND = 6
 
 
 def require_libraries() -> None:
@@ -40,54 +45,8 @@ def require_libraries() -> None:
         raise PromptCBLUEError("the report needs jinja2, not installed here: pip install 'promptcblue[report]'")
 
 
-class Field(TypedDict):
-    """A field of an item, and whether the item it was paired with has another value there."""
-
-    field: str
-    text: str
-    differs: bool
-
-
-class ItemError(TypedDict):
-    """An outcome that is an error."""
-
-    kind: str
-    gold: list[Field] | None
-    predicted: list[Field] | None
-
-
-class ShownText(TypedDict):
-    """The beginning of a text, and how many characters were left out."""
-
-    text: str
-    omitted: int
-
-
-class ShownSample(TypedDict):
-    """A sample to look at (`analysis.Example`)."""
-
-    sample_id: str
-    score: float
-    kinds: list[str]
-    state: str
-    prompt: ShownText
-    gold: ShownText
-    prediction: ShownText | None
-    errors: list[ItemError]
-    more_errors: int
-
-
-class TaskReport(TaskResult, Details):
-    """A task's scores and their error analysis (`analysis.TaskAnalysis`)."""
-
-    group: str
-    unit: str
-    outcomes: Sequence[KindCount]
-    states: Mapping[str, int]
-    repairs: Mapping[str, int]
-    problems: Mapping[str, int]
-    breakdowns: Mapping[str, Sequence[Bin]]
-    examples: list[ShownSample]
+class TaskReport(TaskResult, Analysis):
+    """A task's scores and their error analysis."""
 
 
 class ProtocolScores(TypedDict):
@@ -100,7 +59,7 @@ class ProtocolScores(TypedDict):
 
 
 class OtherSample(TypedDict):
-    """A sample on which two runs differ, with what became of it in each."""
+    """A sample on which two runs differ, with its score and its output in each."""
 
     task: str
     sample_id: str
@@ -111,23 +70,12 @@ class OtherSample(TypedDict):
     predictions: list[ShownText | None]
 
 
-class OtherTask(TypedDict):
-    """How two runs stand to each other on a task: ids of the samples that only one got right, and numbers of others."""
-
-    samples: int
-    both_right: int
-    only_first_right: list[str]
-    only_second_right: list[str]
-    first_better: int
-    second_better: int
-
-
 class Other(TypedDict):
-    """A second run beside that of the report: both names, its scores, and the two sample by sample."""
+    """A second run beside that of the report: both names, its scores, and the ids of samples by task and `KINDS`."""
 
     runs: list[str]
     scores: ProtocolScores
-    tasks: dict[str, OtherTask]
+    tasks: dict[str, dict[str, list[str]]]
     samples: list[OtherSample]
 
 
@@ -188,34 +136,34 @@ def build_report(
     for sample in scored:
         evaluation.add_scored(sample)
     results = {name: evaluation.result(name) for name in PROTOCOLS}
-    shown, counts = results[protocol], counts_by_task(scored)
+    scores, counts = results[protocol], counts_by_task(scored)
     progress("intervals")
     between = intervals(counts, protocol) if resamples else {}
     analyses = analyse(scored, protocol, progress)
     return {
-        "title": suite_of(shown["tasks"]).title,
+        "title": suite_of(scores["tasks"]).title,
         "version": VERSION,
-        "signature": shown["signature"],
-        "suite": shown["suite"],
+        "signature": scores["signature"],
+        "suite": scores["suite"],
         "predictions": short(origin["predictions"]) if origin else "",
         "references": short(origin["source"] + (f" ({origin['split']})" if origin["split"] else "")) if origin else "",
         "split": origin["split"] if origin else None,
-        "fingerprint": shown["references"],
+        "fingerprint": scores["references"],
         "made_with": short(made_with(origin)) if origin else "",
         "protocol": protocol,
         "parser": parser,
         "resamples": resamples,
         "seed": seed,
-        "samples": shown["samples"],
+        "samples": scores["samples"],
         "missing_predictions": sum(sample.prediction is None for sample in scored),
-        "well_formed": shown["well_formed"],
-        "missing_tasks": shown["missing_tasks"],
-        "overall": shown["overall"],
-        "groups": shown["groups"],
-        "tasks": {name: _task(shown["tasks"][name], analysis) for name, analysis in analyses.items()},
+        "well_formed": scores["well_formed"],
+        "missing_tasks": scores["missing_tasks"],
+        "overall": scores["overall"],
+        "groups": scores["groups"],
+        "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
         "intervals": {name: list(interval) for name, interval in between.items()},
         "protocols": {name: _scores(result) for name, result in results.items()},
-        "protocol_differences": differences_of(results["official"], results["paper"], counts),
+        "protocol_differences": protocol_differences(results["official"], results["paper"], counts),
         "other": None,
     }
 
@@ -232,122 +180,50 @@ def beside(
     Raises:
         PromptCBLUEError: there are no samples, or a task is of a kind that no analysis is known for.
     """
-    evaluation, tasks, shown = Evaluation(parser=parser), dict[str, OtherTask](), list[OtherSample]()
+    evaluation, tasks, differing = Evaluation(parser=parser), dict[str, dict[str, list[str]]](), list[OtherSample]()
     for ours, theirs in zip(first, second, strict=True):
         evaluation.add_scored(theirs)
-        found = tasks.setdefault(
-            ours.task.name,
-            {
-                "samples": 0,
-                "both_right": 0,
-                "only_first_right": [],
-                "only_second_right": [],
-                "first_better": 0,
-                "second_better": 0,
-            },
-        )
         scores = [rightness(sample, protocol) for sample in (ours, theirs)]
-        sample_id, right = short(str(ours.reference["sample_id"])), [score == 1 for score in scores]
-        found["samples"] += 1
-        found["both_right"] += all(right)
-        if abs(scores[0] - scores[1]) < 1e-6:
-            continue
-        place = int(scores[1] > scores[0])
-        if any(right):
-            found["only_second_right" if place else "only_first_right"].append(sample_id)
-        else:
-            found["second_better" if place else "first_better"] += 1
-        shown.append(
-            {
-                "task": ours.task.name,
-                "sample_id": sample_id,
-                "kind": (_ONLY_RIGHT if any(right) else _BETTER)[place],
-                "scores": scores,
-                "prompt": _shown(ours.reference["input"]),
-                "gold": _shown(ours.reference["target"]),
-                "predictions": [None if run.prediction is None else _shown(run.prediction) for run in (ours, theirs)],
-            }
-        )
-    result = evaluation.result(protocol)
+        sample_id, kind = short(str(ours.reference["sample_id"])), _kind(*scores)
+        tasks.setdefault(ours.task.name, {kind: [] for kind in KINDS})[kind].append(sample_id)
+        if kind not in _ALIKE:
+            differing.append(
+                {
+                    "task": ours.task.name,
+                    "sample_id": sample_id,
+                    "kind": kind,
+                    "scores": scores,
+                    "prompt": shown(ours.reference["input"]),
+                    "gold": shown(ours.reference["target"]),
+                    "predictions": [
+                        None if run.prediction is None else shown(run.prediction) for run in (ours, theirs)
+                    ],
+                }
+            )
+    differing.sort(key=lambda sample: -abs(sample["scores"][0] - sample["scores"][1]))
+    result, kept = evaluation.result(protocol), Counter[tuple[str, str]]()
+    chosen = []
+    for sample in differing:
+        kept[sample["task"], sample["kind"]] += 1
+        if kept[sample["task"], sample["kind"]] <= _OF_A_KIND:
+            chosen.append(sample)
     return {
         "runs": [short(name) for name in names],
         "scores": _scores(result),
         "tasks": {name: tasks[name] for name in result["tasks"]},
-        "samples": _most_different(shown),
+        "samples": chosen,
     }
 
 
-def _most_different(samples: Sequence[OtherSample]) -> list[OtherSample]:
-    """Of each task and kind, the samples on which two runs differ most."""
-    kept = dict[tuple[str, str], int]()
-    chosen = []
-    for sample in sorted(samples, key=lambda sample: -abs(sample["scores"][0] - sample["scores"][1])):
-        kind = sample["task"], sample["kind"]
-        kept[kind] = kept.get(kind, 0) + 1
-        if kept[kind] <= _OF_A_KIND:
-            chosen.append(sample)
-    return chosen
+def _kind(first: float, second: float) -> str:
+    if abs(first - second) < 1e-6:
+        return _ALIKE[first < 1]
+    return KINDS[(1 if max(first, second) == 1 else 3) + (second > first)]
 
 
 def _scores(result: Result) -> ProtocolScores:
     tasks = {name: task["score"] for name, task in result["tasks"].items()}
     return {"signature": result["signature"], "overall": result["overall"], "groups": result["groups"], "tasks": tasks}
-
-
-def _task(result: TaskResult, analysis: TaskAnalysis) -> TaskReport:
-    return {
-        **result,
-        **analysis.details,
-        "group": analysis.task.group,
-        "unit": analysis.unit,
-        "outcomes": analysis.outcomes,
-        "states": analysis.states,
-        "repairs": analysis.repairs,
-        "problems": analysis.problems,
-        "breakdowns": analysis.breakdowns,
-        "examples": [_example(example) for example in analysis.examples],
-    }
-
-
-def _example(example: Example) -> ShownSample:
-    sample = example.sample
-    # Texts and labels are seen as they are; only answers made of items have errors of their own to list.
-    listed = example.errors if isinstance(sample.gold, list) else ()
-    return {
-        "sample_id": short(str(sample.reference["sample_id"])),
-        "score": example.score,
-        "kinds": list(example.kinds),
-        "state": example.state,
-        "prompt": _shown(sample.reference["input"]),
-        "gold": _shown(sample.reference["target"]),
-        "prediction": None if sample.prediction is None else _shown(sample.prediction),
-        "errors": [_error(outcome) for outcome in listed[:_ERRORS]],
-        "more_errors": len(listed[_ERRORS:]),
-    }
-
-
-def _shown(text: str) -> ShownText:
-    beginning, omitted = excerpt(text)
-    return {"text": beginning, "omitted": omitted}
-
-
-def _error(outcome: Outcome) -> ItemError:
-    gold, predicted = outcome.gold, outcome.predicted
-    return {"kind": outcome.kind, "gold": _item(gold, predicted), "predicted": _item(predicted, gold)}
-
-
-def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
-    if item is None:
-        return None
-    return [
-        {
-            "field": name,
-            "text": short("，".join(value) if isinstance(value, list) else value),
-            "differs": other is not None and other.get(name) != value,
-        }
-        for name, value in item.items()
-        if value != TermList.type  # the one type that every term has
-    ]
 
 
 def check_output(folder: str | Path) -> None:

@@ -291,18 +291,16 @@ def _both(official: float, paper: float) -> tuple[str, str, str]:
 
 def other_table(report: Report, other: Other) -> Table:
     """The scores of two runs, and on how many samples of each task which is right or better."""
-    names = ["both right", "only the first right", "only the second right", "first better", "second better"]
-    columns = [Column("task", number=False), *map(Column, [*other["runs"], "difference", "samples", *names])]
-    theirs, rows = other["scores"], list[Row]()
+    rows = []
     for name, task in report["tasks"].items():
-        found = other["tasks"][name]
-        only = len(found["only_first_right"]), len(found["only_second_right"])
-        counts = (found["samples"], found["both_right"], *only, found["first_better"], found["second_better"])
-        rows.append(Row((name, *_both(task["score"], theirs["tasks"][name]), *map(str, counts))))
-    nothing = [""] * (len(names) + 1)
+        numbers = (str(len(ids)) for ids in other["tasks"][name].values())
+        rows.append(Row((name, *_both(task["score"], other["scores"]["tasks"][name]), *numbers)))
+    kinds = list(next(iter(other["tasks"].values())))
     for group, score in report["groups"].items():
-        rows.append(Row((Phrase(group), *_both(score, theirs["groups"][group]), *nothing), "mean"))
-    rows.append(Row((Phrase("overall"), *_both(report["overall"], theirs["overall"]), *nothing), "overall"))
+        rows.append(Row((Phrase(group), *_both(score, other["scores"]["groups"][group]), *[""] * len(kinds)), "mean"))
+    overall = _both(report["overall"], other["scores"]["overall"])
+    rows.append(Row((Phrase("overall"), *overall, *[""] * len(kinds)), "overall"))
+    columns = [Column("task", number=False), *map(Column, [*other["runs"], "difference", *kinds])]
     return Table("Two runs beside each other", columns, rows)
 
 

@@ -8,7 +8,7 @@ write them.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TypedDict
 
 #: Characters that are shown of a text, and of a part of an answer.
 TEXT_LIMIT, PART_LIMIT = 1200, 80
@@ -20,7 +20,7 @@ _UNSEEN = re.compile(
 )
 
 
-class Excerpt(NamedTuple):
+class ShownText(TypedDict):
     """The beginning of a text, and how many characters were left out at its end."""
 
     text: str
@@ -32,17 +32,17 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
-def excerpt(text: str, limit: int = TEXT_LIMIT) -> Excerpt:
+def shown(text: str, limit: int = TEXT_LIMIT) -> ShownText:
     """The beginning of ``text``, made visible, in at most ``limit`` characters."""
     kept = min(len(text), limit)
-    shown = visible(text[:kept])
-    while len(shown) > limit:  # since characters were written out
-        kept = kept * limit // len(shown)
-        shown = visible(text[:kept])
-    return Excerpt(shown, len(text) - kept)
+    beginning = visible(text[:kept])
+    while len(beginning) > limit:  # since characters were written out
+        kept = kept * limit // len(beginning)
+        beginning = visible(text[:kept])
+    return {"text": beginning, "omitted": len(text) - kept}
 
 
 def short(text: str, limit: int = PART_LIMIT) -> str:
     """At most ``limit`` characters of ``text`` on one line, made visible."""
-    beginning, omitted = excerpt(text[: limit + 1].replace("\n", "⏎"), limit)
-    return f"{beginning}…" if omitted else beginning
+    beginning = shown(text[: limit + 1].replace("\n", "⏎"), limit)
+    return beginning["text"] + "…" * bool(beginning["omitted"])

@@ -12,7 +12,7 @@ from promptcblue_metric.compare.significance import counts_by_task
 from promptcblue_metric.evaluation import PARSERS, Evaluation, ScoredSample
 from promptcblue_metric.report.analysis import (
     EXAMPLES_OF_A_TASK,
-    TaskAnalysis,
+    Analysis,
     analyse,
     analyse_task,
     protocol_differences,
@@ -46,8 +46,8 @@ def scored(task: str, *samples: tuple[Any, Any], choices: Sequence[str] = (), pr
     ]
 
 
-def counts(analysis: TaskAnalysis) -> dict[str, int]:
-    return {outcome["kind"]: outcome["n"] for outcome in analysis.outcomes}
+def counts(analysis: Analysis) -> dict[str, int]:
+    return {outcome["kind"]: outcome["n"] for outcome in analysis["outcomes"]}
 
 
 def entities(**mentions: str) -> list[dict[str, str]]:
@@ -61,8 +61,8 @@ def test_entities_are_correct_wrong_in_type_or_boundary_spurious_or_missed() -> 
     samples = scored("CMeEE-V2", (gold, predicted), choices=("疾病", "药物"), prompt="肺炎、哮喘、支气管扩张症")
     analysis = analyse_task(samples)
     assert counts(analysis) == {"correct": 1, "wrong type": 1, "boundary": 2, "spurious": 1, "missed": 1}
-    assert analysis.details["fields"] == {"entity": 2, "type": 1}
-    shares = {outcome["kind"]: outcome for outcome in analysis.outcomes}
+    assert analysis["fields"] == {"entity": 2, "type": 1}
+    shares = {outcome["kind"]: outcome for outcome in analysis["outcomes"]}
     assert shares["boundary"]["of_predicted"] == pytest.approx(2 / 5)
     assert shares["spurious"]["of_gold"] is None
     assert shares["missed"]["of_predicted"] is None
@@ -98,8 +98,11 @@ def test_triples_say_which_field_is_wrong(predicted: dict[str, str], kind: str) 
 def test_an_overlapping_object_is_taken_before_another_one() -> None:
     gold = [triple("药物治疗", "肺炎", "青霉素")]
     predicted = [triple("药物治疗", "肺炎", "红霉素"), triple("药物治疗", "肺炎", "青霉素片")]
-    (example,) = analyse_task(scored("CMeIE", (gold, predicted), choices=("药物治疗",))).examples
-    wrong = {outcome.kind: outcome.predicted["object"] for outcome in example.errors if outcome.predicted}
+    (example,) = analyse_task(scored("CMeIE", (gold, predicted), choices=("药物治疗",)))["examples"]
+    found = {
+        error["kind"]: {item["field"]: item["text"] for item in error["predicted"] or ()} for error in example["errors"]
+    }
+    wrong = {kind: fields["object"] for kind, fields in found.items() if fields}
     assert wrong == {"wrong object": "青霉素片", "spurious": "红霉素"}
 
 
@@ -134,7 +137,7 @@ def test_terms_are_chosen_too_many_too_few_or_not_at_all() -> None:
     )
     analysis = analyse_task(samples)
     assert counts(analysis) == {"correct": 2, "chose extra": 1, "missed": 1, "chose none": 2}
-    assert [example.kinds for example in analysis.examples] == [("chose none",), ("chose extra",), ("missed",)]
+    assert [example["kinds"] for example in analysis["examples"]] == [["chose none"], ["chose extra"], ["missed"]]
 
 
 def test_statuses_are_told_from_findings() -> None:
@@ -143,7 +146,7 @@ def test_statuses_are_told_from_findings() -> None:
     predicted = [{"entity": "咳嗽", "attr": has}, {"entity": "发热", "attr": unknown}, {"entity": "呕吐", "attr": has}]
     analysis = analyse_task(scored("IMCS-V2-SR", (gold, predicted), choices=(has, has_not, unknown)))
     assert counts(analysis) == {"correct": 1, "wrong status": 1, "spurious": 1, "missed": 1}
-    assert analysis.details["fields"] == {"attr": 1}
+    assert analysis["fields"] == {"attr": 1}
 
 
 def test_labels_make_a_confusion_matrix() -> None:
@@ -163,7 +166,7 @@ def test_labels_make_a_confusion_matrix() -> None:
     )
     analysis = analyse_task(samples)
     assert counts(analysis) == {"correct": 2, "wrong label": 2, "invalid": 2, "empty": 1, "no prediction": 1}
-    confusion = analysis.details["confusion"]
+    confusion = analysis["confusion"]
     assert confusion["rows"] == confusion["labels"] == [first, second, third]
     assert confusion["others"] == ["invalid", "empty", "no prediction"]
     assert confusion["matrix"] == [[1, 2, 0, 0, 0, 0], [0, 1, 0, 2, 1, 0], [0, 0, 0, 0, 0, 1]]
@@ -182,7 +185,7 @@ def test_an_output_without_a_readable_label_is_invalid_and_not_empty() -> None:
     samples = [evaluation.add(output, {**reference, "task_dataset": "KUAKE-IR"}) for output in outputs]
     analysis = analyse_task(samples)
     assert counts(analysis) == {"invalid": 1, "empty": 1}
-    assert analysis.details["confusion"]["invalid_outputs"] == [{"text": outputs[0], "n": 1}]
+    assert analysis["confusion"]["invalid_outputs"] == [{"text": outputs[0], "n": 1}]
 
 
 def test_reports_are_seen_by_section_and_length() -> None:
@@ -198,25 +201,25 @@ def test_reports_are_seen_by_section_and_length() -> None:
     analysis = analyse_task(samples)
     kinds = {"comparable length": 1, "missing section": 1, "too short": 1, "too long": 1, "empty": 1}
     assert counts(analysis) == kinds
-    sections = {row["section"]: row for row in analysis.details["sections"]}
+    sections = {row["section"]: row for row in analysis["sections"]}
     assert list(sections) == ["主诉", "现病史", "诊断"]
     assert sections["诊断"]["missing"] == 2
     assert sections["诊断"]["predicted_characters"] == pytest.approx((4 + 0 + 1 + 80 + 0) / 5)
-    assert analysis.details["lengths"]["reference"]["mean"] == 5 + 11 + 4
+    assert analysis["lengths"]["reference"]["mean"] == 5 + 11 + 4
     # The mean over the sections is the task's score.
     mean = sum(row["rougeL"] for row in sections.values()) / 3
     evaluation = Evaluation()
     for sample in samples:
         evaluation.add_scored(sample)
     assert mean == pytest.approx(evaluation.result()["overall"])
-    assert analysis.examples[0].score <= analysis.examples[-1].score < 1
+    assert analysis["examples"][0]["score"] <= analysis["examples"][-1]["score"] < 1
 
 
 def test_dialogue_has_lengths_and_no_sections() -> None:
     analysis = analyse_task(scored("MedDG", ("您好，请问发热吗？", "发热吗？"), ("多喝水。", None)))
     assert counts(analysis) == {"too short": 1, "no prediction": 1}
-    assert analysis.details["lengths"]["predicted"]["mean"] == 2
-    assert "sections" not in analysis.details
+    assert analysis["lengths"]["predicted"]["mean"] == 2
+    assert "sections" not in analysis
 
 
 def test_every_item_of_every_task_counts_once(sample_rows: SampleRows) -> None:
@@ -229,18 +232,18 @@ def test_every_item_of_every_task_counts_once(sample_rows: SampleRows) -> None:
     result = evaluation.result()
     for name, analysis in analyse(samples).items():
         of_task = [sample for sample in samples if sample.task.name == name]
-        assert sum(outcome["share"] for outcome in analysis.outcomes) == pytest.approx(1)
+        assert sum(outcome["share"] for outcome in analysis["outcomes"]) == pytest.approx(1)
         for shares in (
-            [outcome["of_predicted"] for outcome in analysis.outcomes],
-            [outcome["of_gold"] for outcome in analysis.outcomes],
+            [outcome["of_predicted"] for outcome in analysis["outcomes"]],
+            [outcome["of_gold"] for outcome in analysis["outcomes"]],
         ):
             assert sum(share for share in shares if share is not None) == pytest.approx(1)
-        assert sum(analysis.states.values()) == analysis.samples == len(of_task)
-        assert len(analysis.examples) <= EXAMPLES_OF_A_TASK
-        for bins in analysis.breakdowns.values():
+        assert sum(analysis["states"].values()) == len(of_task)
+        assert len(analysis["examples"]) <= EXAMPLES_OF_A_TASK
+        for bins in analysis["breakdowns"].values():
             assert sum(part["n"] for part in bins) == len(of_task)
         totals = result["tasks"][name]["counts"]
-        if analysis.unit == "items":
+        if analysis["unit"] == "items":
             kinds = counts(analysis)
             paired = sum(n for kind, n in kinds.items() if kind.startswith(("wrong", "boundary", "several")))
             assert kinds.get("correct", 0) == totals["tp"]
@@ -264,7 +267,7 @@ def test_samples_are_broken_down_by_template_length_and_size() -> None:
             "template": "first" if number < 30 else "second",
         }
         samples.append(evaluation.add(target if number < 30 else "", row))
-    breakdowns = analyse_task(samples).breakdowns
+    breakdowns = analyse_task(samples)["breakdowns"]
     assert [tuple(part.values()) for part in breakdowns["template"]] == [("first", 30, 1.0), ("second", 10, 0.0)]
     lengths = breakdowns["prompt length"]
     assert [(part["name"], part["n"]) for part in lengths] == [
@@ -296,8 +299,8 @@ def test_the_form_of_outputs_is_told_whatever_parser_read_them() -> None:
         evaluation = Evaluation(parser=parser)
         samples = [evaluation.add(text, row) for text in ("是的", "“是的”", "", "什么", None)]
         analysis = analyse_task(samples)
-        assert analysis.states == {"well-formed": 1, "repaired": 1, "unreadable": 1, "empty": 1, "no prediction": 1}
-        assert sum(analysis.repairs.values()) == 1
+        assert analysis["states"] == {"well-formed": 1, "repaired": 1, "unreadable": 1, "empty": 1, "no prediction": 1}
+        assert sum(analysis["repairs"].values()) == 1
 
 
 def test_it_says_why_the_protocols_differ() -> None:

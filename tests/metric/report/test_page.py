@@ -16,9 +16,9 @@ from promptcblue_metric.data.predictions import Provenance
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
 from promptcblue_metric.report.page import differences, write_report
-from promptcblue_metric.report.report import FILES, Report, build_report, check_output
+from promptcblue_metric.report.report import FILES, KINDS, Report, build_report, check_output
 from promptcblue_metric.report.tables import CHINESE
-from promptcblue_metric.report.text import excerpt, short
+from promptcblue_metric.report.text import short, shown
 from promptcblue_metric.tasks import TASKS
 
 from ...browser import Page, browser_page, find_chromium
@@ -163,11 +163,11 @@ def test_differences_of_degenerate_texts_take_no_time() -> None:
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
-    assert excerpt("a\x00b\u202ec\td\ne\ud800") == ("a⟨U+0000⟩b⟨U+202E⟩c\td\ne⟨U+D800⟩", 0)
-    assert excerpt("好" * 50, 10) == ("好" * 10, 40)
-    shown, omitted = excerpt("\x00" * 5000, 100)
-    assert len(shown) <= 100
-    assert shown == "⟨U+0000⟩" * (5000 - omitted)
+    assert shown("a\x00b\u202ec\td\ne\ud800") == {"text": "a⟨U+0000⟩b⟨U+202E⟩c\td\ne⟨U+D800⟩", "omitted": 0}
+    assert shown("好" * 50, 10) == {"text": "好" * 10, "omitted": 40}
+    text, omitted = shown("\x00" * 5000, 100).values()
+    assert len(str(text)) <= 100
+    assert text == "⟨U+0000⟩" * (5000 - int(str(omitted)))
     assert short("一\n二" * 100, 3) == "一⏎二…"
 
 
@@ -208,13 +208,13 @@ def test_two_runs_stand_beside_each_other_sample_by_sample(
     values = json.loads((output / "report.json").read_text(encoding="utf-8"))
     other = values["other"]
     assert other["runs"] == ["one", "two"]
-    only_right = {"only_first_right": right["one"] - right["two"], "only_second_right": right["two"] - right["one"]}
+    only_right = dict(zip(KINDS[1:3], (right["one"] - right["two"], right["two"] - right["one"]), strict=True))
     for key, only in only_right.items():
         found = {(task, sample) for task, of_task in other["tasks"].items() for sample in of_task[key]}
         # An answer that is to be empty is right without having been given.
         assert found <= only
         assert {task for task, _ in only - found} <= {"CMeEE-V2", "CMeIE", "CHIP-CDN", "CHIP-CDEE", "IMCS-V2-NER"}
-    assert sum(of_task["both_right"] for of_task in other["tasks"].values()) >= len(right["one"] & right["two"])
+    assert sum(len(of_task[KINDS[0]]) for of_task in other["tasks"].values()) >= len(right["one"] & right["two"])
     assert {sample["kind"] for sample in other["samples"]} <= set(CHINESE)
     page = (output / "index.html").read_text(encoding="utf-8")
     assert page.count('data-kinds="only the first run is right"') > 0
