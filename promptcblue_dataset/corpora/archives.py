@@ -19,7 +19,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory, gettempdir
@@ -352,12 +352,8 @@ def member_name(info: zipfile.ZipInfo) -> str:
     Archives made on Chinese Windows write names in GBK without saying so, and zipfile then reads them as CP437.
     """
     name = info.filename
-    if not info.flag_bits & _UTF8_NAME:
-        raw = name.encode("cp437", errors="replace")
-        for encoding in ("utf-8", "gb18030"):
-            try:
-                name = raw.decode(encoding)
-                break
-            except UnicodeDecodeError:
-                continue
+    raw = name.encode() if info.flag_bits & _UTF8_NAME else name.encode("cp437", errors="replace")
+    for encoding in ("utf-8", "gb18030"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding).replace("\\", "/")
     return name.replace("\\", "/")

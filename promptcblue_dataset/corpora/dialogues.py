@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 
 from promptcblue_dataset.corpora.archives import RawError
 from promptcblue_dataset.corpora.reading import (
@@ -58,38 +58,36 @@ class Consultation(Record):
         """The entities of the utterances whose tags have been read, by place."""
         return {}
 
-    def samples(
-        self, places: Iterable[int], check: Callable[[Consultation, int], object], compose: Compose
-    ) -> Iterable[Group]:
-        """A sample for each of some utterances that can be used; what is wrong with the others is noted."""
+    def samples(self, places: Iterable[int], text: Text, answer: AnswerOf) -> Iterable[Group]:
+        """A sample for each of some utterances that has an answer; what is wrong with the others is noted."""
         good: list[int] = []
         for place in places if self.lines else ():
             try:
-                check(self, place)
+                answer(self, place)
             except RawError as error:
                 self.place.bad(error)
             else:
                 good.append(place)
-        return (Group(self.place.name, Composed(good, partial(compose, self))),)
 
-    def content(self, place: int, text: str, answer: Answer) -> Content:
-        """The sample of an utterance."""
-        return Content({"INPUT_TEXT": text}, answer, f"{self.place.id}_{self.turns[place].value.get('sentence_id')}")
+        def compose(place: int) -> Content:
+            name = f"{self.place.id}_{self.turns[place].value.get('sentence_id')}"
+            return Content({"INPUT_TEXT": text(self, place)}, answer(self, place), name)
 
-
-#: Makes the sample of an utterance of which it has been checked that it gives one.
-Compose = Callable[[Consultation, int], Content]
+        return (Group(self.place.name, Composed(good, compose)),)
 
 
-def _of_utterances(
-    label: str, check: Callable[[Consultation, int], object], compose: Compose
-) -> Callable[[Consultation], Iterable[Group]]:
+#: What a prompt shows of a dialogue to ask about an utterance, and the answer.
+Text = Callable[[Consultation, int], str]
+AnswerOf = Callable[[Consultation, int], Answer]
+
+
+def _of_utterances(label: str, text: Text, answer: AnswerOf) -> Callable[[Consultation], Iterable[Group]]:
     """A sample for each utterance that has the label."""
 
     def groups(record: Consultation) -> Iterable[Group]:
         places = [place for place, turn in enumerate(record.turns) if turn.value.get(label) is not None]
         record.place.note("left out", UNLABELLED, times=len(record.turns) - len(places))
-        return record.samples(places, check, compose)
+        return record.samples(places, text, answer)
 
     return groups
 
@@ -129,29 +127,24 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     return found
 
 
-def _said(record: Consultation, place: int) -> str:
-    """What is said in an utterance, whose tags are read too."""
-    _mentions(record, place)
-    sentence = record.lines[place].partition("：")[2]
-    return sentence or record.turns[place].fail("sentence", "text", sentence)
+def sentence_text(record: Consultation, place: int) -> str:
+    """The utterance alone, which is asked for its entities."""
+    return record.lines[place].partition("：")[2]
 
 
-def _entities(record: Consultation, place: int) -> Content:
-    mentions = {tuple(entity.values()): entity for entity in _mentions(record, place)}
-    return record.content(place, _said(record, place), list(mentions.values()))
-
-
-def _act(record: Consultation, place: int) -> str:
-    return our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
+def _entities(record: Consultation, place: int) -> Answer:
+    if not sentence_text(record, place):
+        record.turns[place].fail("sentence", "text", "")
+    return list({tuple(entity.values()): entity for entity in _mentions(record, place)}.values())
 
 
 def act_text(record: Consultation, place: int) -> str:
-    """What a prompt shows of a dialogue to ask for the act of an utterance."""
+    """The utterance whose act is asked for, and those before it."""
     return "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
 
 
-def _dialogue_act(record: Consultation, place: int) -> Content:
-    return record.content(place, act_text(record, place), _act(record, place))
+def _act(record: Consultation, place: int) -> Answer:
+    return our_label(record.turns[place], "dialogue_act", "IMCS-V2-DAC")
 
 
 def _symptoms(record: Consultation) -> Iterable[Group]:
@@ -168,7 +161,7 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
             record.place.note("left out", "tagged symptoms and statuses differ in number")
         else:
             places.append(place)
-    return record.samples(places, _statuses_of, _symptom_statuses)
+    return record.samples(places, symptom_text, _statuses_of)
 
 
 def _statuses(turn: Record) -> list[str]:
@@ -179,8 +172,7 @@ def _statuses(turn: Record) -> list[str]:
     return [str(info[name]) for name in turn.texts("symptom_norm") if name in info]
 
 
-def _statuses_of(record: Consultation, place: int) -> list[dict[str, str]]:
-    """The symptoms that an utterance mentions, with their statuses."""
+def _statuses_of(record: Consultation, place: int) -> Answer:
     turn, names = record.turns[place], RAW_LABELS["IMCS-V2-SR"].ours
     mentions = [entity["entity"] for entity in _mentions(record, place) if entity["type"] == "症状"]
     answer = []
@@ -192,13 +184,9 @@ def _statuses_of(record: Consultation, place: int) -> list[dict[str, str]]:
 
 
 def symptom_text(record: Consultation, place: int) -> str:
-    """What a prompt shows of a dialogue to ask for the symptoms in an utterance."""
+    """The utterance that is asked for its symptoms, and those before it."""
     *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
     return "\n".join(["对话历史：", *history, "当前对话：", current])
-
-
-def _symptom_statuses(record: Consultation, place: int) -> Content:
-    return record.content(place, symptom_text(record, place), _statuses_of(record, place))
 
 
 @labelled("report")
@@ -227,8 +215,8 @@ IMCS = RecordCorpus(
     "IMCS-V2",
     ["IMCS-V2", "IMCS21", "IMCS"],
     {
-        "IMCS-V2-NER": _of_utterances("BIO_label", _said, _entities),
-        "IMCS-V2-DAC": _of_utterances("dialogue_act", _act, _dialogue_act),
+        "IMCS-V2-NER": _of_utterances("BIO_label", sentence_text, _entities),
+        "IMCS-V2-DAC": _of_utterances("dialogue_act", act_text, _act),
         "IMCS-V2-SR": _symptoms,
         "IMCS-V2-MRG": _report,
     },
@@ -251,7 +239,7 @@ def _findings(record: Record) -> Iterable[Group]:
     statuses: dict[str, str] = {}
     said: list[tuple[int, str, str]] = []
     for place, turn in enumerate(turns):
-        for finding in turn.records("ner") if turn.has("ner") else ():
+        for finding in turn.records("ner") if turn.value.get("ner") else ():
             mention = finding.line("mention", "name")
             if finding.value.get("attr") in (None, ""):
                 record.place.note("left out", "a finding without a status", example=mention)

@@ -259,10 +259,7 @@ class Record:
 
     def has(self, *names: str) -> bool:
         """Whether one of the fields is there and not null."""
-        for name in names:  # noqa: SIM110 - many times faster than any() of a generator
-            if self.value.get(name) is not None:
-                return True
-        return False
+        return any(self.value.get(name) is not None for name in names)
 
     def get(self, *names: str) -> Any:
         """The first of these spellings of a field that is there."""
