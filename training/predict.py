@@ -7,17 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import typer
 
 from promptcblue_metric.cli.common import status_line
 from promptcblue_metric.compare.significance import counts_by_task, intervals
-from promptcblue_metric.data.predictions import Provenance, match, provenance
+from promptcblue_metric.data.predictions import match, provenance
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.evaluation import Evaluation, Parser, ScoredSample
+from promptcblue_metric.evaluation import Evaluation, Parser
 from promptcblue_metric.report.report import build_report, check_output, require_libraries
 from promptcblue_metric.report.tables import Scores, print_scores
 from promptcblue_metric.scoring import Protocol
@@ -101,8 +100,7 @@ def predict(
             _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
         for line in (*tally.lines(), *engine.summary()):
             print(line)
-        _conclude(path, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
-        whole = _say_if_spoilt(file) and whole
+        whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
     print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
 
@@ -116,26 +114,12 @@ def outputs(output: Path, times: int) -> list[Path]:
 
 def _help(backend: BackendSettings, times: int) -> bool:
     """Answer with the other processes, the first of which hands out all answers."""
-    engine: Backend | None = None
+    engine = load_backend(backend)
     for _ in range(times):
         requests: Sequence[Request] = from_first(None)
-        if requests:
-            engine = engine or load_backend(backend)
-            for _ in engine.generate(requests):
-                raise AssertionError("only the first process hands out answers")
+        for _ in engine.generate(requests) if requests else ():
+            raise AssertionError("only the first process hands out answers")
     return True
-
-
-def _say_if_spoilt(file: PredictionsFile) -> bool:
-    if file.spoilt <= len(file.done) / 10:
-        return True
-    typer.secho(
-        f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture of "
-        "the model: raise --max-new-tokens, or try another --thinking or --decoding",
-        fg="red",
-        bold=True,
-    )
-    return False
 
 
 def _requests(
@@ -166,13 +150,23 @@ def _requests(
     return requests
 
 
-def _conclude(output: Path, count: int, failed: int, *, failed_as_empty: bool) -> None:
+def _conclude(file: PredictionsFile, count: int, failed: int, *, failed_as_empty: bool) -> bool:
+    """Say what the file holds now; whether most of its answers are whole."""
     if failed and not failed_as_empty:
         raise PromptCBLUEError(
-            f"{output}: {failed} of {count} samples have no prediction yet; the same command tries them again, "
+            f"{file.path}: {failed} of {count} samples have no prediction yet; the same command tries them again, "
             "and --failed-as-empty lets those that fail again count as empty answers"
         )
-    print(f"wrote {output}: {count} predictions" + (f", {failed} of them empty for failing" if failed else ""))
+    print(f"wrote {file.path}: {count} predictions" + (f", {failed} of them empty for failing" if failed else ""))
+    whole = file.spoilt <= len(file.done) / 10
+    if not whole:
+        typer.secho(
+            f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture "
+            "of the model: raise --max-new-tokens, or try another --thinking or --decoding",
+            fg="red",
+            bold=True,
+        )
+    return whole
 
 
 def answer_limits(dataset: Splits, tasks: Sequence[str], engine: Backend) -> dict[str, int]:
@@ -201,28 +195,21 @@ def _run(
     failed_as_empty: bool,
 ) -> None:
     """Answer the requests, each on disk before the next is looked at."""
-    if not requests:
-        return
     with tally.shown() as update:
-        for result in engine.generate(requests):
+        for result in engine.generate(requests) if requests else ():
             sample = samples[result.index]
             file.append(sample, _row(result, failed_as_empty=failed_as_empty))
             tally.add(sample["task_dataset"], result)
             update()
 
 
-def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, Any]:
+def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, object]:
     """What a line says beside the sample's names; without a prediction, the sample counts as not predicted."""
     if isinstance(result, Failure):
         return {**({"prediction": ""} if failed_as_empty else {}), "error": result.reason}
-    more = {"thought": result.thought, "thought_tokens": result.thought_tokens, "model": result.model}
-    return {
-        "prediction": result.text,
-        "finish_reason": result.finish_reason,
-        "prompt_tokens": result.prompt_tokens,
-        "new_tokens": result.new_tokens,
-        **{name: value for name, value in more.items() if value},
-    }
+    said = ("finish_reason", "prompt_tokens", "new_tokens", "thought", "thought_tokens", "model")
+    values = {name: getattr(result, name) for name in said}
+    return {"prediction": result.text, **{name: value for name, value in values.items() if value or name in said[:3]}}
 
 
 def _next_command(dataset: Splits, split: str, output: Path) -> str:
@@ -295,7 +282,13 @@ def score(
         results.append(scores)
         print_scores({str(path): scores})
         if report and len(results) == 1:
-            _report(scored, report, protocol, parser, resamples, scores["provenance"])
+            from promptcblue_metric.report.page import write_report
+
+            origin = scores["provenance"]
+            with status_line() as progress:
+                values = build_report(scored, protocol, parser, resamples=resamples, origin=origin, progress=progress)
+                write_report(values, report)
+            print(f"wrote {report / 'index.html'}, report.md and report.json")
     spread = _spread(results)
     if len(results) > 1:
         print(f"mean and standard deviation over {len(results)} answers to each prompt:")
@@ -311,26 +304,3 @@ def _spread(results: Sequence[Scores]) -> dict[str, tuple[float, float]]:
     values = {"overall": [result["overall"] for result in results]}
     values |= {task: [result["tasks"][task]["score"] for result in results] for task in results[0]["tasks"]}
     return {name: (fmean(each), stdev(each) if len(each) > 1 else 0.0) for name, each in values.items()}
-
-
-def _report(
-    scored: Sequence[ScoredSample],
-    folder: Path,
-    protocol: Protocol,
-    parser: Parser,
-    resamples: int,
-    origin: Provenance,
-) -> None:
-    from promptcblue_metric.report.page import write_report
-
-    with status_line() as progress:
-        values = build_report(
-            scored,
-            protocol,
-            parser,
-            resamples=resamples,
-            origin=origin,
-            progress=progress,
-        )
-        write_report(values, folder)
-    print(f"wrote {folder / 'index.html'}, report.md and report.json")

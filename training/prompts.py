@@ -124,9 +124,9 @@ class PromptEncoder:
                 "ends; set eos_token in its tokenizer_config.json"
             )
         self.tokenizer, self.thinking, self.system = tokenizer, thinking, system
-        template = tokenizer.chat_template
-        self.chat = template is not None
-        self._chat_template = _TODAY.sub(lambda found: repr(DATE.strftime(found[2])), str(template))
+        self.chat = tokenizer.chat_template is not None
+        self._own_template = str(tokenizer.get_chat_template()) if self.chat else ""
+        self._chat_template = _TODAY.sub(lambda found: repr(DATE.strftime(found[2])), self._own_template)
         kept = tokenizer.added_tokens_decoder
         #: Marks of thoughts that decoding would leave out with the other special tokens.
         self._marks = {id_: str(kept[id_]) for id_ in kept if str(kept[id_]) in chain(*_THOUGHTS) and kept[id_].special}
@@ -168,7 +168,7 @@ class PromptEncoder:
             return "plain"
         # What the template writes, and not its source: another way to write the same is the same.
         written = self._turns("?", answer=_MARK) + self._turns("?")
-        dated = f", dated {DATE}" if self._chat_template != self.tokenizer.chat_template else ""
+        dated = f", dated {DATE}" if self._chat_template != self._own_template else ""
         return f"chat template {hashlib.sha256(written.encode()).hexdigest()[:16]}{dated}"
 
     @cached_property
@@ -249,8 +249,8 @@ class PromptEncoder:
 
 
 def _is_open(text: str) -> str | None:
-    """What would close the thought that a text ends in, if it does."""
-    return next((end for start, end in _THOUGHTS if text.rfind(start) > text.rfind(end)), None)
+    """What would close the thought that a prompt opens at its end, if it does."""
+    return next((end for start, end in _THOUGHTS if text.rstrip().endswith(start)), None)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -67,6 +68,10 @@ class LocalBackend(Backend):
             **self.settings.decoding(),
             "thinking": self.encoder.thinking,
         }
+
+    def model_notes(self) -> dict[str, object]:
+        """Where the model was, and versions."""
+        return {"source": self.source._asdict(), **{name: version(name) for name in ("torch", "transformers")}}
 
     def count_tokens(self, targets: Sequence[str]) -> list[int]:
         """Tokens of each target, its end included."""

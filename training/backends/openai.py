@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
@@ -168,8 +169,10 @@ class OpenAIBackend(Backend):
                     raise result
                 yield result
         finally:
-            work.cancel()
-            loop.run_until_complete(asyncio.gather(work, return_exceptions=True))
+            tasks = asyncio.all_tasks(loop) | {work}
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -178,20 +181,14 @@ class OpenAIBackend(Backend):
     ) -> None:
         todo = iter(requests)
 
-        async def work(some: Iterator[Request]) -> None:
+        async def work(client: Any, some: Iterator[Request]) -> None:
             for request in some:
                 put(await self._answer(client, request))
 
         try:
             async with self._client() as client:
-                await work(iter([next(todo)]))
-                workers = [asyncio.ensure_future(work(todo)) for _ in range(self.server.concurrency)]
-                try:
-                    await asyncio.gather(*workers)
-                finally:
-                    for worker in workers:
-                        worker.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
+                await work(client, islice(todo, 1))
+                await asyncio.gather(*(work(client, todo) for _ in range(self.server.concurrency)))
         except Exception as error:  # handed to whoever reads the answers
             put(error)
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import transformers
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.nn.functional import pad
@@ -150,13 +149,7 @@ class TransformersBackend(LocalBackend):
 
     def notes(self) -> Mapping[str, Any]:
         """Where the model was, device and versions."""
-        return {
-            "source": self.source._asdict(),
-            "device": str(self.device),
-            "processes": self.state.num_processes,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
+        return {**self.model_notes(), "device": str(self.device), "processes": self.state.num_processes}
 
     def summary(self) -> list[str]:
         """How often the memory did not hold a batch."""

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +45,9 @@ class VllmBackend(LocalBackend):
 
     def notes(self) -> Mapping[str, Any]:
         """Where the model was, GPUs and versions."""
-        return {
-            "source": self.source._asdict(),
-            "tensor_parallel": self.settings.tensor_parallel,
-            **{name: version(name) for name in ("torch", "transformers")},
-            "vllm": _vllm_version(),
-        }
+        import vllm
+
+        return {**self.model_notes(), "tensor_parallel": self.settings.tensor_parallel, "vllm": str(vllm.__version__)}
 
     @cached_property
     def dtype(self) -> str:
@@ -191,12 +187,6 @@ def _lora_rank(adapter: str) -> int:
             "--backend transformers, or merge it into its backbone"
         )
     return rank
-
-
-def _vllm_version() -> str:
-    import vllm
-
-    return str(vllm.__version__)
 
 
 load = VllmBackend
