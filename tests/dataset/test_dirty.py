@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from promptcblue_dataset.build import build, parse_sizes
 from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import Content
+from promptcblue_dataset.making import Plan
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import TASKS
 
@@ -168,7 +171,7 @@ def test_files_that_differ_are_named_with_the_option_that_chooses(raw: Path, cle
     )
 
 
-def test_quotes_and_no_term_of_normalization(raw: Path) -> None:
+def test_quotes_and_no_term_of_normalization(raw: Path, tmp_path: Path) -> None:
     def quoted(records: Any) -> None:
         term = records[0]["normalized_result"].split("##")[0]
         records[0] = {"text": '"甲病,乙病"', "normalized_result": f'"{term}##某某恶性肿瘤,不可归类在他处者"'}
@@ -185,6 +188,14 @@ def test_quotes_and_no_term_of_normalization(raw: Path) -> None:
     assert found.flaws["mended", "CSV quotes"] == 3
     assert found.flaws["mended", "the term O: no term"] == 2
     assert found.flaws["kept", "a term that the sheet does not have"] == 2
+    build(raw, tmp_path / "out", Plan(parse_sizes("30,0,0", ["CHIP-CDN"])), workers=1, cache=False)
+    for row in load_samples(tmp_path / "out", "train"):
+        assert "O" not in row["target"].split("，")
+        assert '甲病,乙病"' not in row["input"]
+        right = [item["entity"] for content in found.samples["CHIP-CDN"][:1] for item in content.answer]
+        if "甲病,乙病" in row["input"]:
+            offered = set(row["answer_choices"] or ()).intersection(right)
+            assert row["target"] == "没有对应的标准化实体" if not offered else offered == set(right)
 
 
 def test_a_finding_without_a_status_is_left_out(raw: Path, clean: Survey) -> None:
@@ -334,10 +345,14 @@ WITHOUT = {
 }
 
 
-def test_the_shared_dirty_folders(cases: Path) -> None:
+def test_the_shared_dirty_folders(cases: Path, tmp_path: Path) -> None:
     names = json.loads((cases / "cases.json").read_text(encoding="utf-8"))
     assert len(names) >= 13
+    plan = Plan(parse_sizes("1,1,1", list(TASKS)), skip_bad=True)
     for name in names:
         found = Survey.of(cases / name)
         assert set(TASKS) - set(found.samples) == WITHOUT.get(name, set()), name
         assert len(found.bad) == (name == "lfs-pointer"), name
+        built = build(cases / name, tmp_path / name, plan, workers=1, cache=False)
+        assert set(built.missing) == WITHOUT.get(name, set()), name
+        assert len(built.bad) == (name in ("lfs-pointer", "qqr-old")), name
