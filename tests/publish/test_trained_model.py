@@ -260,7 +260,7 @@ for number, adapter in enumerate(("org/adapter", local)):
     try:
         main()
     except SystemExit as stop:
-        assert not stop.code
+        assert stop.code in (None, 0, 3)  # most answers are cut, as four tokens cut them
     rows = [json.loads(line) for line in Path(output).read_text(encoding="utf-8").splitlines()]
     answers.append([row["prediction"] for row in rows])
 found["answers"] = answers
