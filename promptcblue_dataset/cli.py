@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -13,15 +13,7 @@ from promptcblue_dataset.prompts.pool import check_pool, load_pool
 from promptcblue_dataset.prompts.render import Style, preview
 from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_requests
 from promptcblue_dataset.review import tally, write_sheet
-from promptcblue_dataset.statistics import (
-    RELEASED_TITLES,
-    notes,
-    released_rows,
-    rows,
-    statistics,
-    titles,
-    write_into_card,
-)
+from promptcblue_dataset.statistics import notes, statistics, tables, write_into_card
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
 from promptcblue_metric.data.samples import ALL, LISTED, SPLITS
 from promptcblue_metric.data.writing import write_json
@@ -425,21 +417,17 @@ def stats_(
     """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
     with progress_bars() as on_progress:
         found = statistics(source, on_progress)
-    show(_filled(make_table(*titles(found)), rows(found)))
-    if beside := list(released_rows(found)):
-        show(_filled(make_table(*RELEASED_TITLES, texts=2), beside))
+    for titles, body in tables(found):
+        table = make_table(*titles)
+        for row in body:
+            table.add_row(*row)
+        show(table)
     for line in notes(found):
         print(line)
     if json_path:
         write_json(json_path, found)
     if card and (written := write_into_card(source, found)):
         print(f"wrote the statistics into {written}")
-
-
-def _filled(table: Table, cells: Iterable[Sequence[str]]) -> Table:
-    for row in cells:
-        table.add_row(*row)
-    return table
 
 
 @review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")

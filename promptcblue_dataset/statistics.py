@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from promptcblue_dataset.folder import CARD, is_ours
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Pieces that this share of a task's prompts have are a template's, not a sample's.
 _COMMON = 0.02
 _FEWEST = 3
+_FIGURES = Path(__file__).with_name("figures.json")
 _HEADING, _END = "## Statistics", "<!-- end of statistics -->"
 #: Where the items of a structured answer hold their label.
 _LABEL_KEYS: Mapping[type[AnswerFormat], str] = {EntityLines: "type", TripleLines: "predicate", StatusLines: "attr"}
@@ -39,16 +40,10 @@ _COUNTED = ("prompt", "target", "choices", "items", "turns")
 _FAR = 0.15
 
 
-class _Mean(TypedDict):
+class Spread(TypedDict, total=False):
+    """How a number is spread over samples: percentiles between the ends. Of released samples the mean alone is sure."""
+
     mean: float
-
-
-class Spread(_Mean, total=False):
-    """How a number is spread over samples: mean, least, 5th, 50th and 95th percentile, and most.
-
-    Of released samples only the mean is always known.
-    """
-
     least: int
     p5: int
     median: int
@@ -63,14 +58,11 @@ class Leak(TypedDict):
     near: int
 
 
-class _Sizes(TypedDict):
-    name: str
-    samples: dict[str, int]
-
-
-class Published(_Sizes, total=False):
+class Published(TypedDict, total=False):
     """What is published of a task: where, samples by split, and mean lengths in characters where known."""
 
+    name: str
+    samples: dict[str, int]
     prompt: float
     target: float
 
@@ -100,14 +92,10 @@ class TaskStatistics(TypedDict):
     leaks: dict[str, Leak]
 
 
-class _Figures(TypedDict, total=False):
-    table_8: dict[str, float]
-    released: dict[str, Spread]
-
-
 @cache
-def _published_figures() -> dict[str, _Figures]:
-    figures: dict[str, _Figures] = json.loads(Path(__file__).with_name("figures.json").read_text(encoding="utf-8"))
+def _published_figures() -> dict[str, dict[str, dict[str, Any]]]:
+    """Of each task ``table_8`` and ``released``, where they have it."""
+    figures: dict[str, dict[str, dict[str, Any]]] = json.loads(_FIGURES.read_text(encoding="utf-8"))
     return figures
 
 
@@ -138,7 +126,7 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> TaskStatistic
     samples = [sample for of_split in splits.values() for sample in of_split]
     labels, items = _labels(task, [sample for sample in samples if sample["target"]])
     templates, texts = _templates(task, samples)
-    published = _published_figures().get(task, _Figures())
+    published = _published_figures().get(task, {})
     turns = [len(_TURN.findall(sample["input"])) for sample in samples]
     counted = {
         "prompt": [len(sample["input"]) for sample in samples],
@@ -165,18 +153,9 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> TaskStatistic
 
 def _spread(values: Sequence[int]) -> Spread:
     ordered = sorted(values)
-
-    def at(share: float) -> int:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    return {
-        "mean": round(sum(ordered) / len(ordered), 2),
-        "least": ordered[0],
-        "p5": at(0.05),
-        "median": at(0.5),
-        "p95": at(0.95),
-        "most": ordered[-1],
-    }
+    least, p5, median, p95, most = (ordered[int(share * (len(ordered) - 1))] for share in (0, 0.05, 0.5, 0.95, 1))
+    mean = round(sum(ordered) / len(ordered), 2)
+    return {"mean": mean, "least": least, "p5": p5, "median": median, "p95": p95, "most": most}
 
 
 def _labels(task: str, samples: Sequence[Sample]) -> tuple[Counter[str], list[int]]:
@@ -254,40 +233,35 @@ def _common_pieces(texts: Sequence[str]) -> Array:
 # --- What is shown ---
 
 
-def titles(found: Mapping[str, TaskStatistics]) -> list[str]:
-    """What the cells of `rows` are."""
-    names = {of_task["published"]["name"] for of_task in found.values()}
-    beside = [" / ".join(sorted(names))]
+def tables(found: Mapping[str, TaskStatistics]) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Titles and rows of the tables to show: sizes and lengths, and what is known of the released test set A."""
+    beside = [" / ".join(sorted({of_task["published"]["name"] for of_task in found.values()}))]
     lengths = beside if any("prompt" in of_task["published"] for of_task in found.values()) else []
-    return ["config", "samples", *beside, "prompt", *lengths, "target", *lengths, "repeated", "leaks"]
+    titles = ["config", "samples", *beside, "prompt", *lengths, "target", *lengths, "repeated", "leaks"]
+    yield titles, [_sizes(task, of_task, wide=bool(lengths)) for task, of_task in found.items()]
+    if released := [row for task, of_task in found.items() for row in _beside_released(task, of_task)]:
+        shares = ["mean", "5% / 50% / 95%", "most"]
+        yield ["config", "number of", *shares, "released", *shares[1:], "off"], released
 
 
-def rows(found: Mapping[str, TaskStatistics]) -> Iterator[list[str]]:
-    """The cells of a table with a row a task, as `titles` names them."""
-    wide = len(titles(found)) > 7
-    for task, of_task in found.items():
-        published, leaks = of_task["published"], of_task["leaks"].values()
-        sizes = of_task["samples"], published["samples"]
-        cells = [task, *(" / ".join(f"{size.get(split, 0):,}" for split in SPLITS) for size in sizes)]
-        for ours, theirs in (("prompt", published.get("prompt")), ("target", published.get("target"))):
-            cells.append(f"{of_task['figures'][ours]['mean']:.1f}" if ours in of_task["figures"] else "–")
-            cells += [f"{theirs:.1f}" if theirs else "–"] * wide
-        cells.append(str(of_task["repeated_prompts"]))
-        yield [*cells, f"{sum(leak['exact'] for leak in leaks)} + {sum(leak['near'] for leak in leaks)}"]
+def _sizes(task: str, of_task: TaskStatistics, *, wide: bool) -> list[str]:
+    published, leaks = of_task["published"], of_task["leaks"].values()
+    sizes = of_task["samples"], published["samples"]
+    cells = [task, *(" / ".join(f"{size.get(split, 0):,}" for split in SPLITS) for size in sizes)]
+    for ours, theirs in (("prompt", published.get("prompt")), ("target", published.get("target"))):
+        cells.append(f"{of_task['figures'][ours]['mean']:.1f}" if ours in of_task["figures"] else "–")
+        cells += [f"{theirs:.1f}" if theirs else "–"] * wide
+    exact, near = sum(leak["exact"] for leak in leaks), sum(leak["near"] for leak in leaks)
+    return [*cells, str(of_task["repeated_prompts"]), f"{exact} + {near}"]
 
 
-#: Titles of `released_rows`.
-RELEASED_TITLES = ["config", "number of", "mean", "5% / 50% / 95%", "most", "released", "5% / 50% / 95%", "most", "off"]
-
-
-def released_rows(found: Mapping[str, TaskStatistics]) -> Iterator[list[str]]:
-    """The cells of a table of our figures beside the released test set's, and how far a mean is off if it is far."""
-    for task, of_task in found.items():
-        for name in _COUNTED:
-            ours, theirs = of_task["figures"].get(name), of_task["released"].get(name)
-            if ours and theirs:
-                off = ours["mean"] / theirs["mean"] - 1
-                yield [task, name, *_cells(ours), *_cells(theirs), f"{off:+.0%}" if abs(off) > _FAR else ""]
+def _beside_released(task: str, of_task: TaskStatistics) -> Iterator[list[str]]:
+    """Our figures beside the released ones, and how far a mean is from theirs if it is far."""
+    for name in _COUNTED:
+        ours, theirs = of_task["figures"].get(name), of_task["released"].get(name)
+        if ours and theirs:
+            off = ours["mean"] / theirs["mean"] - 1
+            yield [task, name, *_cells(ours), *_cells(theirs), f"{off:+.0%}" if abs(off) > _FAR else ""]
 
 
 def _cells(spread: Spread) -> list[str]:
@@ -333,19 +307,15 @@ def in_card(text: str, found: Mapping[str, TaskStatistics]) -> str:
 
 
 def _section(found: Mapping[str, TaskStatistics]) -> str:
-    explained = (
+    texts = (
         "Samples are train / validation / test, lengths are means in characters, Table 8 is the paper's, documented\n"
         "are the raw records upstream. Repeated prompts and leaks are counted within and across splits; leaks are\n"
-        "exact + near."
+        "exact + near.",
+        "Beside the released test set A (off: how far a mean is from it, if by more than 15%):",
     )
-    parts = [_HEADING, "", explained, "", *_markdown(titles(found), rows(found))]
-    if beside := list(released_rows(found)):
-        parts += ["", "Beside the released test set A (off: how far a mean is from it, if by more than 15%):", ""]
-        parts += _markdown(RELEASED_TITLES, beside)
+    parts = [_HEADING]
+    for text, (titles, body) in zip(texts, tables(found), strict=False):
+        lines = ["| " + " | ".join(cells) + " |" for cells in [titles, *body]]
+        parts += ["", text, "", lines[0], "|---" + "|---:" * (len(titles) - 1) + "|", *lines[1:]]
     details = [f"- {line}" for line in list(notes(found))[1:]]
     return "\n".join([*parts, "", *details, "", _END, ""])
-
-
-def _markdown(header: Sequence[str], body: Iterator[list[str]] | Sequence[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(cells) + " |" for cells in [header, *body]]
-    return [lines[0], "|---" + "|---:" * (len(header) - 1) + "|", *lines[1:]]
