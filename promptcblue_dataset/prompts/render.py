@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.prompts.pool import FORMAT_HEADING, LABELS_HEADING, TaskPrompts, fill
@@ -27,12 +27,7 @@ _NONE = "无"
 
 
 class Written(NamedTuple):
-    """A target.
-
-    Attributes:
-        text: the target.
-        separators: whether a part of the answer holds a separator, so that the text reads back as something else.
-    """
+    """A target, and whether a part of its answer holds a separator, so that it reads back as something else."""
 
     text: str
     separators: bool
@@ -158,59 +153,46 @@ class Style:
 
 
 class Offer(NamedTuple):
-    """What a prompt offers, and the answer under that offer.
-
-    Attributes:
-        choices: the answer choices, or None where the task has none.
-        answer: the structured answer.
-    """
+    """The answer choices of a prompt, None where its task has none, and the structured answer under them."""
 
     choices: list[str] | None
     answer: Answer
 
 
-class Offering(Protocol):
-    """A way to choose what a prompt offers."""
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
-        """Choose from the ``labels`` of the task or the corpus."""
-
-
-def nothing(content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
-    """No choices: the answer is free."""
-    return Offer(None, content.answer)
-
-
-@dataclass(frozen=True)
-class AllLabels:
-    """Every label of the task, in one order.
-
-    Attributes:
-        spellings: other ways to write all of them. A template that writes one of them out gets that one.
-    """
-
-    spellings: Sequence[Sequence[str]] = ()
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
-        written = [spelling for spelling in (labels, *self.spellings) if "，".join(spelling) in template]
-        return Offer(list(written[0] if written else labels), content.answer)
-
-
 @dataclass
-class _Some:
-    """How many to offer.
+class Offering:
+    """How prompts of a task offer choices, by a ``kind`` with settings, as a task's YAML file has them.
 
     Attributes:
-        low: the fewest.
-        high: the most; None for all there are.
-        weights: how often each number is taken, in place of any from ``low`` to ``high``.
+        spellings: of all labels: other ways to write them. A template that writes one of them out gets that one.
+        key: of types: where an item of the answer holds its type.
+        present: of types: in how many of the prompts at least one of those asked for is in the answer, where that has
+            any; in the others none is. None leaves it to chance.
+        low, high: the fewest and the most to offer, all there are where ``high`` is None; of candidates, wrong ones.
+        weights: how often each number is taken, in place of any from ``low`` to ``high``; of candidates, of all.
+        kept: of candidates: in how many prompts the right ones are among them.
+        most: of items: how many of the answer's a prompt asks for at most.
         everything: whether to offer all that there is.
     """
 
+    kind: str
+    spellings: Sequence[Sequence[str]] = ()
+    key: str = "type"
+    present: float | None = None
     low: int = 1
     high: int | None = None
     weights: Mapping[int, int] = field(default_factory=dict)
+    kept: float = 0.8
+    most: int = 8
     everything: bool = False
+
+    def __post_init__(self) -> None:
+        self._candidates: Candidates | None = None
+        self._choose = _KINDS[self.kind]
+
+    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Choose from the ``labels`` of the task or the corpus."""
+        return self._choose(self, content, labels, template, draws)
 
     def _count(self, draws: Draws, available: int) -> int:
         if self.everything:
@@ -220,21 +202,23 @@ class _Some:
         high = min(self.high or available, available)
         return draws.between(min(self.low, high), high)
 
+    def nothing(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """No choices: the answer is free."""
+        return Offer(None, content.answer)
 
-@dataclass
-class SomeTypes(_Some):
-    """Some of the types (or relations); the answer keeps what is of these types.
+    def all_labels(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Every label of the task, in one order."""
+        written = [spelling for spelling in (labels, *self.spellings) if "，".join(spelling) in template]
+        return Offer(list(written[0] if written else labels), content.answer)
 
-    Attributes:
-        key: where an item of the answer holds its type.
-        present: in how many of the prompts at least one of the types asked for is in the answer, where that has any;
-            in the others none is. None leaves it to chance.
-    """
+    def some_labels(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Some of the labels; the answer is ``非上述类型`` where the true one is not among them."""
+        real = [label for label in labels if label != NONE_OF_THESE]
+        chosen = draws.some(real, self._count(draws, len(real)))
+        return Offer(chosen, content.answer if content.answer in chosen else NONE_OF_THESE)
 
-    key: str = "type"
-    present: float | None = None
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+    def some_types(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Some of the types (or relations); the answer keeps what is of these types."""
         count = self._count(draws, len(labels))
         held = {item[self.key] for item in content.answer}
         present = [label for label in labels if label in held]
@@ -252,46 +236,15 @@ class SomeTypes(_Some):
         answer = [item for label in chosen if label in kept for item in content.answer if item[self.key] == label]
         return Offer(chosen, answer)
 
-
-@dataclass
-class SomeLabels(_Some):
-    """Some of the labels; the answer is ``非上述类型`` where the true one is not among them."""
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
-        real = [label for label in labels if label != NONE_OF_THESE]
-        chosen = draws.some(real, self._count(draws, len(real)))
-        return Offer(chosen, content.answer if content.answer in chosen else NONE_OF_THESE)
-
-
-@dataclass(frozen=True)
-class SomeItems:
-    """Every label, and at most so many items of the answer, in their order, which the prompt names."""
-
-    most: int = 8
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+    def some_items(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Every label, and some items of the answer, in their order, which the prompt names."""
         answer: list[Answer] = content.answer
         if len(answer) > self.most:
             answer = [answer[place] for place in sorted(draws.some(range(len(answer)), self.most))]
         return Offer(list(labels), answer)
 
-
-@dataclass
-class SomeCandidates(_Some):
-    """Wrong terms that BM25 finds, with the right ones in some of the prompts, shuffled.
-
-    ``low`` and ``high`` are numbers of wrong terms, the ``weights`` are of all candidates.
-
-    Attributes:
-        kept: in how many prompts the right terms are among the candidates.
-    """
-
-    kept: float = 0.8
-
-    def __post_init__(self) -> None:
-        self._candidates: Candidates | None = None
-
-    def __call__(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+    def candidates(self, content: Content, labels: Sequence[str], template: str, draws: Draws) -> Offer:
+        """Wrong terms that BM25 finds, with the right ones in some of the prompts, shuffled."""
         if self._candidates is None or self._candidates.terms is not labels:
             self._candidates = Candidates(labels)
         right = [item["entity"] for item in content.answer]
@@ -307,14 +260,13 @@ class SomeCandidates(_Some):
         return Offer(draws.shuffled([*wrong, *(right if keep else [])]), content.answer if keep else [])
 
 
-#: The ways to choose what a prompt offers, by the ``kind`` of a task's YAML file.
-_OFFERINGS: Mapping[str, Callable[..., Offering]] = {
-    "nothing": lambda: nothing,
-    "all labels": AllLabels,
-    "some types": SomeTypes,
-    "some labels": SomeLabels,
-    "some items": SomeItems,
-    "candidates": SomeCandidates,
+_KINDS: Mapping[str, Callable[[Offering, Content, Sequence[str], str, Draws], Offer]] = {
+    "nothing": Offering.nothing,
+    "all labels": Offering.all_labels,
+    "some labels": Offering.some_labels,
+    "some types": Offering.some_types,
+    "some items": Offering.some_items,
+    "candidates": Offering.candidates,
 }
 
 
@@ -341,17 +293,14 @@ class Renderer:
     ) -> None:
         self._task, self._prompts, self._style = REGISTRY[prompts.task], prompts, style
         self._labels = self._task.labels if labels is None else labels
-        settings = dict(prompts.offers if "kind" in prompts.offers else prompts.offers.get(style.profile) or {})
+        settings = prompts.offers if "kind" in prompts.offers else prompts.offers.get(style.profile) or {}
         try:
-            self._offer = _OFFERINGS[str(settings.pop("kind", None))](**settings)
+            self._offer = Offering(**settings, everything=asked)
         except (KeyError, TypeError) as error:
             raise PromptCBLUEError(
-                f"{prompts.task}: offers {prompts.offers}: expected a kind of {', '.join(_OFFERINGS)} and "
-                f"its settings: {error}"
+                f"{prompts.task}: offers {prompts.offers}: expected a kind ({', '.join(_KINDS)}): {error}"
             ) from error
         self._asked = asked
-        if isinstance(self._offer, _Some):
-            self._offer.everything = asked
 
     def sample(self, template: str, content: Content, draws: Draws, sample_id: str) -> Rendered:
         """Fill a template with a raw sample.
