@@ -95,9 +95,8 @@ def import_files(
 
     Args:
         source: a folder with the official files, or the word ``sample``.
-        output: the folder to write; one that was written before is replaced.
         skip_bad: leave bad rows out and list them in the report, rather than stop.
-        overwrite: replace ``output`` whatever it holds.
+        overwrite: replace ``output`` whatever it holds; without it, only what was written before.
         cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder.
 
     Raises:
@@ -158,7 +157,6 @@ class BuiltTask:
     """What was built of a task.
 
     Attributes:
-        info: paths and sizes of its files, by split.
         counts: by split, how many raw samples and templates there were, how many rows were asked for, written, and
             drawn and left out, by reason.
         left_out: raw records that gave no sample, by reason.
@@ -256,8 +254,7 @@ def build(
         raw: a folder with the unpacked corpora or their archives, or one archive.
         workers: processes; by default as many as there are processors, up to 3, which stay under 1.5 GB.
         must_have: tasks without which to stop; the others are left out where their files are not there.
-        overwrite: replace ``output`` whatever it holds.
-        cache: make the samples what ``load_dataset`` gives in any folder for the name of their suite.
+        overwrite, cache: as `import_files` has them.
 
     Raises:
         PromptCBLUEError: files are missing or bad, or something cannot be written.

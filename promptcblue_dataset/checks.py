@@ -40,23 +40,15 @@ def check_files(files: Mapping[str, Path], on_row: Callable[[str], object] = lam
     checked = Checked()
     for split, path in files.items():
         _check_file(path, split, checked, on_row)
+    checked.rows += len(checked.bad.errors)
     checked.samples = {name: checked.samples[name] for name in REGISTRY if name in checked.samples}
     return checked
 
 
 def _check_file(path: Path, split: str, checked: Checked, on_row: Callable[[str], object]) -> None:
     first_line: dict[tuple[str, str], int] = {}
-
-    def count() -> None:
-        checked.rows += 1
+    for line, row in read_json_lines(path, checked.bad.add):
         on_row(split)
-
-    def not_json(error: RowError) -> None:
-        count()
-        checked.bad.add(error)
-
-    for line, row in read_json_lines(path, not_json):
-        count()
         try:
             sample, flaws = check_row(row, split, path, line)
             task, key = sample["task_dataset"], (sample["task_dataset"], sample["sample_id"])
@@ -67,6 +59,7 @@ def _check_file(path: Path, split: str, checked: Checked, on_row: Callable[[str]
             checked.bad.add(error)
             continue
         first_line[key] = line
+        checked.rows += 1
         checked.warnings.update((task, kind) for kind in flaws)
         checked.samples.setdefault(task, {}).setdefault(split, []).append(sample)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import NamedTuple, TypedDict
@@ -58,7 +59,7 @@ def is_ours(folder: Path) -> bool:
     card = folder / CARD
     if not card.is_file() or MARK not in card.read_text(encoding="utf-8", errors="replace"):
         return False
-    written = {path for splits in parquet_files(folder).values() for paths in splits.values() for path in paths}
+    written = {path for splits in parquet_files(folder).values() for path in chain(*splits.values())}
     return all(path in written or path == card for path in folder.rglob("*") if not path.is_dir())
 
 

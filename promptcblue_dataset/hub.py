@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from promptcblue_dataset.folder import CARD, is_ours
-from promptcblue_dataset.statistics import TaskStatistics, in_card, statistics
+from promptcblue_dataset.statistics import in_card, statistics
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
@@ -65,13 +66,10 @@ def publication(
     card = (folder / CARD).read_text(encoding="utf-8")
     if not have_rights:
         _check_rights(folder, card, configs)
-    found = statistics(folder, on_progress)
-    text = _card(card, repo, configs, found)
+    text = in_card(_LOAD_HINT.sub("", _LOAD.sub(f'load_dataset("{repo}"', card)), statistics(folder, on_progress))
+    text = f"{text}\n{_worked_example(repo, configs)}\n{_corpora(configs)}"
     parquet = {
-        path.relative_to(folder).as_posix(): path
-        for splits in configs.values()
-        for paths in splits.values()
-        for path in paths
+        path.relative_to(folder).as_posix(): path for splits in configs.values() for path in chain(*splits.values())
     }
     look = f'from datasets import load_dataset; print(load_dataset("{repo}", "{next(iter(configs))}"))'
     return Publication("dataset", {CARD: text.encode(), **parquet}, _OWNED, f"python -c '{look}'")
@@ -88,12 +86,9 @@ def _check_rights(folder: Path, card: str, configs: Mapping[str, Mapping[str, Se
     licence = DatasetCard(card, ignore_metadata_errors=True).data.license
     if licence not in _CLOSED:
         return
-    targets = sum(map(_targets, (path for splits in configs.values() for path in splits.get("test", ()))))
-    test = (
-        f"; {targets:,} of its test samples have their targets, and answers that are public measure nothing any more"
-        if targets
-        else ""
-    )
+    test = ""
+    if targets := sum(map(_targets, chain(*(splits.get("test", ()) for splits in configs.values())))):
+        test = f"; {targets:,} of its test samples have their targets, and public answers measure nothing any more"
     raise PromptCBLUEError(
         f"{folder}: not published: its text is from corpora of others, who let only those use it that accepted their "
         f"terms (licence in its card: {licence}){test}. If you may publish it, say so with --i-have-the-rights"
@@ -107,17 +102,6 @@ def _targets(path: Path) -> int:
 
     column = pq.read_table(path, columns=["target"])["target"]
     return int(pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0)
-
-
-def _card(
-    card: str,
-    repo: str,
-    configs: Mapping[str, Mapping[str, Sequence[Path]]],
-    found: Mapping[str, TaskStatistics],
-) -> str:
-    text = _LOAD_HINT.sub("", _LOAD.sub(f'load_dataset("{repo}"', card))
-    text = in_card(text, found)
-    return f"{text}\n{_worked_example(repo, configs)}\n{_corpora(configs)}"
 
 
 def _worked_example(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:
@@ -152,16 +136,7 @@ prints
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus, or a benchmark made of several, as `sources.yaml` has it.
-
-    Attributes:
-        name: as its makers write it.
-        tasks: configs that follow it.
-        what: the texts, and what was annotated.
-        url: where it is had.
-        terms: its licence, as far as its makers state one.
-        citation: BibTeX.
-    """
+    """A corpus, or a benchmark made of several, as `sources.yaml` describes it."""
 
     name: str
     tasks: Sequence[str]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,26 +152,13 @@ def _offsets(content: Content, template: str, sample: Sample, notes: FileNotes) 
     return elsewhere
 
 
-class _SamplePool:
-    """The raw samples of a split, by number."""
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
-        self._ends = list(itertools.accumulate(len(group.samples) for group in groups))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, number: int) -> Content:
-        place = bisect.bisect_right(self._ends, number)
-        return self._groups[place].samples[number - self._ends[place]]
-
-
 class Drawing(Making):
     """Pairs of raw sample and template, in the order in which they are drawn."""
 
     def samples(self, split: str) -> list[Sample]:
-        pool, size = _SamplePool(self.groups.get(split, ())), (self.plan.sizes[self.task] or {})[split]
+        size = (self.plan.sizes[self.task] or {})[split]
+        # Where the raw samples of the split are: long ones are composed when they are drawn.
+        pool = [(group.samples, at) for group in self.groups.get(split, ()) for at in range(len(group.samples))]
         templates = self.templates
         self.counts[split] = Counter({"raw samples": len(pool), "templates": len(templates), "rows asked for": size})
         order = Draws(self.plan.seed, self.task, split, "order").order(len(pool) * len(templates))
@@ -180,7 +166,9 @@ class Drawing(Making):
         made: list[Sample] = []
         # Samples are left out for many reasons, so what is missing is drawn again.
         while len(made) < size and (drawn := list(itertools.islice(order, size - len(made)))):
-            self._load(split, pool, [place // len(templates) for place in drawn], contents)
+            numbers = dict.fromkeys(place // len(templates) for place in drawn)
+            fresh = {number: pool[number][0][pool[number][1]] for number in numbers if number not in contents}
+            contents |= self._apart(split, fresh)
             for place in drawn:
                 number, template = divmod(place, len(templates))
                 sample = (content := contents[number]) and self._sample(split, place, templates[template], content)
@@ -191,15 +179,14 @@ class Drawing(Making):
         self.counts[split]["rows"] = len(made)
         return made
 
-    def _load(self, split: str, pool: _SamplePool, numbers: Iterable[int], contents: dict[int, Content | None]) -> None:
-        """Read raw samples; None stands for those that an earlier split has."""
-        fresh = {number: pool[number] for number in dict.fromkeys(numbers) if number not in contents}
+    def _apart(self, split: str, fresh: Mapping[int, Content]) -> Iterator[tuple[int, Content | None]]:
+        """Raw samples; None stands for those that an earlier split has."""
         texts = [own_text(content.fields) for content in fresh.values()]
         for (number, content), found in zip(fresh.items(), self._taken.find(texts), strict=True):
-            contents[number] = content if found is None else None
             if found is not None:
                 kind = "equal" if found[1] == 1 else "nearly equal"
                 self.counts[split][f"raw samples left out: {kind} to one of an earlier split"] += 1
+            yield number, content if found is None else None
 
     def _sample(self, split: str, place: int, template: str, content: Content) -> Sample | None:
         counts = self.counts[split]
@@ -268,33 +255,34 @@ def unanswered(sources: Sources) -> Reading:
 
 def _parts(task: str) -> _Parts | None:
     form = CBLUE_TASKS[task].form if task in CBLUE_TASKS else None
-    if isinstance(form, Records) and form.texts != ("history",):
-        names = dict(
-            zip(("INPUT_TEXT",) if len(form.texts) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2"), form.texts, strict=True)
-        )
-        return lambda record: iter(
-            [_asked(record, {name: record.line(field, empty=True) for name, field in names.items()})]
-        )
-    return _DIALOGUES.get(task)
+    if task in _DIALOGUES or not isinstance(form, Records):
+        return _DIALOGUES.get(task)
+    placeholders = ("INPUT_TEXT",) if len(form.texts) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
+    fields = dict(zip(placeholders, form.texts, strict=True))
+
+    def parts(record: Record) -> Iterator[Content]:
+        texts = {placeholder: record.line(field, empty=True) for placeholder, field in fields.items()}
+        yield Content(texts, [], sample_id_of(record.place.id))
+
+    return parts
 
 
-def _asked(record: Record, fields: Mapping[str, str], name: str = "", part: object = None) -> Content:
-    return Content(fields, [], sample_id_of(name or record.place.id, None if part is None else str(part)))
+def _asked(record: Record, text: str, name: str = "", part: str | None = None, **fields: str) -> Content:
+    return Content({"INPUT_TEXT": text, **fields}, [], sample_id_of(name or record.place.id, part))
 
 
 def _utterances(text: Callable[[dialogues.Consultation, int], str]) -> _Parts:
     def parts(record: Record) -> Iterator[Content]:
         assert isinstance(record, dialogues.Consultation)
         for place, turn in enumerate(record.turns):
-            name = f"{record.place.id}_{turn.label('sentence_id')}"
-            yield _asked(record, {"INPUT_TEXT": text(record, place)}, name)
+            yield _asked(record, text(record, place), f"{record.place.id}_{turn.label('sentence_id')}")
 
     return parts
 
 
 def _report(record: Record) -> Iterator[Content]:
     assert isinstance(record, dialogues.Consultation)
-    yield _asked(record, {"INPUT_TEXT": dialogues.report_text(record)})
+    yield _asked(record, dialogues.report_text(record))
 
 
 def _history(record: Record) -> Iterator[Content]:
@@ -302,7 +290,7 @@ def _history(record: Record) -> Iterator[Content]:
         said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
     else:
         said = [dialogues.utterance(turn, "id", "Sentence") for turn in record.records(LIST)]
-    yield _asked(record, {"INPUT_TEXT": "\n".join(said)})
+    yield _asked(record, "\n".join(said))
 
 
 def _findings(record: Record) -> Iterator[Content]:
@@ -318,8 +306,8 @@ def _findings(record: Record) -> Iterator[Content]:
         asked.update(dict.fromkeys(names))
         following = named[place + 1] if place + 1 < len(turns) else None
         if following is None or (asked and len({*asked, *following}) > _MOST_FINDINGS):
-            fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": "，".join(asked)}
-            yield _asked(record, fields, part=turns[place].label("sentence_id"))
+            text, part = "\n".join(lines[: place + 1]), turns[place].label("sentence_id")
+            yield _asked(record, text, part=part, LIST_MENTIONS="，".join(asked))
             asked = {}
 
 

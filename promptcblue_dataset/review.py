@@ -111,20 +111,14 @@ _COLUMNS = {"task": 15, "split": 10, "sample_id": 15, "input": 70, "target": 45,
 
 @dataclass(frozen=True)
 class Tally:
-    """What annotators found in the samples of a task (or of all).
-
-    Attributes:
-        task: the task, or ``all``.
-        right, wrong, unsure, open: samples by verdict; the last have none.
-        interval: Wilson interval of the rate.
-    """
+    """What annotators found in the samples of a task (or of ``all``): samples by verdict, ``open`` without one."""
 
     task: str
     right: int
     wrong: int
     unsure: int
     open: int
-    interval: tuple[float, float]
+    interval: tuple[float, float]  # Wilson's, of the rate
 
     @property
     def examined(self) -> int:
@@ -186,21 +180,29 @@ def tally(sheet: Path, confidence: float = 0.95) -> list[Tally]:
     """
     verdicts: dict[str, list[str]] = {}
     for number, row in enumerate(read_rows(sheet, ("task", "verdict")), 2):
-        verdict = row["verdict"].strip().casefold()
-        if verdict not in (RIGHT, WRONG, UNSURE, ""):
-            expected = f"{RIGHT}, {WRONG}, {UNSURE} or nothing"
-            raise RowError(str(sheet), number, "verdict", f"expected {expected}, found {verdict!r:.80}")
-        verdicts.setdefault(row["task"], []).append(verdict)
+        verdicts.setdefault(row["task"], []).append(verdict_of(row, (RIGHT, WRONG, UNSURE), sheet, number))
     if not verdicts:
         raise PromptCBLUEError(f"{sheet}: no rows below the header")
     everything = [verdict for found in verdicts.values() for verdict in found]
     return [_count(task, found, confidence) for task, found in [*verdicts.items(), ("all", everything)]]
 
 
+def verdict_of(row: Mapping[str, str], allowed: Sequence[str], sheet: Path, number: int) -> str:
+    """The verdict in a row of a sheet, or nothing.
+
+    Raises:
+        RowError: it is none of those allowed.
+    """
+    verdict = row["verdict"].strip().casefold()
+    if verdict and verdict not in allowed:
+        expected = f"expected {', '.join(allowed)} or nothing"
+        raise RowError(str(sheet), number, "verdict", f"{expected}, found {verdict!r:.80}")
+    return verdict
+
+
 def _count(task: str, verdicts: Sequence[str], confidence: float) -> Tally:
-    right, wrong = verdicts.count(RIGHT), verdicts.count(WRONG)
-    interval = wilson(wrong, right + wrong, confidence)
-    return Tally(task, right, wrong, verdicts.count(UNSURE), verdicts.count(""), interval)
+    right, wrong, unsure, left = (verdicts.count(verdict) for verdict in (RIGHT, WRONG, UNSURE, ""))
+    return Tally(task, right, wrong, unsure, left, wilson(wrong, right + wrong, confidence))
 
 
 def wilson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

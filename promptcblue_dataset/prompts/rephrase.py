@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptcblue_dataset.prompts.pool import NEAR, TaskPrompts, load_pool, placeholder_flaws, placeholders, similarity
-from promptcblue_dataset.review import read_rows, write_rows
+from promptcblue_dataset.review import read_rows, verdict_of, write_rows
 from promptcblue_metric.data.samples import read_json_lines
 from promptcblue_metric.data.writing import replace_bytes, write_json
 from promptcblue_metric.errors import RowError
@@ -115,9 +115,7 @@ def accept(review: Path, pool: Mapping[str, TaskPrompts], output: Path) -> Count
     counts: Counter[str] = Counter({"accepted": 0, "rejected": 0, "not reviewed": 0})
     extended = {task: list(prompts.templates) for task, prompts in pool.items()}
     for number, row in enumerate(read_rows(review, ("task", "rephrasing", "verdict")), 2):
-        verdict = row["verdict"].strip().casefold()
-        if verdict not in (ACCEPT, REJECT, ""):
-            raise RowError(str(review), number, "verdict", f"expected {ACCEPT} or {REJECT}, found {verdict!r:.80}")
+        verdict = verdict_of(row, (ACCEPT, REJECT), review, number)
         counts[{ACCEPT: "accepted", REJECT: "rejected"}.get(verdict, "not reviewed")] += 1
         if verdict == ACCEPT:
             task = get_task(row["task"]).name
