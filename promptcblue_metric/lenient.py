@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from .answers import AnswerFormat, Parsed
-from .lenient_formats import READERS, Source
+from .lenient_formats import READERS, Dialect, Source
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
@@ -36,7 +36,7 @@ def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str]
         could be read. An output that the strict parser finds well-formed is read as it does, but for what no text
         holds as part of a mention.
     """
-    return READERS[type(answer_format)](answer_format, choices, Source(prompt)).read(text)
+    return READERS.get(type(answer_format), Dialect)(answer_format, choices, Source(prompt)).read(text)
 
 
 def well_formedness(parsed: Parsed) -> WellFormedness:

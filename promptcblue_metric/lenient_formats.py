@@ -33,7 +33,6 @@ from .answers import (
     TripleLines,
 )
 from .unwrap import (
-    NORMALISERS,
     Hit,
     Json,
     Line,
@@ -46,10 +45,10 @@ from .unwrap import (
     json_values,
     key,
     leaves,
-    stops_inside,
     table_rows,
     unparenthesised,
     unquoted,
+    unwrapped,
     words,
 )
 
@@ -243,9 +242,11 @@ class Reader(ABC, Generic[F]):
     #: The roles that make a record of this format, and names that have a meaning in it.
     record_roles: ClassVar[tuple[str, ...]] = ()
     #: What can stand between a name and what is said under it.
-    joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}:"
+    joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
+    #: Whether parts are spans of the prompt's text, and not put together from its words.
+    spans: ClassVar[bool] = True
     #: Whether a number before a line is its place in a list, and no answer.
     bulleted: ClassVar[bool] = True
 
@@ -258,10 +259,13 @@ class Reader(ABC, Generic[F]):
         self.understood = self.tabular = self.lead_seen = self.unfinished = False
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
-        self.open = ""
+        self.open = self.last = ""
         lead = getattr(answer_format, "lead", "")
+        self.lead = lead if isinstance(lead, str) else ""
         # The paper's lead line has one word less.
-        self.leads = words({bare(spelling): lead for spelling in (lead, lead.replace("以及其", "及其")) if lead})
+        self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
+        #: What the next line of the dialect could begin with.
+        self.cut_heads = words({})
         self.name({})
 
     def name(self, names: Mapping[str, str], before: str = "") -> None:
@@ -277,12 +281,9 @@ class Reader(ABC, Generic[F]):
         """Read ``text`` as its writer meant it."""
         strict = self.format.parse(text, self.choices)
         if strict.well_formed and not is_wrapped(text):
-            answer = self.polished(strict.answer)
+            answer = self._polished(strict.answer)
             return Parsed(answer, tuple(self.problems), tuple(self.repairs))
-        cut = stops_inside(text)
-        for kind, normalise in NORMALISERS:
-            before, text = text, normalise(text)
-            self.note(kind, text != before)
+        text, self.repairs, cut = unwrapped(text)
         if not text.strip():
             self.problem("truncated" if cut else "empty output", 1)
             return Parsed(self.nothing(), tuple(self.problems), tuple(self.repairs))
@@ -291,10 +292,10 @@ class Reader(ABC, Generic[F]):
             self.problem("unreadable line", text.count("\n") + 1)
         tidy = self.tidy(text)
         self.note("white space", tidy != text)
-        unwrapped = self.format.parse(tidy, self.choices)
-        if unwrapped.well_formed:
+        strict = self.format.parse(tidy, self.choices)
+        if strict.well_formed:
             # What was around the answer is all that was wrong.
-            answer = self.polished(unwrapped.answer)
+            answer = self._polished(strict.answer)
         else:
             cut |= self._understand(text)
             answer = self.answer() if self.understood else self.nothing()
@@ -308,6 +309,11 @@ class Reader(ABC, Generic[F]):
     def polished(self, answer: Answer) -> Answer:
         """A well-formed answer as a careful person reads it."""
         return answer
+
+    def _polished(self, answer: Answer) -> Answer:
+        polished = self.polished(answer)
+        self.note("marks at a part", polished != answer and not self.repairs and not self.problems)
+        return polished
 
     @staticmethod
     def tidy(text: str) -> str:
@@ -329,6 +335,7 @@ class Reader(ABC, Generic[F]):
         empty = all(value in ([], {}) for value in values) and text.strip() not in ("[]", "{}")
         if not empty and self.structure(values):
             self.note("json")
+        if self.understood or (values and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
         lines = content_lines(text)
         rows = table_rows(lines)
@@ -340,8 +347,9 @@ class Reader(ABC, Generic[F]):
         if rows:
             # Without a head that is understood, each row speaks for itself.
             head = {rows[0][0]} if len(rows) > 1 and not rows[1][1] else set()
-            alone = {number for number, cells in rows if number not in head and (not cells or self._speaks(cells))}
+            alone = {number for number, cells in rows if number not in head and (not cells or self.row(list(cells)))}
             lines = [line for line in lines if line.number not in head | alone]
+            self.open = self.last = ""
             self.note("table")
         self.note("bullets", self.bulleted and any(line.mark for line in lines))
         lines = [line for line in lines if line.text or not self.bulleted]
@@ -349,9 +357,6 @@ class Reader(ABC, Generic[F]):
         self.note("preamble", 0 < len(own) < len(lines))
         self.lines(own or lines)
         return cut or (bool(lines) and self.stops_short(lines))
-
-    def _speaks(self, cells: Sequence[str]) -> bool:
-        return self.row(list(cells)) or (len(cells) == 2 and self.pair(cells[0], cells[1]))
 
     def structure(self, value: Json) -> bool:
         """Read a JSON value or the rows of a table; whether anything in it was understood."""
@@ -383,7 +388,8 @@ class Reader(ABC, Generic[F]):
 
     def row(self, parts: list[Json]) -> bool:
         """Read a list without names; whether it is one of this format."""
-        return False
+        name, *values = parts if len(parts) == 2 else ("", "")
+        return isinstance(name, str) and isinstance(values[0], str) and self.pair(name, values[0])
 
     def leaf(self, text: str) -> None:
         """Read a string that stands under no known name."""
@@ -394,18 +400,25 @@ class Reader(ABC, Generic[F]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, from the last place where it begins anew if anything is said from there."""
-        begun = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text)) or self._is_lead(line.text)]
-        if begun and not (begun[-1] == 0 and self._is_lead(lines[0].text)):
-            again = type(self)(self.format, self.choices, self.source)
-            first, *rest = lines[begun[-1] :]
-            if not self._is_lead(first.text):
-                first = first._replace(text=re.split("[:：]", first.text, maxsplit=1)[1].strip())
-            again.read_lines([first] * bool(first.text) + rest)
-            if again.understood:
+        marks = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
+        leads = [at for at, line in enumerate(lines) if self._is_lead(line.text)]
+        for at in (marks[-1:] or leads[-1:]) if marks or leads[-1:] != [0] else ():
+            first, *rest = lines[at:]
+            text = re.split("[:：]", first.text, maxsplit=1)[1].strip() if marks else first.text
+            again, before = (type(self)(self.format, self.choices, self.source) for _ in range(2))
+            again.read_lines([first._replace(text=text)] * bool(text) + rest)
+            # What precedes a lead line is only left out where it says nothing else.
+            before.read_lines(lines[: 0 if marks else at])
+            if again.understood and not before.adds_to(again):
                 again.repairs[:0], again.problems[:0] = [*self.repairs, "answer marker"], self.problems
                 self.__dict__.update(again.__dict__)
                 return
         self.read_lines(lines)
+
+    def adds_to(self, other: Reader[F]) -> bool:
+        """Whether something was read here that was not by another."""
+        said, others = [{str(item) for item in one.answer()} if one.understood else set() for one in (self, other)]
+        return bool(said - others)
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         """Read lines, and set aside what is said before and after the answer."""
@@ -415,7 +428,7 @@ class Reader(ABC, Generic[F]):
                 read.append(line.number)
             else:
                 unread.append(line)
-        if not self.understood and any(says_nothing(line.text) for line in lines):
+        if not self.understood and not self.problems and any(says_nothing(line.text) for line in lines):
             self.understood = True
             self.note("empty marker")
         elif self.understood:
@@ -451,7 +464,8 @@ class Reader(ABC, Generic[F]):
     def stops_short(self, lines: Sequence[Line]) -> bool:
         """Whether the last of ``lines`` is an unfinished piece of the format."""
         last = re.split("[；;]", lines[-1].text)[-1]
-        return self.unfinished or self.leads.begins_with(last) or last.endswith(("，", "、", "(", "（"))
+        begun = self.leads.begins_with(last) or self.cut_heads.begins_with(last)
+        return self.unfinished or begun or last.endswith(("，", "、", "(", "（"))
 
     def _is_lead(self, text: str) -> bool:
         return self.leads.exact(text) is not None
@@ -460,12 +474,15 @@ class Reader(ABC, Generic[F]):
         if not self._is_lead(text):
             return False
         self.lead_seen = True
-        self.note("paper dialect", bare(text) != bare(getattr(self.format, "lead", "")))
+        self.note("paper dialect", bare(text) != bare(self.lead))
         self.note("half-width punctuation", ":" in text)
         return True
 
     def _record_in(self, text: str) -> bool:
-        """Read a line that names the fields of a record itself, or one of them."""
+        """Read a line that names the fields of records itself, or one of them."""
+        pieces = [piece for piece in re.split("[；;。]", text) if piece.strip()] if self.record_roles else []
+        if len(pieces) > 1 and all(len(_ROLE_HEAD.findall(folded(piece.strip()))) > 1 for piece in pieces):
+            return sum(self._record_in(piece.strip()) for piece in pieces) > 0
         heads = list(_ROLE_HEAD.finditer(folded(text))) if self.record_roles else []
         ends = [head.start() for head in heads[1:]] + [len(text)]
         record: dict[str, Json] = {
@@ -497,7 +514,7 @@ class Reader(ABC, Generic[F]):
         """The parts that a list names, each as the prompt writes it.
 
         A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
-        leaves no doubt what its parts are, it is kept, and counted.
+        leaves no doubt what its parts are, it is kept, and counted. So it is where parts are no `spans`.
         """
         if not isinstance(value, str):
             known = (self.parts(text) if self.source else [self.part(text) or ""] for text in leaves(value))
@@ -534,9 +551,10 @@ class Reader(ABC, Generic[F]):
             else:
                 lost.append(clean(token))
         self.note("list separator", len(tokens) > 1 or len(found) > 1)
-        if lost:
+        if lost and self.spans:
             self.problem("not in the prompt")
-        return (found + lost if found else [piece.strip()]) if lost and dialect else found
+        kept = lost if dialect or not self.spans else []
+        return found + kept if found or not dialect else [piece.strip()]
 
     def part(self, text: str) -> str | None:
         """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
@@ -569,7 +587,7 @@ class Entities(Reader[EntityLines]):
 
     record_roles = ("entity", "type")
     # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
-    joint = Reader.joint + r"|->|→|=>?|——|\t|(?<=实体)(?:[是为有]|包[括含])"
+    joint = Reader.joint + r"|->|→|=>?|——|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)(?:[是为有]|包[括含])"
 
     def __init__(self, answer_format: EntityLines, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
@@ -579,9 +597,9 @@ class Entities(Reader[EntityLines]):
         self.name({choice + end: choice for end in endings for choice in choices})
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
-        self._cut_heads = words({f"{choice}实体：": choice for choice in choices})
+        self.cut_heads = words({f"{choice}实体：": choice for choice in choices})
         self._typed = re.compile(
-            rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?P<name>{self.names.pattern})\)?$"
+            rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
         )
 
     def polished(self, answer: Answer) -> Answer:
@@ -589,40 +607,42 @@ class Entities(Reader[EntityLines]):
         return [{"entity": part, "type": kind} for kind, part in dict.fromkeys(found)]
 
     def member(self, name: str, value: Json) -> None:
-        mentions = [_roles_of(item).get("entity") if isinstance(item, dict) else item for item in _listed(value)]
-        self.found.append((name, value if isinstance(value, str) else leaves(mentions)))
+        mentions = [
+            _roles_of(item).get("entity", list(item)) if isinstance(item, dict) else item for item in _listed(value)
+        ]
+        said = re.sub(rf"[(（]{re.escape(name)}[)）]", "", value) if isinstance(value, str) else leaves(mentions)
+        self.found.append((name, said))
         self.understood = True
 
     def line(self, line: Line) -> bool:
         if not self.heads.match(folded(line.text)):
             # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
+            readings = []
             for separator in (_COMMA, _MARKS, re.compile("(?!)")):
                 pieces = [clean(piece) for piece in _cut(line.text.rstrip(_LIST_END), separator) if piece.strip()]
+                pieces = [unparenthesised(piece) if piece.startswith(("(", "（")) else piece for piece in pieces]
                 typed = [(piece, self._typed.match(folded(piece))) for piece in pieces]
                 read = [(piece[: match.end("said")], match["name"]) for piece, match in typed if match]
-                if read and (self.source or len(read) == len(pieces)):
-                    for said, name in read:
-                        self.member(self.names.spelt(name), said)
-                    return True
+                headed = self.heads.search(folded(line.text))
+                if read and ((self.source and not headed) or len(read) == len(pieces) > bool(headed)):
+                    readings.append(read)
+            for said, name in max(readings, key=len, default=()):
+                self.member(self.names.spelt(name), said)
+            if readings:
+                return True
         return super().line(line)
 
+    def part(self, text: str) -> str | None:
+        # What another type follows is of that one.
+        typed = self._typed.match(folded(clean(text))) if self.source.span(clean(text)) is None else None
+        return None if typed else super().part(text)
+
     def free(self, line: Line) -> bool:
-        parts = unparenthesised(clean(line.text))
-        if parts != line.text and self.row([clean(part) for part in re.split("[，,]", parts)]):
-            return True
         alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
-        alone = alone and not self._cut_heads.begins_with(line.text) and not self.leads.begins_with(line.text)
+        alone = alone and not self.cut_heads.begins_with(line.text) and not self.leads.begins_with(line.text)
         if not self.open or not (line.mark or alone) or _REMARK.match(line.text):
             return False
         self.member(self.open, line.text)
-        return True
-
-    def row(self, parts: list[Json]) -> bool:
-        texts = [part for part in parts if isinstance(part, str)]
-        kinds = [self.names.exact(text) for text in texts]
-        if not 2 == len(texts) == len(parts) or (kinds[0] is None) == (kinds[1] is None):
-            return False
-        self.member(kinds[0] or kinds[1] or "", [texts[kinds[0] is not None]])
         return True
 
     def record(self, record: Mapping[str, Json]) -> bool:
@@ -637,7 +657,8 @@ class Entities(Reader[EntityLines]):
         return True
 
     def pair(self, name: str, value: Json) -> bool:
-        kind = self.names.exact(value) if isinstance(value, str) and not ROLES.exact(name) else None
+        said = leaves(value) if not ROLES.exact(name) and not isinstance(value, dict) else []
+        kind = self.names.exact(said[0]) if len(said) == 1 else None
         if kind is not None and self.names.exact(name) is None:
             self.member(kind, [name])
             return True
@@ -649,9 +670,6 @@ class Entities(Reader[EntityLines]):
         order = {choice: place for place, choice in enumerate(self.choices)}
         return [{"entity": part, "type": kind} for kind, part in sorted(found, key=lambda item: order[item[0]])]
 
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        return super().stops_short(lines) or self._cut_heads.begins_with(lines[-1].text)
-
 
 class Triples(Reader[TripleLines]):
     """Entity pairs under their relations, and triples that name their own."""
@@ -662,20 +680,20 @@ class Triples(Reader[TripleLines]):
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
     _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
-    _arrow = re.compile(r"[→|,，\t]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
+    _arrow = re.compile(r"[→|,，\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
     def __init__(self, answer_format: TripleLines, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.name({choice + end: choice for end in self._endings for choice in choices}, before="|(?<=具有)")
-        self._cut_heads = words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices})
+        self.cut_heads = words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices})
         self.triples: dict[tuple[str, str, str], None] = {}
         self.relation = ""
 
     def polished(self, answer: Answer) -> Answer:
         for item in answer:
             self._add(item["predicate"], item["subject"], item["object"], dialect=True)
-        return self._in_order()
+        return self.answer()
 
     def line(self, line: Line) -> bool:
         flat = folded(line.text)
@@ -688,7 +706,7 @@ class Triples(Reader[TripleLines]):
         return True
 
     def free(self, line: Line) -> bool:
-        return not self._cut_heads.begins_with(line.text) and self._pairs(line.text)
+        return not self.cut_heads.begins_with(line.text) and self._pairs(line.text)
 
     def _pairs(self, text: str) -> bool:
         """Read entity pairs of the current relation, or triples; whether there were any."""
@@ -721,20 +739,15 @@ class Triples(Reader[TripleLines]):
         between = [text[end : hit.start] for end, hit in zip(ends, hits, strict=False)] + [text[ends[-1] :]]
         first, *others = map(self._stripped, between)
         if len(hits) > 1 or (hits and first and others[0]):
-            return sum(self._said(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
+            return sum(self._add(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
         # The relation stands before both, or after both, or is the current one.
         head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
         known = hits[0].label if hits else self.relation if len(tails) == 1 or self.source else ""
-        return bool(known) and self._said(known, head, "，".join(tails))
+        return bool(known) and self._add(known, head, "，".join(tails))
 
     def _stripped(self, text: str) -> str:
         """``text`` without what joins it to a relation."""
         return re.sub(r"^(?:包括|包含|主要|是|为|有)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
-
-    def _said(self, relation: str, head: str, tails: str) -> bool:
-        known = bool(self._entities(head)) and bool(self._entities(tails))
-        self._add(relation, clean(head), tails)
-        return known
 
     def _entities(self, value: Json, *, dialect: bool = False) -> list[str]:
         """The entities that one end of a pair names; a comma can be part of them."""
@@ -742,10 +755,11 @@ class Triples(Reader[TripleLines]):
         literal = isinstance(value, str) and (dialect or not self.source or not _MARKS.search(value))
         return [whole] * bool(whole) if whole is not None and literal else self.parts(value, dialect=dialect)
 
-    def _add(self, relation: str, head: Json, tail: Json, *, dialect: bool = False) -> None:
+    def _add(self, relation: str, head: Json, tail: Json, *, dialect: bool = False) -> bool:
         ends = self._entities(head, dialect=dialect), self._entities(tail, dialect=dialect)
         self.triples |= {(relation, subject, part): None for subject in ends[0] for part in ends[1]}
         self.understood |= all(ends)
+        return all(ends)
 
     def row(self, parts: list[Json]) -> bool:
         if not all(isinstance(part, (str, list)) and part for part in parts) or len(parts) not in (2, 3):
@@ -767,6 +781,7 @@ class Triples(Reader[TripleLines]):
         roles = _roles_of(record)
         if not {"subject", "object"} <= roles.keys():
             return False
+        roles |= {} if "predicate" in roles or "type" not in roles else {"predicate": roles["type"]}
         said = clean(" ".join(leaves(roles.get("predicate"))))
         predicate = self.names.exact(said) or ("" if self.choices else said)
         if "predicate" not in roles:
@@ -791,20 +806,16 @@ class Triples(Reader[TripleLines]):
                 self.problem("unreadable line")
 
     def answer(self) -> Answer:
-        return self._in_order()
-
-    def _in_order(self) -> Answer:
         order = {choice: place for place, choice in enumerate(self.choices)}
         found = sorted(self.triples, key=lambda triple: order.get(triple[0], len(order)))
         return [{"predicate": relation, "subject": head, "object": tail} for relation, head, tail in found]
-
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        return super().stops_short(lines) or self._cut_heads.begins_with(lines[-1].text)
 
 
 class Events(Reader[EventLines]):
     """Events whose fields stand on one line or on several."""
 
+    # 主体词 does not stand in the text in a fifth of the gold events, such as 体重变化 of 体重无明显变化.
+    spans = False
     _caption = re.compile(r"(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}[：:]?$")
 
     def __init__(self, answer_format: EventLines, choices: Sequence[str], source: Source) -> None:
@@ -840,26 +851,27 @@ class Events(Reader[EventLines]):
         return self._events(dialect=False)
 
     def _events(self, *, dialect: bool) -> Answer:
-        events = []
+        events: dict[str, dict[str, object]] = {}
         for said in self.events:
             event: dict[str, object] = {}
             for name, is_list in self.format.fields.items():
-                text = " ".join(leaves(said.get(name)))
+                text = clean(" ".join(leaves(said.get(name))))
                 whole = self._status(text) if name == "发生状态" else self.part(text)
-                found = self.parts(said.get(name, ""), dialect=dialect) if is_list or whole is None else [whole]
-                event[name] = found if is_list else (text if dialect else "") if len(found) != 1 else found[0]
-            # An event is of something, where what it is of can be told from what is not.
+                found = self.parts(said.get(name, ""), dialect=dialect) if is_list else [whole or ""]
+                event[name] = found if is_list else found[0] if whole is not None else _PARENTHESES.sub("", text)
             if any(event.values()) and (event["主体词"] or not self.source):
-                events.append(event)
-        return events
+                events[str(event)] = event
+            elif any(event.values()):
+                self.problem("unreadable line")
+        return list(events.values())
 
     def _status(self, text: str) -> str:
-        if is_none(text):
+        if not text or is_none(text) or text in ("有", "发生", "已发生", "存在", "肯定", "阳性"):
             return ""
         found = {hit.label for hit in self.statuses.hits(folded(text))} | {self.statuses.exact(text)} - {None}
-        if text.strip() and len(found) != 1:
+        if len(found) != 1:
             self.problem("unknown status")
-        return found.pop() or "" if len(found) == 1 else clean(text)
+        return found.pop() or "" if len(found) == 1 else text
 
     def stops_short(self, lines: Sequence[Line]) -> bool:
         last = re.split("[；;]", lines[-1].text)[-1]
@@ -876,14 +888,13 @@ class ReportSections(Reader[Report]):
     nothing: ClassVar[type[object]] = dict
     joint = ":"
     _after = re.compile(
-        r"[(（【*]?(?:注[：:意]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|本报告|此报告)|[^\n]{0,40}仅供参考"
+        r"[(（【*]?(?:注[：:]|注意[：:]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|如有|如需|本报告|此报告)|[^\n]{0,40}仅供参考"
     )
 
     def __init__(self, answer_format: Report, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.name({section: section for section in answer_format.sections})
         self.sections: dict[str, list[str]] = {}
-        self.last = ""
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         # A section's text can hold another's name; only a report on one line has all its heads within that line.
@@ -933,13 +944,13 @@ _OTHER_LABELS = """
 完全不匹配: 不匹配
 没有医疗意图: 无医疗意图
 医疗意图较弱: 意图较弱 | 较弱
-是的: 相同 一样 一致 等价 同义 同一个意思 互相替换 相互替换 替换 互换 没有区别 没有差别 | 是 对 yes true 正确 能 可以
-不是: 不同 不一样 不一致 有区别 有差别 有差异 | 否 no false 不对 不能 不可以 不是的
+是的: 相同 一样 一致 等价 同义 一个意思 一回事 同一件事 同一个问题 替换 互换 没有区别 | 是 对 对的 yes true 正确 能 可以
+不是: 不同 不一样 不一致 有区别 有差别 差异 | 否 no false 不对 不能 不可以 不是的
 相关: 有关 有关联
 不相关: 无关 没有关联 无关联 毫无关联 没有关系
 非上述类型: | 以上都不是 都不是 以上均不是 其他
-患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true
-没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false
+患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true positive
+没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false negative
 无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
 已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
 未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
@@ -955,9 +966,13 @@ no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no 
 """)
 )
 DENIED, WEAK, PLAIN, SAID = -1, 0, 1, 2
-_TICKED, _CROSSED = re.compile(r"[✓✔√✅☑]|\[x\]|\[√\]"), re.compile(r"[✗✘×❌]|\[\s\]")
+_TICKED = re.compile(r"[✓✔√✅☑](?=[^,\n]{0,2}$)|^[✓✔√✅☑]|\[[x√]\](?=\s{0,3}$)")
+_CROSSED = re.compile(r"[✗✘×❌](?=[^,\n]{0,2}$)|^[✗✘×❌]|\[\s\](?=\s{0,3}$)")
+_MARKED = re.compile(r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]")
 _CLAUSE_END, _SENTENCE_END = re.compile(r"[,!?:\n()]|\.(?!\d)"), re.compile(r"[!?\n]|\.(?!\d)")
-_LISTED_WITH = re.compile(r"[\"'\s\]]{0,3}(?:,|/|\+|##|和|与|及|以及)?[\"'\s\[]{0,3}")
+_LISTED_WITH = re.compile(
+    r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
+)
 _NO_DENIAL = re.compile("无疑|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _TURN = re.compile(
     "而(?!非|不)|但|只(?:能|是)|才是|因此|所以|最终|更|其实|(?<!不)应该?(?=是|为|选|归|属)|(?<!不)选(?=$|择)"
@@ -966,14 +981,16 @@ _DENIES_BEFORE = re.compile(
     "不是|并非|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
     "|(?:不|非|未|无|没|否|勿).{0,4}$"
 )
+_DOUBTS = re.compile("难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _DENIES_AFTER = re.compile(
     "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
-    "(?:匹配|相?符|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
-    r"|无关|排除|剔除|除外|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+    "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
+    r"|无关|排除|剔除|除外|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
 )
 _HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|容易|误|介于")
-_LEADS = re.compile(r"(?:属于|归[为入类]|判定?为|应[该为]|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
+_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "的类这那等吗呢吧么和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
+_MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
 _DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
@@ -999,7 +1016,7 @@ def statements(known: Words, text: str, *, apart: bool = False) -> Iterator[Stat
     groups: list[list[Hit]] = []
     for hit in hits:
         last = groups[-1][-1].end if groups else -9
-        if hit.start - last <= 8 and _LISTED_WITH.fullmatch(flat, last, hit.start):
+        if hit.start - last <= 8 and _LISTED_WITH.fullmatch(text, max(last, 0), hit.start):
             groups[-1].append(hit)
         else:
             groups.append([hit])
@@ -1024,7 +1041,7 @@ def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
     near = not apart and hit.start <= 2 and len(text) <= hit.end + 2
     if after[:1] in ("性", "度") and not _DENIES_AFTER.match(after) and not _DEGREE.match(after):
         return False
-    if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
+    if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW and not _MAY_BE_SAID.match(after):
         return False
     within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
     return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的")
@@ -1039,11 +1056,13 @@ def _weight(before: str, after: str, rest: str) -> int | None:
     right = (_SENTENCE_END if judged else _CLAUSE_END).split(after)[0]
     ends = re.search(r"[.!?\n]", rest)
     asked = re.match(r"[\"'\s]{0,3}(?:吗|呢|么|还是)", rest) or left.endswith(("还是", "是否"))
-    if asked or (ends and ends.group() == "?"):
+    if asked or (ends and ends.group() == "?") or _DOUBTS.search(turned):
         return None
-    if _CROSSED.search(before[-4:]) or _CROSSED.match(after.lstrip()[:3]):
+    verdict = re.match(r"[\"'\s\]]{0,3}[(:]\s{0,3}([^\s,.()]{1,6})(?=[\s,.()]|$)", rest)
+    word = _VERDICTS.exact(verdict.group(1)) if verdict else None
+    if word == "no" or _CROSSED.search(before[-6:]) or _CROSSED.match(after.lstrip(" :(")[:3]):
         return DENIED
-    if _TICKED.search(before[-4:]) or _TICKED.match(after.lstrip()[:3]):
+    if word == "yes" or _TICKED.search(before[-6:]) or _TICKED.match(after.lstrip(" :(")[:3]):
         return SAID
     if _DENIES_BEFORE.search(turned) or _DENIES_AFTER.search(right):
         return DENIED
@@ -1062,7 +1081,8 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     if set(spellings.values()) & set(synonyms.values()):
         spellings |= {label: label for label in synonyms.values()} | dict(synonyms)
     labels = set(spellings.values())
-    short: dict[str, str] = {}
+    # These two are other words within a sentence.
+    short = {name: spellings.pop(name) for name in ("是的", "不是") if name in spellings}
     for line in _OTHER_LABELS.strip().split("\n"):
         label, _, names = line.partition(": ")
         often, _, seldom = names.partition("|")
@@ -1071,9 +1091,12 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
             short |= dict.fromkeys(seldom.split(), label)
     # What stands before the parentheses of a label, or ends it, is its name where it is no other's.
     for label in choices:
-        for name in (re.split("[(（]", label)[0], *(label[at:] for at in range(1, len(label) - 1))):
+        for name in (
+            re.split("[(（]", label)[0],
+            *(label[at:] for at in range(1, len(label) - 1) if label[at - 1] not in "不没无未非"),
+        ):
             if name and sum(name in other for other in known) == 1:
-                short.setdefault(name, spellings[label])
+                short.setdefault(name, synonyms.get(label, label))
     return words(spellings, short)
 
 
@@ -1083,6 +1106,10 @@ _OPTION = re.compile(
     re.DOTALL,
 )
 _PICKED = re.compile(r"(?:选择?|选项|答案[是为]?)\s{0,3}(?P<sign>[a-z])(?![a-z])")
+
+
+#: What heads terms that are not the answer.
+_UNCHOSEN = re.compile("候选|选项|排除|未选|不匹配|不符|不选|不相关|无关|原词|原文[:是]?$|原诊断$|输入")
 
 
 class Verdicts:
@@ -1109,9 +1136,12 @@ class Verdicts:
 
     def judge(self, name: str, value: Json) -> bool:
         """Read a verdict on a choice; whether it is one."""
-        label, texts = self.known.exact(re.sub("^是否|性$", "", bare(name))), leaves(value)
-        if label is None or len(texts) != 1 or texts[0].strip() in self.choices:
+        label, texts = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name))), leaves(value)
+        if label is None or len(texts) != 1 or (self.apart and texts[0].strip() in self.choices):
             return False
+        if bare(texts[0]) in self.choices:
+            self.say(self.known.exact(texts[0]) or label, SAID)
+            return True
         verdict = _VERDICTS.exact(re.split("[,.(]", folded(texts[0]))[0])
         if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", texts[0].strip()):
             self.scores[label] = float(texts[0])
@@ -1132,6 +1162,8 @@ class Verdicts:
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
         label = self.known.exact(text)
+        if label is None and len(text) < 200 and (repeated := re.fullmatch(r"(.{2,20}?)\1+", key(bare(text)))):
+            label = self.known.exact(repeated.group(1))
         if label is not None:
             self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
@@ -1157,13 +1189,14 @@ class Verdicts:
 
     def hear_lines(self, text: str) -> None:
         """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
-        for line in text.split("\n"):
+        for line in re.split("[\n；;]" if self.apart else "\n", text):
             name, colon, value = line.replace("：", ":").partition(":")
-            if colon and self.judge(name, value.strip()):
+            unchosen = self.apart and _UNCHOSEN.match(name.strip(" -*·")) and not any(self.known.hits(folded(name)))
+            if colon and (unchosen or self.judge(name, value.strip())):
                 continue
             most = PLAIN if _REMARK.match(line) else SAID
             self.hear(line, min(most, WEAK) if self.apart and most == PLAIN else most)
-            if self.apart or _TICKED.search(line) or _CROSSED.search(line):
+            if self.apart or _MARKED.search(line):
                 continue
             pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
             for sentence, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
@@ -1368,8 +1401,9 @@ class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     record_roles = ("entity", "attr")
-    _joints = " \t　：:-—–→>=＝是为有，,、（([【|\"'“‘"
-    _head = re.compile(r"(?:^|(?<=[，,；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
+    _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
+    _joints = _marks + "是为有"
+    _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
     _joined = re.compile(
         r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t]|-{1,2}>|=>)[—>\s]{0,3}(?P<status>.{1,60}?)[)）]?$"
     )
@@ -1378,8 +1412,8 @@ class Statuses(Reader[StatusLines]):
         super().__init__(answer_format, choices, source)
         self.statuses = label_words(answer_format, choices)
         self.findings: dict[tuple[str, str], None] = {}
-        #: Findings before these were corrected.
-        self.corrects = False
+        #: What was said after a correction holds against what was said before.
+        self.corrects, self.corrected = False, dict[str, str]()
 
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
@@ -1403,8 +1437,8 @@ class Statuses(Reader[StatusLines]):
             outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
             if outer and not is_none(finding):
                 found = self.source.span(outer) or outer
-                self.findings = {said: None for said in self.findings if not self.corrects or said[0] != found}
                 self.findings[found, status] = None
+                self.corrected |= {found: status} if self.corrects else {}
         self.understood = True
         return True
 
@@ -1418,32 +1452,40 @@ class Statuses(Reader[StatusLines]):
 
     def line(self, line: Line) -> bool:
         self.unfinished = False
-        text = line.text.rstrip("。")
+        text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
         heads = list(self._head.finditer(text))
         ends = [head.start() for head in heads[1:]] + [len(text)]
         self.note("half-width punctuation", bool(heads) and ":" in text)
         if heads:
-            pairs = [(head["name"], text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
+            before = text[: heads[0].start()].strip(self._marks)
+            names = [head["name"] for head in heads]
+            names[0] = f"{before}、{names[0]}" if before and self.source and self.source.span(before) else names[0]
+            pairs = [(name, text[head.end() : end]) for name, head, end in zip(names, heads, ends, strict=True)]
             return sum(self._finding(name, value, line) for name, value in pairs) > 0
         if (grouped := self.group(bare(text))) is not None:
             self.open, self.understood = grouped, True
             return True
         read = False
-        for piece in _cut(text, re.compile("[；;。，,]")):
+        for piece in _cut(text, re.compile("[；;。，,]|(?<=[)）])、")):
             joined = self._joined.match(piece)
             label = self.status(joined["status"]) if joined else None
             hits = list(self.statuses.hits(folded(piece)))
             if joined and label:
-                read |= self.add(label, [joined["name"].strip(self._joints)])
-            elif (
-                len(hits) == 1
-                and not bare(piece[hits[0].end :]).strip(")）")
-                and piece[: hits[0].start].strip(self._joints)
-            ):
-                finding = piece[: hits[0].start]
-                if finding[-1] in self._joints:
-                    read |= self.add(hits[0].label, [finding.strip(self._joints)])
+                read |= self.add(label, self._findings(joined["name"].strip(self._marks)))
+            elif len(hits) == 1 and not bare(piece[hits[0].end :]).strip(")）"):
+                finding = piece[: hits[0].start].rstrip(self._joints).strip(self._marks)
+                apart = piece[hits[0].start - 1 : hits[0].start] in self._joints or (
+                    self.source and self.source.span(finding)
+                )
+                if finding and apart:
+                    read |= self.add(hits[0].label, self._findings(finding))
+        if not read and any(self.statuses.hits(folded(text))):
+            self.problem("unreadable line", line.number)
+            return True
         if read or not self.open or not line.mark or _REMARK.match(text):
+            # A finding without its status is where an output breaks off.
+            talk = read or self.open or _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or says_nothing(text)
+            self.unfinished = len(text) <= 12 and not talk
             return read
         return self.add(self.open, [text])
 
@@ -1458,6 +1500,8 @@ class Statuses(Reader[StatusLines]):
         return False
 
     def pair(self, name: str, value: Json) -> bool:
+        if isinstance(value, dict):
+            value = _roles_of(value).get("attr")
         texts = leaves(value)
         text = texts[0].strip() if len(texts) == 1 else ""
         grouped = self.group(name)
@@ -1466,32 +1510,42 @@ class Statuses(Reader[StatusLines]):
             return self.add(grouped, self.parts(value))
         if _REMARK.match(name) and self.statuses.exact(text) is None:
             return True
-        label = self.status(text) if text and not isinstance(value, dict) else None
+        label = self.status(text) if text else None
         if label is None or (ROLES.exact(name) and ROLES.exact(name) != "entity"):
             return False
-        return self.add(label, [clean(name).strip(self._joints)])
+        finding = clean(name).strip(self._marks)
+        return self.add(label, self._findings(finding))
+
+    def _findings(self, text: str) -> list[str]:
+        """What a status is of: what the prompt holds, or a list's parts, or the end that the prompt holds."""
+        if not self.source or self.source.span(text) is not None:
+            return [text]
+        listed = re.split("[、和]", text)
+        ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
+        return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
 
     def is_own(self, name: str, value: str) -> bool:
         return ROLES.spelt(name) == "entity" and self.status(value) is not None
 
     def record(self, record: Mapping[str, Json]) -> bool:
         roles = _roles_of(record)
-        if not self.is_whole(roles):
+        # The status can stand in a field of any name, or be the name of the field that is ticked.
+        others = [(name, text) for name, value in record.items() if not ROLES.exact(name) for text in leaves(value)]
+        said = [label for name, text in others if (label := self._told(name, text)) is not None]
+        if "entity" not in roles or ("attr" not in roles and len(said) != 1):
             return False
-        label = self.status(" ".join(leaves(roles["attr"])))
+        label = self.status(" ".join(leaves(roles["attr"]))) if "attr" in roles else said[0]
         if label is None:
             self.problem("unknown status")
             return True
         return self.add(label, leaves(roles["entity"]))
 
-    def answer(self) -> Answer:
-        return [{"entity": finding, "attr": status} for finding, status in self.findings]
+    def _told(self, name: str, text: str) -> str | None:
+        return self.group(name) if _TICKED.match(text) else None if _REASON.exact(name) else self.status(text)
 
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        last = lines[-1].text
-        talk = _REMARK.match(last) or last.endswith(_SENTENCE_ENDS) or self._is_lead(last) or says_nothing(last)
-        word = len(last) <= 12 and ":" not in folded(last) and not list(self.statuses.hits(folded(last)))
-        return super().stops_short(lines) or (self.understood and not self.open and word and not talk)
+    def answer(self) -> Answer:
+        found = [(name, status) for name, status in self.findings if self.corrected.get(name, status) == status]
+        return [{"entity": finding, "attr": status} for finding, status in found]
 
 
 class Reply(Reader[FreeText]):
@@ -1504,17 +1558,17 @@ class Reply(Reader[FreeText]):
     _asked_before = re.compile(r"(?:患者|病人|Patient|User)\s{0,3}[：:][^\n]{0,2000}\n(?=(?:医生|Doctor)\s{0,3}[：:])")
     _same_speaker = re.compile(r"\n(?:医生|医生回复|Doctor)\s{0,3}[：:]\s{0,5}")
     _after = re.compile(
-        r"\n\s{0,5}(?:患者|病人|用户|Patient|User)\s{0,3}[：:]"
-        r"|\n\s{0,9}[(（*]{0,2}(?:注[：:意]|备注|说明[：:]|以上(?:回复|建议|内容)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
+        r"\n\s{0,5}【?(?:患者|病人|用户|Patient|User)\s{0,3}[：:】]"
+        r"|\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
     )
 
     def __init__(self, answer_format: FreeText, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.text = ""
-        names = "|".join(sorted(map(re.escape, (*answer_format.captions, "Doctor")), key=len, reverse=True))
-        self.caption = re.compile(
-            rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?\s{{0,3}}[：:]\s{{0,5}}", re.IGNORECASE
-        )
+        captions = (*answer_format.captions, "回复内容", "医生的回复", "Doctor", "Assistant")
+        names = "|".join(sorted(map(re.escape, captions), key=len, reverse=True))
+        named = rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:]|[【\[](?:{names})[】\]][：:]?"
+        self.caption = re.compile(rf"(?:{named})\s{{0,5}}", re.IGNORECASE)
 
     @staticmethod
     def tidy(text: str) -> str:
@@ -1557,6 +1611,23 @@ class Reply(Reader[FreeText]):
 
     def answer(self) -> Answer:
         return self.text
+
+
+class Dialect(Reader[AnswerFormat]):
+    """Reads a format that has no reader of its own as the strict parser does, with its marks made full width."""
+
+    def _understand(self, text: str) -> bool:
+        tidy = self.tidy(text)
+        wide = tidy.translate(str.maketrans(":;", "：；"))
+        self.parsed = min(
+            (self.format.parse(one, self.choices) for one in (tidy, wide)), key=lambda one: len(one.problems)
+        )
+        self.problems += self.parsed.problems
+        self.understood = bool(self.parsed.answer) and len(self.parsed.problems) <= tidy.count("\n")
+        return False
+
+    def answer(self) -> Answer:
+        return self.parsed.answer
 
 
 READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {

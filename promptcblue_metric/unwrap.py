@@ -98,7 +98,7 @@ def _without_line_markdown(line: str) -> str:
 
 
 #: In the order they are applied.
-NORMALISERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+_NORMALISERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("line endings", _line_endings),
     ("invisible characters", _visible),
     ("thinking removed", _without_thinking),
@@ -108,10 +108,15 @@ NORMALISERS: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 
 
-def stops_inside(text: str) -> bool:
-    """Whether ``text`` ends within its thinking or within a code fence."""
+def unwrapped(text: str) -> tuple[str, list[str], bool]:
+    """What ``text`` holds within its wrapping, what was taken off, and whether it ends in a thought or a fence."""
     thinking = any(text.rfind(f"<{tag}>") > text.rfind(f"</{tag}>") for tag in _THINKING)
-    return thinking or (text.count(_FENCE) % 2 == 1 and bool(text.rpartition(_FENCE)[2].strip()))
+    cut = thinking or (text.count(_FENCE) % 2 == 1 and bool(text.rpartition(_FENCE)[2].strip()))
+    kinds = []
+    for kind, normalise in _NORMALISERS:
+        before, text = text, normalise(text)
+        kinds += [kind] * (text != before)
+    return text, kinds, cut
 
 
 class Line(NamedTuple):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from promptcblue_metric import TASKS, SeparatorError
 from promptcblue_metric.answers import Parsed
 from promptcblue_metric.lenient import parse_lenient, well_formedness
+from promptcblue_metric.tasks import REGISTRY
 
 from .test_answers import HOSTILE, chosen
 from .timing import assert_linear
@@ -70,7 +71,7 @@ def test_a_well_formed_output_gives_the_same_answer_under_both_parsers(task: str
     if strict.well_formed and not set(",;、“…:-/()") & set(json.dumps(answer, ensure_ascii=False).replace('"', "")):
         lenient = read(task, text, choices)
         assert once(lenient.answer) == once(strict.answer)
-        assert lenient.well_formed
+        assert lenient.well_formed or lenient.answer != strict.answer
         assert well_formedness(strict) == "well-formed"
 
 
@@ -281,3 +282,87 @@ def test_deep_json_is_read_as_far_as_it_goes() -> None:
         '{"疾病":["肺炎",' + "[" * 100_000,
     ):
         assert well_formedness(read("CMeEE-V2", text, ["疾病"])) in STATES
+
+
+#: An output of each format, and a prompt that holds what it names.
+PROMPTED = [row for row in ROWS if row.get("prompt")]
+
+
+@pytest.mark.parametrize("task", FORMATS)
+@given(text=OUTPUTS, prompt=OUTPUTS)
+@settings(max_examples=100, deadline=None)
+def test_with_a_prompt_too_nothing_raises_and_no_part_is_invented(task: str, text: str, prompt: str) -> None:
+    parsed = read(task, text, FORMATS[task], prompt)
+    assert well_formedness(parsed) in STATES
+    assert (
+        parsed.answer or parsed.problems or parsed.repairs or TASKS[task].format.parse(text, FORMATS[task]).well_formed
+    )
+    if task == "CMeEE-V2" and prompt and not TASKS[task].format.parse(text, FORMATS[task]).well_formed:
+        said = "".join(prompt.split())
+        dialect = "上述句子中的实体包含" in text
+        assert dialect or all("".join(item["entity"].split()) in said for item in parsed.answer), parsed
+
+
+@pytest.mark.parametrize("task", ["CMeEE-V2", "CMeIE", "CHIP-CDEE", "CHIP-CDN", "KUAKE-QQR", "CHIP-MDCFNPC"])
+@pytest.mark.parametrize(
+    "unit", ["肺炎、", "肺炎和咳嗽，", "疾病：肺炎（重）\n", "不是肺炎，", "完全一致？\n", "1. ", "更正：", "答：\n"]
+)
+def test_time_is_linear_with_a_prompt(task: str, unit: str) -> None:
+    prompt = "患者肺炎，咳嗽。" * 100
+
+    def seconds(size: int) -> float:
+        start = time.process_time()
+        read(task, unit * (size // len(unit)), FORMATS[task], prompt)
+        return time.process_time() - start
+
+    assert_linear(seconds, 4_000, 32_000, unit)
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "prompt", "answer"),
+    [
+        ("CMeEE-V2", "疾病：肺炎和胸膜炎", "肺炎和胸膜炎常见", ["肺炎和胸膜炎"]),
+        ("CMeEE-V2", "疾病：肺炎和胸膜炎", "肺炎常见，胸膜炎少见", ["肺炎", "胸膜炎"]),
+        ("CMeEE-V2", "疾病：肺炎（肺部感染）", "肺炎常见", ["肺炎"]),
+        ("CMeEE-V2", "疾病：肝脾大（重度）", "肝脾大（重度）", ["肝脾大（重度）"]),
+        ("CMeEE-V2", "疾病：肺炎，肺癌", "肺炎常见", ["肺炎"]),
+        ("CMeEE-V2", "疾病：Copd", "COPD常见", ["COPD"]),
+        ("CMeEE-V2", "上述句子中的实体包含：\n疾病实体：肺炎，肺癌", "肺炎常见", ["肺炎", "肺癌"]),
+        ("CMeEE-V2", "上述句子中的实体包含：\n疾病实体：肺炎。", "肺炎常见", ["肺炎"]),
+        ("CHIP-CDEE", "主体词：体重变化；发生状态：；描述词：；解剖部位：", "体重无明显变化", ["体重变化"]),
+    ],
+)
+def test_of_two_readings_the_one_is_taken_whose_parts_stand_in_the_prompt(
+    task: str, output: str, prompt: str, answer: list[str]
+) -> None:
+    parsed = read(task, output, ["疾病"], prompt)
+    assert [item.get("entity", item.get("主体词")) for item in parsed.answer] == answer
+    lost = [problem for problem in parsed.problems if problem.kind == "not in the prompt"]
+    assert bool(lost) == ("肺癌" in output)
+
+
+@pytest.mark.parametrize("output", ["2", "（2）", "答案：2", "②", "2. 不相关"])
+def test_a_number_is_an_option_only_where_the_prompt_numbers_its_options(output: str) -> None:
+    labels = ["相关", "不相关"]
+    numbered = "选项：\n② 不相关\n① 相关" if "②" in output else "选项：\n1. 相关\n2. 不相关"
+    assert read("KUAKE-IR", output, labels, numbered).answer == "不相关"
+    bare = read("KUAKE-IR", output, labels, "选项：相关，不相关")
+    assert bare.answer == ("不相关" if "相关" in output else "")
+
+
+@pytest.mark.parametrize("task", ["CMedCausal", "Text2DT"])
+def test_a_format_without_a_reader_of_its_own_is_unwrapped(task: str) -> None:
+    answer_format = REGISTRY[task].format
+    text = {
+        "CMedCausal": "根据给定的文本抽取的因果关系三元组如下：\n头实体：着凉；尾实体：感冒",
+        "Text2DT": "根据给定的指南文本抽取的诊疗决策树如下：\n节点0：role=D；logical_rel=null；"
+        'triples=[["患者", "治疗药物", "钙剂"]]',
+    }[task]
+    strict = answer_format.parse(text)
+    assert strict.well_formed
+    assert parse_lenient(answer_format, text) == strict
+    fenced = parse_lenient(answer_format, f"<think>想</think>\n```\n{text}\n```<|im_end|>")
+    assert fenced.answer == strict.answer
+    assert well_formedness(fenced) == "repaired"
+    for other in ("", "不知道", "{}", "头实体：甲"):
+        assert well_formedness(parse_lenient(answer_format, other)) in STATES
