@@ -10,9 +10,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -21,7 +21,7 @@ from rapidfuzz.distance import Indel
 from ..data.writing import replacing
 from ..tasks import REGISTRY, suite_of
 from . import tables
-from .analysis import STATES, KindCount
+from .analysis import STATES
 from .markdown import markdown
 from .report import FILES, Report, TaskReport, check_output
 from .tables import CHINESE, Phrase
@@ -29,48 +29,15 @@ from .text import ShownText
 
 _HERE = Path(__file__).parent
 
-#: The colour of every kind of outcome and state that is not an item that is partly wrong.
+#: By colour: what it means in the chart of all tasks' outcomes, then the kinds and states that have it. Any other kind
+#: is an item that is partly wrong.
 _COLOURS = {
-    "correct": "good",
-    "comparable length": "good",
-    "spurious": "extra",
-    "chose extra": "extra",
-    "too long": "extra",
-    "missed": "missed",
-    "chose none": "missed",
-    "missing section": "missed",
-    "too short": "missed",
-    "invalid": "void",
-    "empty": "void",
-    "no prediction": "none",
-    "well-formed": "good",
-    "repaired": "near",
-    "truncated": "missed",
-    "unreadable": "extra",
-}
-#: What the colours mean in the chart of all tasks' outcomes.
-_MEANINGS = {
-    "good": "correct",
-    "near": "partly wrong",
-    "extra": "more than the gold",
-    "missed": "less than the gold",
-    "void": "no label",
-    "none": "no prediction",
-}
-#: Name of a colour: its value in the light and in the dark theme.
-PALETTE: Mapping[str, tuple[str, str]] = {
-    "ink": ("#1d2733", "#e6eaef"),
-    "muted": ("#5d6977", "#9aa7b5"),
-    "grid": ("#dfe4ea", "#313b47"),
-    "accent": ("#2f6690", "#6fa8d6"),
-    "good": ("#2f7f6b", "#55b39c"),
-    "near": ("#b5781e", "#dfb25c"),
-    "extra": ("#b84a34", "#e08a75"),
-    "missed": ("#6b7889", "#8f9cab"),
-    "void": ("#6d597a", "#b09cc0"),
-    "none": ("#39424d", "#5d6875"),
-    # Text on any of the six before.
-    "on": ("#ffffff", "#11161c"),
+    "good": ("correct", "comparable length", "well-formed"),
+    "near": ("partly wrong", "repaired"),
+    "extra": ("more than the gold", "spurious", "chose extra", "too long", "unreadable"),
+    "missed": ("less than the gold", "missed", "chose none", "missing section", "too short", "truncated"),
+    "void": ("no label", "invalid", "empty"),
+    "none": ("no prediction",),
 }
 
 #: A text in more pieces than these is as good as wholly different.
@@ -79,25 +46,6 @@ _SEPARATORS = re.compile(r"([，,；;：:。、\n])")
 
 #: A text in pieces, each with whether the other text lacks it.
 Pieces: TypeAlias = list[tuple[str, bool]]
-
-
-class Bar(NamedTuple):
-    """A row of a bar chart: a value in 0..1 with an interval, or a heading where there is none."""
-
-    label: str
-    value: float | None = None
-    note: str = ""
-    colour: str = "accent"
-    between: Sequence[float] | None = None
-
-
-class Part(NamedTuple):
-    """A part of a bar that stands for all of something."""
-
-    kind: str
-    colour: str
-    start: float
-    share: float
 
 
 def write_report(report: Report, folder: str | Path) -> None:
@@ -129,9 +77,13 @@ def page(report: Report) -> str:
         marks=_marks,
     )
     environment.globals.update(
-        {name: value for name, value in vars(tables).items() if name.endswith("_table")}, t=t, colour=colour
+        {name: value for name, value in vars(tables).items() if name.endswith("_table")},
+        t=t,
+        colour=colour,
+        state_shares=_state_shares,
+        outcome_shares=_outcome_shares,
     )
-    style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     tasks = report["tasks"]
     examples = (example for task in tasks.values() for example in task["examples"])
     others = report["other"]["samples"] if report["other"] else []
@@ -150,9 +102,8 @@ def page(report: Report) -> str:
             "states": tables.state_table(report),
             "kinds": [tables.kind_table(report, "repairs"), tables.kind_table(report, "problems")],
         },
-        charts=_charts(report),
         shown=Markup('<span class="shown"></span>'),
-        meanings=_MEANINGS,
+        meanings=[meaning for meaning, *_ in _COLOURS.values()],
         chinese=CHINESE,
         style=Markup(style),
         script=Markup(script),
@@ -192,19 +143,7 @@ def words(text: str) -> Markup:
 
 def colour(kind: str) -> str:
     """The colour of a kind of outcome or of a state."""
-    return _COLOURS.get(kind, "near")
-
-
-def _style() -> str:
-    colours = "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in PALETTE.items())
-    classes = "".join(
-        f".fill-{name}{{fill:var(--{name})}}.stroke-{name}{{stroke:var(--{name})}}.on-{name}{{--key:var(--{name})}}"
-        for name in PALETTE
-    )
-    shades = "".join(
-        f".matrix .s{tenth}{{--share:{12 + 8.8 * tenth:.0f}%{';color:var(--on)' * (tenth > 5)}}}" for tenth in range(11)
-    )
-    return f":root{{{colours}}}\n{classes}\n{shades}\n" + (_HERE / "page.css").read_text(encoding="utf-8")
+    return next((shade for shade, kinds in _COLOURS.items() if kind in kinds), "near")
 
 
 def _source(text: str) -> str:
@@ -258,55 +197,18 @@ def _pieces(tokens: Sequence[str], marked: Sequence[bool]) -> Pieces:
     return pieces
 
 
-def _charts(report: Report) -> dict[str, object]:
-    tasks, known = report["tasks"], report["intervals"]
-
-    def scored(name: str, score: float) -> Bar:
-        return Bar(name, score, f"{score:.3f}", between=known.get(name))
-
-    scores: list[Bar] = []
-    for group in report["groups"]:
-        scores.append(Bar(group))
-        scores += (scored(name, task["score"]) for name, task in tasks.items() if task["group"] == group)
-    overall = {**report["groups"], "overall": report["overall"]}
-    return {
-        "scores": scores,
-        "groups": [scored(name, score) for name, score in overall.items()],
-        "states": {name: _states(task) for name, task in tasks.items()},
-        "outcomes": {name: _outcomes(task["outcomes"]) for name, task in tasks.items() if "lengths" not in task},
-        "tasks": {name: _task_charts(task) for name, task in tasks.items()},
-    }
+def _state_shares(task: TaskReport) -> list[tuple[str, float]]:
+    return [(state, n / task["samples"]) for state, n in task["states"].items()]
 
 
-def _stacked(parts: Sequence[tuple[str, str, float]]) -> list[Part]:
-    starts = [sum(share for *_, share in parts[:place]) for place in range(len(parts))]
-    return [Part(kind, shade, start, share) for (kind, shade, share), start in zip(parts, starts, strict=True)]
-
-
-def _states(task: TaskReport) -> list[Part]:
-    return _stacked([(state, colour(state), task["states"].get(state, 0) / task["samples"]) for state in STATES])
-
-
-def _outcomes(outcomes: Sequence[KindCount]) -> list[Part]:
-    shares = dict.fromkeys(_MEANINGS, 0.0)
-    for outcome in outcomes:
+def _outcome_shares(task: TaskReport) -> list[tuple[str, float]]:
+    shares = dict.fromkeys(_COLOURS, 0.0)
+    for outcome in task["outcomes"]:
         shares[colour(outcome["kind"])] += outcome["share"]
-    return _stacked([(_MEANINGS[shade], shade, share) for shade, share in shares.items()])
+    return [(_COLOURS[shade][0], share) for shade, share in shares.items() if share]
 
 
-def _told(parts: Sequence[Part], language: Literal["en", "zh"]) -> str:
-    """What a bar of parts shows, for those who cannot see it."""
-    names = ((CHINESE.get(part.kind, part.kind) if language == "zh" else part.kind, part.share) for part in parts)
-    return ", ".join(f"{name} {share:.1%}" for name, share in names if share)
-
-
-def _task_charts(task: TaskReport) -> dict[str, list[Bar]]:
-    parts: list[Bar] = []
-    for name, bins in task["breakdowns"].items():
-        parts.append(Bar(name))
-        parts += (Bar(part["name"], part["score"], f"{part['score']:.3f}  (n = {part['n']})") for part in bins)
-    outcomes = [
-        Bar(row["kind"], row["share"], f"{row['n']} ({row['share']:.1%})", colour(row["kind"]))
-        for row in task["outcomes"]
-    ]
-    return {"outcomes": outcomes, "breakdowns": parts}
+def _told(shares: Sequence[tuple[str, float]], language: Literal["en", "zh"]) -> str:
+    """What a bar of shares shows, for those who cannot see it."""
+    words = CHINESE if language == "zh" else {}
+    return ", ".join(f"{words.get(kind, kind)} {share:.1%}" for kind, share in shares)
