@@ -9,16 +9,12 @@ from .report import Report, TaskReport
 from .tables import (
     SCORE_COLUMNS,
     as_markdown,
-    label_table,
     markdown_text,
-    mistake_table,
     other_table,
-    outcome_table,
-    part_tables,
     protocol_table,
     score_table,
-    section_table,
     state_table,
+    task_tables,
 )
 
 
@@ -62,21 +58,10 @@ def _summary(report: Report) -> Iterator[str]:
 
 def _task(name: str, task: TaskReport) -> Iterator[str]:
     yield f"### {name}"
-    if task["outcomes"]:
-        yield as_markdown(outcome_table(task))
-    if "fields" in task:
-        fields = ", ".join(f"{kind} {n}" for kind, n in task["fields"].items())
-        yield f"Wrong fields in pairs of a predicted and a gold item: {fields}."
-    if "lengths" in task:
-        ours, theirs = task["lengths"]["predicted"], task["lengths"]["reference"]
-        yield f"Mean length in characters: {ours['mean']:.1f} predicted, {theirs['mean']:.1f} in the references."
-    if "sections" in task:
-        yield as_markdown(section_table(task["sections"]))
-    if "confusion" in task:
-        yield as_markdown(label_table(task["confusion"]))
-        if task["confusion"]["most_frequent"]:
-            yield as_markdown(mistake_table(task["confusion"]))
-    yield from map(as_markdown, part_tables(task))
+    for table in task_tables(task):
+        if table.title != "Most frequent invalid outputs":
+            yield f"{table.title}:"
+            yield as_markdown(table)
     lowest = [f"{row['sample_id']} ({row['score']:.3f})" for row in task["examples"][:5]]
     if lowest:
         yield f"Lowest-scoring samples: {markdown_text(', '.join(lowest))}."

@@ -77,7 +77,8 @@ def page(report: Report) -> str:
         marks=_marks,
     )
     environment.globals.update(
-        {name: value for name, value in vars(tables).items() if name.endswith("_table")},
+        other_table=tables.other_table,
+        task_tables=tables.task_tables,
         t=t,
         colour=colour,
         state_shares=_state_shares,

@@ -16,7 +16,7 @@ from ..data.predictions import Provenance
 from ..evaluation import Result, TaskResult
 from ..scoring import PROTOCOLS
 from ..tasks import REGISTRY, suite_of
-from .analysis import REASONS, STATES, Confusion, Length, Section
+from .analysis import REASONS, STATES
 from .text import visible
 
 if TYPE_CHECKING:
@@ -260,12 +260,6 @@ def print_scores(runs: Mapping[str, Scores]) -> None:
     show(runs_table(runs), [*lines, *(f"signature: {signature}" for signature in signatures)])
 
 
-def _table(title: str, words: Iterable[str], numbers: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of columns of words, then of numbers."""
-    columns = [*(Column(name, number=False) for name in words), *map(Column, numbers)]
-    return Table(title, columns, [Row(tuple(cells)) for cells in rows])
-
-
 def protocol_table(report: Report) -> Table:
     """Where the two protocols differ, and why."""
     rows = [
@@ -333,83 +327,40 @@ def kind_table(report: Report, what: Literal["repairs", "problems"]) -> Table:
     return Table(captions[what], [Column("kind", number=False), Column("outputs"), Column("Tasks", number=False)], rows)
 
 
-def outcome_table(task: TaskReport) -> Table:
-    """The outcomes of a task by kind; each row is of that kind."""
-    title = "Items of the answers by outcome" if task["unit"] == "items" else "Samples by outcome"
-    rows = [
-        (Phrase(row["kind"]), str(row["n"]), *map(percent, (row["share"], row["of_predicted"], row["of_gold"])))
-        for row in task["outcomes"]
-    ]
-    return _table(title, ["outcome"], ["number", "share", "of predicted", "of gold"], rows)
+#: What the report lists of a task: by title, each column's key, head and format.
+_LISTS: Mapping[str, Sequence[tuple[str, str, str]]] = json.loads(
+    Path(__file__).with_name("lists.json").read_text(encoding="utf-8")
+)
 
 
-def field_table(fields: Mapping[str, int]) -> Table:
-    """In how many pairs of items each field is wrong."""
-    title = "Fields that are wrong in pairs of a predicted and a gold item"
-    return _table(title, ["field"], ["pairs"], ((name, str(n)) for name, n in fields.items()))
+def task_tables(task: TaskReport) -> list[Table]:
+    """Everything that is listed of a task."""
+    confusion = task.get("confusion")
+    found: dict[str, Sequence[Mapping[str, object]]] = {
+        "Outcomes": task["outcomes"],
+        "Fields that are wrong in pairs of a predicted and a gold item": [
+            {"field": name, "n": n} for name, n in task.get("fields", {}).items()
+        ],
+        "Lengths in characters": [{"side": side, **length} for side, length in task.get("lengths", {}).items()],
+        "Sections": task.get("sections", []),
+        "Scores of the labels": confusion["per_label"] if confusion else [],
+        "Most frequent confusions": confusion["most_frequent"] if confusion else [],
+        "Most frequent invalid outputs": confusion["invalid_outputs"] if confusion else [],
+        "Scores by kind of sample": [
+            {"measure": name, **part} for name, bins in task["breakdowns"].items() for part in bins
+        ],
+    }
+    return [_listed(title, rows) for title, rows in found.items() if rows]
 
 
-def length_table(lengths: Mapping[Literal["predicted", "reference"], Length]) -> Table:
-    """How long the texts are."""
-    rows = [
-        (Phrase(side), *(f"{value:,.1f}" for value in (found["mean"], found["median"], found["longest"])))
-        for side, found in lengths.items()
-    ]
-    return _table("Lengths in characters", [""], ["mean", "median", "longest"], rows)
+def _listed(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    def cell(key: str, value: object, form: str) -> str:
+        if value is None or form:
+            return "" if value is None else format(value, form)
+        # Kinds and the like are words of ours; labels and texts are not.
+        ours = key in ("kind", "measure", "predicted", "side") and value in CHINESE
+        return Phrase(str(value)) if ours else str(value)
 
-
-def section_table(sections: Sequence[Section]) -> Table:
-    """ROUGE and lengths by section."""
-    rows = [
-        (
-            row["section"],
-            *map(number, (row["rouge1"], row["rouge2"], row["rougeL"])),
-            f"{row['missing']} / {row['n']}",
-            *(f"{length:.1f}" for length in (row["predicted_characters"], row["reference_characters"])),
-        )
-        for row in sections
-    ]
-    columns = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "missing", "characters predicted", "in the reference"]
-    return _table("Sections", ["section"], columns, rows)
-
-
-def label_table(confusion: Confusion) -> Table:
-    """The scores of the labels."""
-    rows = [
-        (
-            row["label"],
-            *map(number, (row["precision"], row["recall"], row["f1"])),
-            str(row["gold"]),
-            str(row["predicted"]),
-        )
-        for row in confusion["per_label"]
-    ]
-    return _table("Scores of the labels", ["label"], ["precision", "recall", "F1", "gold", "predicted"], rows)
-
-
-def mistake_table(confusion: Confusion) -> Table:
-    """The most frequent confusions of labels."""
-    rows = [
-        (
-            row["gold"],
-            Phrase(row["predicted"]) if row["predicted"] in confusion["others"] else row["predicted"],
-            str(row["n"]),
-            percent(row["of_gold"]),
-        )
-        for row in confusion["most_frequent"]
-    ]
-    return _table("Most frequent confusions", ["gold label", "prediction"], ["number", "of gold"], rows)
-
-
-def invalid_table(confusion: Confusion) -> Table:
-    """The most frequent outputs that are no label."""
-    rows = [(row["text"], str(row["n"])) for row in confusion["invalid_outputs"]]
-    return _table("Most frequent invalid outputs", ["output"], ["number"], rows)
-
-
-def part_tables(task: TaskReport) -> list[Table]:
-    """The score by template, and by ranges of measures."""
-    return [
-        _table(name, [name], ["samples", "score"], ((b["name"], str(b["n"]), number(b["score"])) for b in bins))
-        for name, bins in task["breakdowns"].items()
-    ]
+    columns = [Column(head, number=bool(form)) for _, head, form in _LISTS[title]]
+    cells = (tuple(cell(key, row[key], form) for key, _, form in _LISTS[title]) for row in rows)
+    return Table(title, columns, list(map(Row, cells)))
