@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-import typer
-
-from promptcblue_metric.cli.common import status_line
+from promptcblue_metric.cli.common import make_console, status_line
 from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match, provenance
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
@@ -160,11 +158,12 @@ def _conclude(file: PredictionsFile, count: int, failed: int, *, failed_as_empty
     print(f"wrote {file.path}: {count} predictions" + (f", {failed} of them empty for failing" if failed else ""))
     whole = file.spoilt <= len(file.done) / 10
     if not whole:
-        typer.secho(
+        make_console().print(
             f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture "
             "of the model: raise --max-new-tokens, or try another --thinking or --decoding",
-            fg="red",
-            bold=True,
+            style="bold red",
+            highlight=False,
+            soft_wrap=True,
         )
     return whole
 
