@@ -5,8 +5,12 @@ whose lengths follow PromptCBLUE's own samples (`LENGTHS`); what is counted are 
 are process times on one thread of the CPU, after a first step that is not counted.
 
     python benchmarks/train.py [--methods lora full]
+    python benchmarks/train.py --trl
     python benchmarks/train.py --heads
     python benchmarks/train.py --gpu [--sizes 1.5b 7b]
+
+With ``--trl``: LoRA as it is trained here beside what TRL's own trainer offers for the same samples a step, on a model
+whose head is as large a part of it as Qwen2.5 0.5B's.
 
 With ``--heads``: a pass of LoRA on small backbones with large vocabularies, the head scoring the places before target
 tokens alone, as training does it, beside TRL's way on a CPU, which scores every place.
@@ -260,6 +264,78 @@ def _gap(one: Run, other: Run) -> float:
     return max(abs(a - b) for a, b in zip(one.losses, other.losses, strict=True))
 
 
+def compare_trl(steps: int, batch: int) -> bool:
+    """Print the speed of TRL's settings and of ours in one run; whether ours is as fast as the best of TRL's."""
+    from peft import LoraConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    torch.set_num_threads(1)
+    samples = make_samples(steps * batch, seed=0)
+    tokenizer = build_tokenizer([sample["input"] + sample["target"] for sample in samples])
+    rows = training_rows(samples, PromptEncoder(tokenizer), 2048, "length mix")
+    fields = {**SMALL, "vocab_size": 4096, "pad_token_id": tokenizer.pad_token_id}
+    kind = fields.pop("model_type")
+
+    def model() -> Any:
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
+
+    def plain(**settings: Any) -> Any:
+        common = {"max_length": None, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 1}
+        quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+        config = SFTConfig(**{**common, **quiet, "num_train_epochs": 1, "output_dir": folder, **settings})
+        adapter = LoraConfig(r=24, lora_alpha=48, target_modules="all-linear", task_type="CAUSAL_LM")
+        return SFTTrainer(model(), config, train_dataset=rows.dataset, processing_class=tokenizer, peft_config=adapter)
+
+    def ours(**settings: Any) -> Any:
+        whole = {"batch_size": batch, "max_steps": steps, "logging_steps": steps, **settings}
+        return small_trainer("lora", rows, tokenizer, Path(folder), model(), **whole)
+
+    eights = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": batch // 8}
+    ways: dict[str, Any] = {
+        "TRL, batches of 8, padded": lambda: plain(**eights),
+        "TRL, batches of 8, by length": lambda: plain(**eights, train_sampling_strategy="group_by_length"),
+        "TRL, batches of 8, padding-free": lambda: plain(**eights, padding_free=True),
+        "TRL, packed to 2,048": lambda: plain(
+            packing=True, max_length=2048, per_device_train_batch_size=1, gradient_accumulation_steps=4
+        ),
+        "TRL, one sample at a time": lambda: plain(per_device_train_batch_size=1, gradient_accumulation_steps=batch),
+        "here, grouped": lambda: ours(batch_tokens=2048, padding_free=False),
+        "here, without padding": lambda: ours(batch_tokens=512),
+    }
+    speeds = {}
+    for name, make in ways.items():
+        with TemporaryDirectory() as folder:
+            speeds[name] = speed_of(make())
+        print(f"{name:32} {speeds[name]:8,.0f}", flush=True)
+    best = max(speed for name, speed in speeds.items() if name.startswith("TRL"))
+    own = max(speed for name, speed in speeds.items() if name.startswith("here"))
+    print(f"real tokens a second of process time on one thread; here against the best of TRL's: {own / best:.2f}")
+    return own >= best
+
+
+def speed_of(trainer: Any) -> float:
+    """Real tokens a second of process time, the first step not counted."""
+    clock, step, counts = Clock(time.process_time), trainer.training_step, [0]
+
+    def counted(model: Any, inputs: Any, *rest: Any) -> Any:
+        kept = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
+        counts[-1] += int(kept)
+        return step(model, inputs, *rest)
+
+    class Next(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            counts.append(0)
+
+    trainer.training_step = counted
+    trainer.add_callback(clock)
+    trainer.add_callback(Next())
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.train()
+    return sum(counts[1:]) / (clock.ends[-1] - clock.ends[0])
+
+
 def compare_heads(passes: int) -> bool:
     """Print the time of a pass with every place scored and with the targets alone; whether the second is faster."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -380,12 +456,15 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
     parser.add_argument("--batch", type=int, default=32, help="samples a step")
+    parser.add_argument("--trl", action="store_true", help="beside the settings of TRL's own trainer")
     parser.add_argument("--heads", action="store_true", help="every place scored, or the targets alone")
     parser.add_argument("--gpu", action="store_true", help="LoRA on models of real sizes")
     parser.add_argument("--sizes", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--batch-tokens", type=int, default=16384, help="with --gpu: tokens a pass")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.trl:
+        return 0 if compare_trl(arguments.steps, arguments.batch) else 1
     if arguments.heads:
         return 0 if compare_heads(arguments.steps) else 1
     if not arguments.gpu:

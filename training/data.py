@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.draws import Draws
 from promptcblue_metric.data.samples import Sample, canonical_split, iter_samples, load_samples, splits_of
+from promptcblue_metric.data.writing import replacing_file
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.version import VERSION
 
 from .prompts import IGNORED, PromptEncoder
 from .recipe import Recipe
+from .run import samples_fingerprint
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,6 +104,35 @@ def training_rows(
         Counter(samples[index]["task_dataset"] for index in chosen) for chosen in (range(len(samples)), too_long)
     )
     return Rows(Dataset(pa.concat_tables(tables)), counts, +cut, skipped, longest)
+
+
+def cached_rows(
+    samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str, *, skip: bool = False
+) -> Rows:
+    """As `training_rows`, from a file that an earlier run or another process wrote, if there is one for this content.
+
+    It stands in the cache of the ``datasets`` library, named by all that decides what is in it, and is mapped into
+    memory, so that the processes of a machine share it.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, config
+
+    tokenizer = encoder.tokenizer
+    fast = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    told = [tokenizer.chat_template, encoder.system, encoder.thinking, encoder.prompts(["?"]), encoder.end]
+    content = json.dumps([VERSION, samples_fingerprint(samples), max_length, skip, told, fast], ensure_ascii=False)
+    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    path = Path(config.HF_DATASETS_CACHE) / "promptcblue_rows" / f"{digest}.arrow"
+    if not path.is_file():
+        rows = training_rows(samples, encoder, max_length, name, skip=skip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notes = json.dumps([rows.samples, rows.cut, rows.skipped, rows.longest])
+        table = rows.dataset.data.table.replace_schema_metadata({"rows": notes})
+        with replacing_file(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
+            writer.write_table(table)
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    counts, cut, skipped, longest = json.loads(table.schema.metadata[b"rows"])
+    return Rows(Dataset(table.replace_schema_metadata(None)), Counter(counts), Counter(cut), Counter(skipped), longest)
 
 
 def to_measure(rows: Dataset, at_once: int) -> Dataset:

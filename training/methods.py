@@ -34,6 +34,7 @@ class Shape(NamedTuple):
         embedding: width of the token embeddings.
         layers: number of blocks.
         key_value: width of all key heads together, which is that of the value heads.
+        whole: parameters of modules that are trained whole beside LoRA's matrices.
     """
 
     matrices: Sequence[tuple[int, int]] = ()
@@ -42,10 +43,12 @@ class Shape(NamedTuple):
     embedding: int = 0
     layers: int = 0
     key_value: int = 0
+    whole: int = 0
 
 
 def _low_rank_size(recipe: Recipe, shape: Shape) -> int:
-    return recipe.lora_rank * sum(wide + high for wide, high in shape.matrices)
+    magnitudes = sum(high for _, high in shape.matrices) if recipe.lora_dora else 0
+    return shape.whole + magnitudes + recipe.lora_rank * sum(wide + high for wide, high in shape.matrices)
 
 
 def _adalora_size(recipe: Recipe, shape: Shape) -> int:
@@ -94,7 +97,10 @@ def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
 
     text = model.config.get_text_config()
     if recipe.method in _LOW_RANK:
-        return Shape(matrices=[widths(layer) for layer in _lora_layers(recipe, model).values()])
+        names = tuple(f".{name}" for name in recipe.lora_modules_to_save or ())
+        saved = [module for name, module in model.named_modules() if names and f".{name}".endswith(names)]
+        whole = sum(parameter.numel() for module in saved for parameter in module.parameters())
+        return Shape([widths(layer) for layer in _lora_layers(recipe, model).values()], whole=whole)
     if recipe.method == "parallel-adapter":
         return Shape(parts=len(sublayers(model)), hidden=text.hidden_size)
     if recipe.method == "p-tuning-v2":
@@ -123,7 +129,18 @@ def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
 def _lora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
     from peft import LoraConfig
 
-    return LoraConfig(r=recipe.lora_rank, **_low_rank(recipe, model))
+    whole = recipe.lora_modules_to_save
+    if "lm_head" in (whole or ()):
+        raise PromptCBLUEError(
+            "lora_modules_to_save: lm_head is scored by its own weights, which an adapter cannot stand for"
+        )
+    return LoraConfig(
+        r=recipe.lora_rank,
+        use_dora=recipe.lora_dora,
+        use_rslora=recipe.lora_rslora,
+        modules_to_save=whole,
+        **_low_rank(recipe, model),
+    )
 
 
 def _adalora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:

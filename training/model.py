@@ -288,6 +288,23 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def attention_kernel(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
+    """What to ask transformers for by the name in a recipe; None for what the model takes by itself."""
+    if name != "auto":
+        return name
+    from transformers.utils import is_flash_attn_2_available
+
+    return (
+        "flash_attention_2" if device.type == "cuda" and dtype.itemsize == 2 and is_flash_attn_2_available() else None
+    )
+
+
+def has_variable_lengths(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model's attention kernel takes samples in one row as they are, and needs no mask of all by all."""
+    kernel = str(getattr(model.config.get_text_config(), "_attn_implementation", None))
+    return "flash" in kernel or "/" in kernel
+
+
 def spare_threads(model: PreTrainedModel, device: torch.device) -> None:
     """Give a tiny model on the CPU one thread, unless ``OMP_NUM_THREADS`` asks for a number.
 

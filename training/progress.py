@@ -6,10 +6,14 @@ import logging
 import os
 import sys
 import warnings
+from time import monotonic
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+#: Seconds after which something is said where there is no terminal for a bar.
+_SILENCE = 30.0
 
 
 class ProgressLines(TrainerCallback):  # type: ignore[misc]
@@ -17,6 +21,7 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._said = monotonic()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -30,6 +35,9 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
+            if self._bar.disable and not control.should_log and monotonic() - self._said >= _SILENCE:
+                self._said = monotonic()
+                print(f"step {state.global_step}/{state.max_steps}", flush=True)
 
     def on_log(
         self,
@@ -43,6 +51,7 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and logs and (line := log_line(logs)):
             tqdm.write(f"step {state.global_step}/{state.max_steps}  {line}", file=sys.stdout)
             sys.stdout.flush()
+            self._said = monotonic()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -80,6 +80,17 @@ class Recipe:
     lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices; for AdaLoRA the one at the start."})
     lora_alpha: int = field(default=48, metadata={"help": "LoRA's scale, times its rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before LoRA's matrices."})
+    lora_dora: bool = field(
+        default=False,
+        metadata={"help": "LoRA with the weights' magnitudes trained apart from their directions (DoRA)."},
+    )
+    lora_rslora: bool = field(default=False, metadata={"help": "LoRA's scale by the root of its rank (rsLoRA)."})
+    lora_plus_ratio: float | None = field(
+        default=None, metadata={"help": "Learning rate of LoRA's matrices B, times that of A (LoRA+), such as 16."}
+    )
+    lora_modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules to train whole beside LoRA's matrices, such as embed_tokens."}
+    )
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
         metadata={
@@ -116,6 +127,13 @@ class Recipe:
             "trained; 4bit is QLoRA's."
         },
     )
+    attn_implementation: str = field(
+        default="auto",
+        metadata={
+            "help": "Attention kernel: sdpa, eager, flash_attention_2 or one of the Hub's (owner/name); auto is "
+            "flash_attention_2 where it is installed and the weights are of 16 bits on a GPU, else the model's own."
+        },
+    )
     long_targets: str = field(
         default="skip",
         metadata={"help": "A target that fills max_length alone: skip its sample, and count it, or refuse to train."},
@@ -150,6 +168,9 @@ class Recipe:
         if (self.model is None) == (self.from_config is None):
             raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
         self._check_sizes()
+        extras = ("lora_dora", "lora_rslora", "lora_plus_ratio", "lora_modules_to_save")
+        if self.method != "lora" and (given := [name for name in extras if getattr(self, name)]):
+            raise PromptCBLUEError(f"{given[0]} is of method lora, and not of {self.method}")
         if self.dtype == FOUR_BIT and self.method == "full":
             raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import resource
 import shlex
 import shutil
@@ -27,9 +28,18 @@ from promptcblue_metric.data.samples import Sample, canonical_split
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .card import versions, write_card
-from .data import Splits, spread, training_rows, training_samples
+from .data import Splits, cached_rows, spread, training_samples
 from .methods import METHODS, count_trainable, describe_trainable, fit_to_budget
-from .model import check_exists, choose_dtype, four_bit, identify, load_model, load_tokenizer, spare_threads
+from .model import (
+    attention_kernel,
+    check_exists,
+    choose_dtype,
+    four_bit,
+    identify,
+    load_model,
+    load_tokenizer,
+    spare_threads,
+)
 from .processes import disconnect_at_exit
 from .progress import quiet_libraries
 from .prompts import PromptEncoder
@@ -80,8 +90,9 @@ def main(arguments: Sequence[str]) -> None:
 
     # Rows of tokens: the target and its end are in the loss, the prompt is not
     encoder, validation = PromptEncoder(tokenizer), None
-    rows = partial(training_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
-    train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")
+    rows = partial(cached_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
+    with training.main_process_first(desc="tokenising"):
+        train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")
     say(f"train: {train.summary()}")
     if validation_samples:
         validation = rows(validation_samples, name=f"{recipe.dataset} {recipe.validation_split}")
@@ -126,11 +137,16 @@ def _load(
         raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
     # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
     wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
-    dtype, options = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device), {}
+    dtype = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device)
+    options: dict[str, object] = {}
     if wanted == FOUR_BIT:
         options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
-    model = load_model(name, dtype, trust_remote_code=trust, **options)
+    kernel = attention_kernel(recipe.attn_implementation, dtype, training.device)
+    model = load_model(name, dtype, trust_remote_code=trust, attn_implementation=kernel, **options)
     spare_threads(model, training.device)
+    sharded = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ)
+    if not (sharded or training.fsdp or training.deepspeed):
+        model = model.to(training.device)  # so that it is tried where it will be trained
     return model, tokenizer
 
 
@@ -183,7 +199,7 @@ def _is_finished(
         check_exists(recipe.model)
     folder, elsewhere = (
         Path(str(training.output_dir)),
-        ("dataset", "configs", "model", "overwrite", "processes", "dry_run"),
+        ("dataset", "configs", "model", "overwrite", "processes", "dry_run", "attn_implementation"),
     )
     settings = {
         "samples": samples_fingerprint(samples),

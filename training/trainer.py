@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -29,6 +30,7 @@ from .adapters.prompts import pad_before_prompt
 from .adapters.resuming import TRAINING_STATE, is_incomplete, load_training_state, training_state
 from .data import Rows, to_measure, with_empty_rows
 from .methods import METHODS
+from .model import has_variable_lengths
 from .progress import ProgressLines
 from .prompts import IGNORED
 from .recipe import FOUR_BIT, Recipe
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import ModelOutput
     from transformers.trainer_utils import EvalLoopOutput
 
+#: Tokens of a pass over which rows without padding are slower than grouped ones, unless the attention kernel takes
+#: samples of any length: the mask of all tokens by all grows with their square. Measured on a CPU with sdpa.
+_MASKED_TOKENS = 1024
 #: What is summed over the passes between two log entries.
 _SUMS = ("losses", "tokens", "right", "entropy", "orthogonality", "passes")
 
@@ -79,6 +84,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._head = _TargetHead(self.accelerator.unwrap_model(self.model))
         self._sums = {mode: self._zeros(len(_SUMS)) for mode in ("train", "eval")}
         self._first_bad = self._zeros(2)
+        #: For LoRA+: the learning rate of LoRA's matrices B by that of A.
+        self.loraplus_ratio: float | None = None
         #: Rows to learn from; one more may stand after them, which has nothing in the loss.
         self.samples = len(self.train_dataset)
 
@@ -140,6 +147,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         mode = "train" if self.model.training else "eval"
         self._sums[mode] += torch.stack([one.detach().to(self._first_bad) for one in sums])
         return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> Any:
+        """The optimizer of the settings; for LoRA+ with groups of parameters of two learning rates."""
+        if self.loraplus_ratio is None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        options |= {"loraplus_lr_ratio": self.loraplus_ratio, "loraplus_weight_decay": self.args.weight_decay}
+        self.optimizer = create_loraplus_optimizer(self.model, kind, **options)
+        return self.optimizer
 
     def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
         """One forward and backward pass."""
@@ -311,6 +327,7 @@ def with_adapter(recipe: Recipe, training: TrainingSettings, model: PreTrainedMo
     """
     zero3, kind = is_deepspeed_zero3_enabled(), model.config.model_type
     here = not zero3 and not any(parameter.is_meta for parameter in model.parameters())
+    here &= model.device.type != "cpu" or not has_variable_lengths(model)  # such kernels are of GPUs
     routers = hasattr(model.config.get_text_config(), "output_router_logits") and training.router_aux_loss_coef != 0
     try:
         config = METHODS[recipe.method].adapter(recipe, model)
@@ -353,7 +370,7 @@ def build_trainer(
     # The rows fit already; the trainer would cut them at the end, where the target is.
     training.max_length = None
     training.disable_tqdm = True
-    training.padding_free = _is_padding_free(recipe, training, model)
+    training.padding_free = _is_padding_free(recipe, training, model, train)
     if training.batch_tokens is not None:
         training.gradient_accumulation_steps = passes_a_step(
             token_counts(train.dataset),
@@ -375,7 +392,7 @@ def build_trainer(
         raise
     except ValueError as error:
         raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
-    trainer.samples = len(train.dataset)
+    trainer.samples, trainer.loraplus_ratio = len(train.dataset), recipe.lora_plus_ratio
     for shipped in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shipped)
     for callback in (*method.callbacks(recipe), ProgressLines(), KeepChosen(training.rule)):
@@ -389,7 +406,9 @@ def _missing(train: Rows, training: TrainingSettings) -> int:
     return int(0 < last < training.gradient_accumulation_steps * training.world_size)
 
 
-def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel | PeftModel) -> bool:
+def _is_padding_free(
+    recipe: Recipe, training: TrainingSettings, model: PreTrainedModel | PeftModel, rows: Rows
+) -> bool:
     """Whether the samples of a pass are written one after another.
 
     Raises:
@@ -397,6 +416,11 @@ def _is_padding_free(recipe: Recipe, training: TrainingSettings, model: PreTrain
     """
     if training.padding_free is False:
         return False
+    if training.padding_free is None and not has_variable_lengths(model):
+        lengths = token_counts(rows.dataset)
+        usual = training.per_device_train_batch_size * sum(lengths) / len(lengths)
+        if (training.batch_tokens or usual) > _MASKED_TOKENS:
+            return False
     if training.padding_free and not METHODS[recipe.method].packs:
         raise PromptCBLUEError(
             f"padding_free: with {recipe.method} virtual tokens stand before each sample, so samples cannot share a "

@@ -46,14 +46,16 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def alone() -> Iterator[None]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No hub, which a test could only wait for, and one thread: models this small are no faster with more, and test
     processes side by side far slower.
     """
+    import datasets
     import torch
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield

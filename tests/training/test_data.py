@@ -33,6 +33,26 @@ def samples(**counts: int) -> list[Sample]:
     ]
 
 
+def test_rows_are_tokenised_once_for_one_content(trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptcblue_training import data as module
+    from promptcblue_training.model import load_tokenizer
+    from promptcblue_training.prompts import PromptEncoder
+
+    samples, encoder = load_samples(data, "train"), PromptEncoder(load_tokenizer(str(trained)))
+    plain = module.training_rows(samples, encoder, 100, "train", skip=True)
+    first = module.cached_rows(samples, encoder, 100, "train", skip=True)
+    monkeypatch.setattr(module, "training_rows", lambda *_, **__: pytest.fail("tokenised again"))
+    again = module.cached_rows(samples, encoder, 100, "train", skip=True)
+    for rows in (first, again):
+        assert rows.summary() == plain.summary()
+        assert rows.dataset.to_list() == plain.dataset.to_list()
+    for other in (samples[1:], samples[::-1]):
+        with pytest.raises(pytest.fail.Exception):
+            module.cached_rows(other, encoder, 100, "train", skip=True)
+    with pytest.raises(pytest.fail.Exception):
+        module.cached_rows(samples, encoder, 90, "train", skip=True)
+
+
 def test_a_weight_says_how_often_a_task_is_seen() -> None:
     mixed = mix(samples(CMeIE=10, CHIP_STS=10, KUAKE_QQR=4), {"CMeIE": 0.5, "CHIP-STS": 2.3}, seed=1)
     counts = Counter(sample["task_dataset"] for sample in mixed)

@@ -625,3 +625,51 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
         assert size >= getattr(recipe, method.size)
         larger = Recipe(model="x", method=name, **{method.size: size + 1})
         assert method.parameters(fitted, shape) <= 0.01 * model.num_parameters() < method.parameters(larger, shape)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora_dora": True},
+        {"lora_rslora": True},
+        {"lora_plus_ratio": 16},
+        {"lora_modules_to_save": ["embed_tokens"]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_kinds_of_lora_train_count_their_parameters_and_go_on(
+    fit: Fit, trained: Path, changes: dict[str, Any], tmp_path: Path, run_of: Trained
+) -> None:
+    from promptcblue_training.methods import METHODS as REGISTRY
+    from promptcblue_training.methods import shape_of
+    from promptcblue_training.model import find_model, load_for_prediction
+    from promptcblue_training.recipe import Recipe
+
+    whole = fit(**settings("lora", trained, **changes))
+    results = json.loads((whole / "train_results.json").read_text())
+    recipe = Recipe(model=str(trained), method="lora", lora_rank=SMALL["lora"]["lora_rank"], **changes)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    count = REGISTRY["lora"].parameters
+    assert count
+    shape = shape_of(recipe, AutoModelForCausalLM.from_pretrained(trained))
+    assert results["trainable_parameters"] == count(recipe, shape)
+    plain = weights(run_of("lora"))
+    found = weights(whole)
+    assert any(name not in plain or not torch.equal(tensor, plain[name]) for name, tensor in found.items())
+    load_for_prediction(find_model(str(whole)), torch.float32)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copy(whole / "run.json", cut)
+    shutil.copytree(whole / f"checkpoint-{HALF}", cut / f"checkpoint-{HALF}")
+    fit(output_dir=cut, **settings("lora", trained, **changes))
+    for name, tensor in weights(cut).items():
+        assert torch.allclose(tensor, found[name], atol=1e-5), name
+
+
+def test_what_is_of_lora_alone_is_refused_elsewhere(fit: Fit, trained: Path) -> None:
+    with pytest.raises(PromptCBLUEError, match="lora_dora is of method lora"):
+        fit(**settings("adalora", trained, lora_dora=True))
+    with pytest.raises(PromptCBLUEError, match="lm_head"):
+        fit(**settings("lora", trained, lora_modules_to_save=["lm_head"]))

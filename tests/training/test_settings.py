@@ -173,3 +173,17 @@ def test_a_setting_that_would_do_nothing_is_refused_with_what_to_do_instead(reci
     values |= {"model_init_kwargs": '{"a": 1}', "dataset_num_proc": "2"}
     with pytest.raises(PromptCBLUEError, match=name):
         parse_recipe(recipe, [f"--{name}", values.get(name, "true")])
+
+
+def test_the_attention_kernel_is_what_was_asked_for_or_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers.utils
+
+    from promptcblue_training.model import attention_kernel
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert attention_kernel("eager", torch.float32, cpu) == "eager"
+    for there in (False, True):
+        monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda there=there: there)
+        assert attention_kernel("auto", torch.float32, gpu) is None
+        assert attention_kernel("auto", torch.bfloat16, cpu) is None
+        assert (attention_kernel("auto", torch.bfloat16, gpu) == "flash_attention_2") is there

@@ -203,3 +203,17 @@ def test_the_last_step_of_an_epoch_repeats_no_sample_and_has_one_loss(
     whole = losses(fit(**settings))
     assert len(whole) == 4
     assert losses(fit(**settings, **cut)) == pytest.approx(whole, abs=1e-4)
+
+
+def test_long_passes_are_padded_unless_the_kernel_takes_any_length(
+    fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a mask of all tokens by all, rows without padding are slower than grouped ones from about 1,000 tokens."""
+    for tokens, words in ((1000, "without padding"), (4000, "with padding")):
+        fit(max_steps=1, per_device_train_batch_size=None, batch_tokens=tokens)
+        assert words in capsys.readouterr().out
+    fit(max_steps=1, per_device_train_batch_size=None, batch_tokens=4000, padding_free=True)
+    assert "without padding" in capsys.readouterr().out
+    fit(max_steps=1, attn_implementation="eager")
+    with pytest.raises(PromptCBLUEError, match="no_such_kernel"):
+        fit(max_steps=1, attn_implementation="no_such_kernel")
