@@ -338,33 +338,32 @@ class _Split:
         """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
         self._offsets = offsets
         for line, query, document in self.pairs:
-            for field, kind, text in (
-                ("query id", query, self._queries.get(query)),
-                ("document id", document, offsets.get(document, -1) >= 0),
-            ):
-                if not text:
-                    expected = f"field '{field}': expected the id of a text, found {kind!r}"
-                    message = f"{self.notes.path}: line {line}: {expected}"
-                    self.notes.add("skipped", "an id of no text", line, kind, message=message)
-                    break
-            else:
+            known = self._queries.get(query)
+            if known and offsets.get(document, -1) >= 0:
                 self._relevant.setdefault(query, []).append(document)
-        keys = {query: self._keys(query, found) for query, found in self._relevant.items()}
-        return RawSplit(self.notes, [Group(query, Composed(found, self._compose)) for query, found in keys.items()])
+                continue
+            field, name = ("document id", document) if known else ("query id", query)
+            message = f"{self.notes.path}: line {line}: field '{field}': expected the id of a text, found {name!r}"
+            self.notes.add("skipped", "an id of no text", line, name, message=message)
+        return RawSplit(self.notes, [self._group(query, found) for query, found in self._relevant.items()])
 
-    def _keys(self, query: str, found: Sequence[str]) -> list[tuple[str, str, str]]:
+    def _group(self, query: str, found: Sequence[str]) -> Group:
         """Each document with both labels, if there are documents that answer others alone."""
         labels = ("相关", "不相关") if len(self._ids) > len(set(found)) else ("相关",)
-        return [(query, document, label) for document in found for label in labels]
+
+        def compose(number: int) -> Content:
+            place, label = divmod(number, len(labels))
+            return self._sample(query, found[place], labels[label])
+
+        return Group(query, Composed(range(len(found) * len(labels)), compose))
 
     @cached_property
     def _ids(self) -> list[str]:
         """The documents that are relevant to some query."""
         return sorted({document for of_query in self._relevant.values() for document in of_query})
 
-    def _compose(self, key: tuple[str, str, str]) -> Content:
+    def _sample(self, query: str, document: str, label: str) -> Content:
         """The query with its document, or with one that answers others and is drawn for this pair."""
-        query, document, label = key
         if label == "不相关":
             draws = Draws(self._seed, self._file.name.name, query, document)
             others = (self._ids[place] for place in draws.order(len(self._ids)))

@@ -108,20 +108,17 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     if len(tags) != len(sentence):
         turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
     found: list[dict[str, str]] = []
-    inside = ""
-    for at, tag in enumerate(tags):
-        if tag == "O":
-            inside = ""
-            continue
-        mark, _, kind = tag.partition("-")
-        if mark == "B" or (mark == "I" and kind != inside):
+    inside, last = "", -1
+    for at in [at for at, tag in enumerate(tags) if tag != "O"]:
+        mark, _, kind = tags[at].partition("-")
+        if mark == "B" or (mark == "I" and (kind != inside or at > last + 1)):
             known = types.read(kind) or turn.fail("BIO_label", f"one of {', '.join(types.ours)}", kind)
             found.append({"entity": sentence[at], "type": known})
         elif mark == "I":
             found[-1]["entity"] += sentence[at]
         else:
-            turn.fail("BIO_label", "O, B-type or I-type", tag)
-        inside = kind
+            turn.fail("BIO_label", "O, B-type or I-type", tags[at])
+        inside, last = kind, at
     found = [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
     record.mentions[place] = found
     return found
