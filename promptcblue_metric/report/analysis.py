@@ -24,7 +24,6 @@ from ..answers import (
     TermList,
     TripleLines,
 )
-from ..errors import PromptCBLUEError
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
 from ..scoring import (
@@ -250,11 +249,7 @@ class _Mentions:
 
 
 class Analyzer(ABC):
-    """How the results of one kind of answer are sorted.
-
-    Attributes:
-        unit: what an outcome is one of.
-    """
+    """How the results of one kind of answer are sorted; ``unit`` is what an outcome is one of."""
 
     unit: ClassVar[str] = "samples"
 
@@ -357,24 +352,35 @@ class ItemAnalyzer(Analyzer):
         return {"fields": dict(wrong.most_common())} if wrong else {}
 
 
-@dataclass(frozen=True)
-class LabelAnalyzer(Analyzer):
+class SampleAnalyzer(Analyzer):
+    """One outcome a sample: the right answer, another, an empty output, or none."""
+
+    kinds: tuple[str, ...] = ("correct", "wrong answer", EMPTY, NO_PREDICTION)
+
+    def outcomes(self, sample: ScoredSample) -> Outcomes:
+        predicted = None if sample.parsed is None else sample.parsed.answer
+        if predicted is None:
+            kind = NO_PREDICTION
+        elif predicted == sample.gold:
+            kind = "correct"
+        else:
+            kind = self.wrong(predicted, sample) if (sample.prediction or "").strip() else EMPTY
+        return [Outcome(kind, sample.gold, predicted)]
+
+    def wrong(self, predicted: Answer, sample: ScoredSample) -> str:
+        """What an answer is that is not the right one."""
+        return "wrong answer"
+
+    def size(self, gold: Answer) -> int | None:
+        return None
+
+
+class LabelAnalyzer(SampleAnalyzer):
     """One outcome a sample: the right label, another label of the task, no label of it, an empty output, or none."""
 
     kinds = ("correct", "wrong label", INVALID, EMPTY, NO_PREDICTION)
 
-    def outcomes(self, sample: ScoredSample) -> Outcomes:
-        predicted = None if sample.parsed is None else sample.parsed.answer
-        return [Outcome(self._kind(sample, predicted), sample.gold, predicted)]
-
-    @staticmethod
-    def _kind(sample: ScoredSample, predicted: str | None) -> str:
-        if predicted is None:
-            return NO_PREDICTION
-        if predicted == sample.gold:
-            return "correct"
-        if not (sample.prediction or "").strip():
-            return EMPTY
+    def wrong(self, predicted: Answer, sample: ScoredSample) -> str:
         return "wrong label" if predicted in sample.task.labels else INVALID
 
     def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
@@ -413,8 +419,7 @@ class LabelAnalyzer(Analyzer):
     def _per_label(
         task: Task, samples: Sequence[ScoredSample], labels: Sequence[str], protocol: Protocol
     ) -> list[LabelScores]:
-        if not isinstance(task.scorer, LabelF1):
-            return []
+        assert isinstance(task.scorer, LabelF1)
         counted = task.scorer.per_label(sum_counts([sample.counts for sample in samples]), protocol)
         return [
             {"label": short(label), **counts.scores(), "gold": int(counts.gold), "predicted": int(counts.predicted)}  # type: ignore[typeddict-item]
@@ -422,11 +427,7 @@ class LabelAnalyzer(Analyzer):
             for counts in [counted.get(label, LabelCounts(0, 0, 0))]
         ]
 
-    def size(self, gold: Answer) -> int | None:
-        return None
 
-
-@dataclass(frozen=True)
 class TextAnalyzer(Analyzer):
     """One outcome a sample, by what can be said of a text without reading it: its sections and its length."""
 
@@ -528,17 +529,11 @@ _ITEMS: Mapping[type[AnswerFormat], ItemAnalyzer] = {
 
 
 def analyzer_of(task: Task) -> Analyzer:
-    """How a task's results are sorted: by what its scorer counts, and items by their format.
-
-    Raises:
-        PromptCBLUEError: its scorer counts something that no analyzer knows.
-    """
+    """How a task's results are sorted: by what its scorer counts, and items by their format."""
     if isinstance(task.scorer, SetF1):
         return _ITEMS.get(type(task.format), ItemAnalyzer())
-    for scorer, analyzer in ((LabelF1, LabelAnalyzer()), (MeanRouge, TextAnalyzer())):
-        if isinstance(task.scorer, scorer):
-            return analyzer
-    raise PromptCBLUEError(f"there is no error analysis of {task.name}, which {type(task.scorer).__name__} scores")
+    known = {LabelF1: LabelAnalyzer, MeanRouge: TextAnalyzer}
+    return next((analyzer() for scorer, analyzer in known.items() if isinstance(task.scorer, scorer)), SampleAnalyzer())
 
 
 def analyse(
@@ -714,7 +709,7 @@ def _examples(
 
 def _example(example: _Candidate) -> Example:
     sample = example.sample
-    listed = example.errors if isinstance(sample.gold, list) else []
+    listed = example.errors if isinstance(sample.task.scorer, SetF1) else []
     return {
         "sample_id": short(str(sample.reference["sample_id"])),
         "score": example.score,

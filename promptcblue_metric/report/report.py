@@ -130,7 +130,7 @@ def build_report(
         progress: told each step as it begins.
 
     Raises:
-        PromptCBLUEError: there are no samples, or a task is of a kind that no analysis is known for.
+        PromptCBLUEError: there are no samples.
     """
     evaluation = Evaluation(parser=parser)
     for sample in scored:
@@ -178,7 +178,7 @@ def beside(
     """A second run beside a first one, over the same samples in the same order.
 
     Raises:
-        PromptCBLUEError: there are no samples, or a task is of a kind that no analysis is known for.
+        PromptCBLUEError: there are no samples.
     """
     evaluation, tasks, differing = Evaluation(parser=parser), dict[str, dict[str, list[str]]](), list[OtherSample]()
     for ours, theirs in zip(first, second, strict=True):

@@ -10,14 +10,22 @@ from ...conftest import Run
 CODE = """
 from dataclasses import dataclass
 from promptcblue_metric.answers import EntityLines, FreeText
-from promptcblue_metric.scoring import MeanRouge, SetF1
+from promptcblue_metric.scoring import MeanRouge, Scorer, SetF1
 from promptcblue_metric.tasks import PROMPTCBLUE, GROUPS, Suite, Task, register
 class OtherLines(EntityLines):
     "A format of its own, which no analyzer was made for."
+class Exact(Scorer):
+    "A score that nothing here knows."
+    primary = "accuracy"
+    def count(self, prediction, gold, row=None): return {"n": 1, "right": prediction == gold}
+    def count_missing(self, gold, row=None): return {"n": 1}
+    def score(self, totals, protocol="official"): return {"accuracy": totals.get("right", 0) / totals["n"]}
+    def summary(self, totals): return dict(totals)
 def task(name, form, scorer, metric, group):
     return Task(name, "made-up", group, metric, form, scorer, (0, 0, 0), labels=("甲", "乙"))
 register(Suite("other", "Other"), task("Things", OtherLines(), SetF1(), "micro-F1", GROUPS[0]),
-         task("Words", FreeText(), MeanRouge(), "ROUGE-L", GROUPS[4]))
+         task("Words", FreeText(), MeanRouge(), "ROUGE-L", GROUPS[4]),
+         task("Whole", EntityLines(), Exact(), "accuracy", GROUPS[1]))
 register(PROMPTCBLUE, task("CHIP-NEW", EntityLines(), SetF1(), "micro-F1", GROUPS[0]))
 from promptcblue_metric.cli.main import main
 main()
@@ -44,14 +52,18 @@ def written(path: Path, tasks: list[str], *, wrong: bool) -> Path:
 
 
 def test_an_unknown_suite_is_reported_and_compared(run_python: Run, tmp_path: Path) -> None:
-    references = written(tmp_path / "refs.jsonl", ["Things", "Words"], wrong=False)
-    run, again = (written(tmp_path / name, ["Things", "Words"], wrong=True) for name in ("run.jsonl", "again.jsonl"))
+    tasks = ["Things", "Words", "Whole"]
+    references = written(tmp_path / "refs.jsonl", tasks, wrong=False)
+    run, again = (written(tmp_path / name, tasks, wrong=True) for name in ("run.jsonl", "again.jsonl"))
     done = run_python(CODE, "report", run, again, "--references", references, "--output", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert list(values["tasks"]) == ["Things", "Words"]
+    assert list(values["tasks"]) == tasks
     kinds = {row["kind"]: row["n"] for row in values["tasks"]["Things"]["outcomes"]}
     assert kinds == {"correct": 9, "spurious": 3, "missed": 3}
+    whole = {row["kind"]: row["n"] for row in values["tasks"]["Whole"]["outcomes"]}
+    assert whole == {"correct": 3, "wrong answer": 3}
+    assert len(values["tasks"]["Whole"]["examples"]) == 3
     assert "<title>Other report</title>" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     done = run_python(CODE, "compare", run, again, "--published", "--references", references)
     assert done.returncode == 0, done.stderr
