@@ -246,6 +246,12 @@ _ACTS = """
     关于已有检查和治疗的提问 关于已有检查和治疗的回答 关于用药建议的提问 关于用药建议的解答 关于就医建议的提问
     关于就医建议的解答 关于注意事项的提问 关于注意事项的解答 给出诊断
 """
+_TEXTBOOK = "疾病 临床表现 医疗程序 医疗设备 药物 医学检验项目 身体部位 医院科室 微生物类"
+_COMMUNITY = "疾病 身体部位 症状 治疗方法 人群 药物 检查检验 生理现象 特征描述 时间 医院科室"
+_MATCHES = "完全不匹配或者没有参考价值 很少匹配有一些参考价值 部分匹配 完全匹配"
+_MEANINGS = "完全一致 后者是前者的语义子集 后者是前者的语义父集 语义无直接关联"
+_GRADES = ("完全不匹配", "很少匹配", "部分匹配", "基本匹配", "完全匹配")
+_MEDICAL = ("没有医疗意图", "医疗意图较弱", "医疗意图明确")
 _SYMPTOM_STATUSES = ("没有患有该症状", "患有该症状", "无法根据上下文确定病人是否患有该症状")
 _SYMPTOM_LINES = StatusLines("当前对话中的症状及其阴阳性判断为：", fallback=_SYMPTOM_STATUSES[2])
 _FINDING_STATUSES = (
@@ -267,13 +273,7 @@ def _entities(
 
 register(
     PROMPTCBLUE,
-    _entities(
-        "CMeEE-V2",
-        SetF1(),
-        (5000, 400, 400),
-        "疾病 临床表现 医疗程序 医疗设备 药物 医学检验项目 身体部位 医院科室 微生物类",
-        ("CMeEE",),
-    ),
+    _entities("CMeEE-V2", SetF1(), (5000, 400, 400), _TEXTBOOK, ("CMeEE",)),
     Task(
         "CMeIE",
         "spo_generation",
@@ -284,16 +284,7 @@ register(
         (5000, 400, 400),
         aliases=("CMeIE-V2",),
     ),
-    Task(
-        "CHIP-CDEE",
-        "event_extraction",
-        _EXTRACTION,
-        "micro-F1",
-        EventLines(),
-        SetF1(),
-        (3000, 400, 400),
-        needs_choices=False,
-    ),
+    Task("CHIP-CDEE", "event_extraction", _EXTRACTION, "micro-F1", EventLines(), SetF1(), (3000, 400, 400), (), False),
     Task("CHIP-CDN", "normalization", _EXTRACTION, "micro-F1", TermList(), SetF1(), (5000, 400, 400)),
     _entities("IMCS-V2-NER", SetF1(), (5000, 400, 400), "症状 具体的药物名称 药物类别 医学检查检验 医疗操作"),
     _label_task("CHIP-CTC", "cls", _CLASSIFICATION, _macro(_CRITERIA), (6600, 704, 704)),
@@ -303,58 +294,21 @@ register(
         "CHIP-STS", "cls", _INFERENCE, _weighted("是的 不是"), (5000, 400, 400), synonyms=_SAME, aliases=("CHIP-STC",)
     ),
     _label_task("KUAKE-IR", "matching", _INFERENCE, _weighted("相关 不相关"), (5000, 400, 400)),
-    _label_task(
-        "KUAKE-QTR",
-        "matching",
-        _INFERENCE,
-        _weighted("完全不匹配或者没有参考价值 很少匹配有一些参考价值 部分匹配 完全匹配"),
-        (5000, 400, 400),
-    ),
-    _label_task(
-        "KUAKE-QQR",
-        "matching",
-        _INFERENCE,
-        _weighted("完全一致 后者是前者的语义子集 后者是前者的语义父集 语义无直接关联"),
-        (5000, 400, 400),
-    ),
+    _label_task("KUAKE-QTR", "matching", _INFERENCE, _weighted(_MATCHES), (5000, 400, 400)),
+    _label_task("KUAKE-QQR", "matching", _INFERENCE, _weighted(_MEANINGS), (5000, 400, 400)),
     Task("IMCS-V2-SR", "attr_cls", _STATUS, "micro-F1", _SYMPTOM_LINES, SetF1(), (5000, 400, 400), _SYMPTOM_STATUSES),
     Task("CHIP-MDCFNPC", "attr_cls", _STATUS, "micro-F1", _FINDING_LINES, SetF1(), (5000, 400, 400), _FINDING_STATUSES),
     Task(
-        "IMCS-V2-MRG",
-        "report_generation",
-        _GENERATION,
-        "ROUGE-L",
-        Report(),
-        MeanRouge(),
-        (3000, 400, 400),
-        needs_choices=False,
+        "IMCS-V2-MRG", "report_generation", _GENERATION, "ROUGE-L", Report(), MeanRouge(), (3000, 400, 400), (), False
     ),
-    Task(
-        "MedDG",
-        "response_generation",
-        _GENERATION,
-        "ROUGE-L",
-        FreeText(),
-        MeanRouge(),
-        (5000, 400, 400),
-        needs_choices=False,
-    ),
+    Task("MedDG", "response_generation", _GENERATION, "ROUGE-L", FreeText(), MeanRouge(), (5000, 400, 400), (), False),
 )
 
 # What the official repository has scored since August 2023. How many samples it has of the two is not documented.
 CHIP2023 = Suite("promptcblue-chip2023", "PromptCBLUE CHIP-2023", sizes="our default", tasks=dict(PROMPTCBLUE.tasks))
 register(
     CHIP2023,
-    Task(
-        "CMedCausal",
-        "spo_generation",
-        _EXTRACTION,
-        "micro-F1",
-        CausalLines(),
-        SetF1(),
-        (3000, 400, 400),
-        needs_choices=False,
-    ),
+    Task("CMedCausal", "spo_generation", _EXTRACTION, "micro-F1", CausalLines(), SetF1(), (3000, 400, 400), (), False),
     Task("Text2DT", "text2dt", _EXTRACTION, "tree edit ratio", TreeLines(), TreeEdit(), (3000, 400, 400), (), False),
 )
 
@@ -365,12 +319,7 @@ register(
     _entities(
         "cEHRNER", SpanF1(), (914, 44, 41), "解剖部位 疾病和诊断 症状 药物 实验室检验 手术 影像检查", ("CEMRNER",)
     ),
-    _entities(
-        "cMedQANER",
-        SpanF1(),
-        (1673, 175, 215),
-        "疾病 身体部位 症状 治疗方法 人群 药物 检查检验 生理现象 特征描述 时间 医院科室",
-    ),
+    _entities("cMedQANER", SpanF1(), (1673, 175, 215), _COMMUNITY),
     _label_task(
         "cMedQQ",
         "cls",
@@ -393,19 +342,12 @@ register(
         "cMedIR",
         "matching",
         _INFERENCE,
-        GradedRanking("macro", ("完全不匹配", "很少匹配", "部分匹配", "基本匹配", "完全匹配")),
+        GradedRanking("macro", _GRADES),
         (80000, 10000, 10000),
         metric="pair accuracy",
         aliases=("CMedQR",),
     ),
-    _label_task(
-        "cMedIC",
-        "cls",
-        _CLASSIFICATION,
-        ClassF1("macro", ("没有医疗意图", "医疗意图较弱", "医疗意图明确")),
-        (1683, 123, 84),
-        aliases=("CMedQC",),
-    ),
+    _label_task("cMedIC", "cls", _CLASSIFICATION, ClassF1("macro", _MEDICAL), (1683, 123, 84), aliases=("CMedQC",)),
     _label_task("cMedTC", "cls", _CLASSIFICATION, ClassF1("macro", tuple(_CRITERIA.split())), (14610, 1550, 1800)),
     Task("CMDD", "attr_cls", _STATUS, "micro-F1", _SYMPTOM_LINES, StatusF1(), (1240, 412, 412), _SYMPTOM_STATUSES),
 )
