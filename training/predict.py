@@ -9,14 +9,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from promptcblue_metric.cli.common import make_console, status_line
-from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.data.predictions import match, provenance
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, Parser
 from promptcblue_metric.report.report import build_report, check_output, require_libraries
-from promptcblue_metric.report.tables import Scores, print_scores
+from promptcblue_metric.report.tables import Scores, print_scores, scores_of
 from promptcblue_metric.scoring import Protocol
 from promptcblue_metric.version import VERSION
 
@@ -270,14 +269,9 @@ def score(
             evaluation.add(prediction.text if prediction else None, sample)
             for sample, prediction in match(path, dataset.chosen(split))
         ]
-        result = evaluation.result(protocol)
-        between = intervals(counts_by_task(scored), protocol) if resamples else None
-        scores: Scores = {
-            **result,
-            "provenance": provenance(path, dataset.source, split),
-            "missing_predictions": sum(sample.prediction is None for sample in scored),
-            "intervals": {name: list(interval) for name, interval in between.items()} if between else None,
-        }
+        scores = scores_of(
+            evaluation, scored, protocol, provenance(path, dataset.source, split), intervals=bool(resamples)
+        )
         results.append(scores)
         print_scores({str(path): scores})
         if report and len(results) == 1:

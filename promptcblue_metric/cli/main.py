@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +13,9 @@ import typer
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
-from ..scoring import Counts, Protocol
 from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run, status_line
 
 if TYPE_CHECKING:
-    from ..data.predictions import Provenance
     from ..data.samples import Sample
     from ..evaluation import ScoredSample
     from ..report.tables import Scores
@@ -115,7 +113,7 @@ def score(
     """Score predictions by task, by group and overall."""
     from ..data.predictions import provenance
     from ..data.writing import as_json, write_json
-    from ..report.tables import FORMATS, print_scores, runs_table
+    from ..report.tables import FORMATS, print_scores, runs_table, scores_of
 
     names = [str(path) for path in predictions]
     if len(names) > 1:
@@ -127,7 +125,7 @@ def score(
         evaluation = Evaluation(parser=parser)
         samples = _scored_samples(evaluation, path, references, split, missing, config, allow_gold=allow_gold)
         origin = provenance(path, references, split)
-        scores[name] = _scores(evaluation, samples, protocol, origin, intervals=bool(resamples))
+        scores[name] = scores_of(evaluation, samples, protocol, origin, intervals=bool(resamples))
     written = scores if len(names) > 1 else scores[names[0]]
     # What a program reads stands alone on stdout.
     said = sys.stdout if format is Format.table else sys.stderr
@@ -144,29 +142,6 @@ def score(
     if json:
         write_json(json, written)
         print(f"wrote {json}", file=said)
-
-
-def _scores(
-    evaluation: Evaluation,
-    samples: Iterable[ScoredSample],
-    protocol: Protocol,
-    origin: Provenance,
-    *,
-    intervals: bool,
-) -> Scores:
-    """The scores of a run whose samples are scored one by one."""
-    absent, counts = 0, dict[str, list[Counts]]()
-    for scored in samples:
-        absent += scored.prediction is None
-        if intervals:
-            counts.setdefault(scored.task.name, []).append(scored.counts)
-    result = evaluation.result(protocol)
-    between = None
-    if intervals:
-        from ..compare.significance import intervals as intervals_of
-
-        between = {name: list(interval) for name, interval in intervals_of(counts, protocol).items()}
-    return {**result, "provenance": origin, "missing_predictions": absent, "intervals": between}
 
 
 def _missing_message(path: Path, absent: Sequence[Sample], total: int) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..cli import common
 from ..data.predictions import Provenance
-from ..evaluation import Result, TaskResult
-from ..scoring import PROTOCOLS
+from ..evaluation import Evaluation, Result, ScoredSample, TaskResult
+from ..scoring import PROTOCOLS, Counts, Protocol
 from ..tasks import REGISTRY, suite_of
 from .analysis import REASONS, STATES
 from .text import visible
@@ -35,6 +35,23 @@ class Scores(Result):
     provenance: Provenance
     missing_predictions: int
     intervals: dict[str, list[float]] | None
+
+
+def scores_of(
+    evaluation: Evaluation, samples: Iterable[ScoredSample], protocol: Protocol, origin: Provenance, *, intervals: bool
+) -> Scores:
+    """The scores of a run as files have them, of samples that the evaluation adds while they are gone through."""
+    absent, counts = 0, dict[str, list[Counts]]()
+    for scored in samples:
+        absent += scored.prediction is None
+        if intervals:
+            counts.setdefault(scored.task.name, []).append(scored.counts)
+    result, between = evaluation.result(protocol), None
+    if intervals:
+        from ..compare.significance import intervals as intervals_of  # numpy, which nothing else here needs
+
+        between = {name: list(ends) for name, ends in intervals_of(counts, protocol).items()}
+    return {**result, "provenance": origin, "missing_predictions": absent, "intervals": between}
 
 
 class Phrase(str):
