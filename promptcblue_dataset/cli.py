@@ -132,9 +132,7 @@ def import_(
 def _imported_table(imported: Imported) -> Table:
     """Samples of each config by split, and how many flaws their targets have."""
     counts, warnings = imported.counts(), imported.checked.warnings
-    flaws: Counter[str] = Counter()
-    for (task, _), count in warnings.items():
-        flaws[task] += count
+    flaws = _summed(warnings, 0)
     shown = make_table("config", *SPLITS, "warnings")
     for config, splits in counts.items():
         cells = [*(splits.get(split, 0) for split in SPLITS), flaws[config]]
@@ -142,6 +140,11 @@ def _imported_table(imported: Imported) -> Table:
     totals = [sum(splits.get(split, 0) for splits in counts.values()) for split in SPLITS]
     shown.add_row(ALL, *map(_number, [*totals, warnings.total()]), style="bold")
     return shown
+
+
+def _summed(warnings: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
+    """Warnings by task or by kind."""
+    return sum((Counter({key[part]: count}) for key, count in warnings.items()), Counter[str]())
 
 
 def _number(count: int) -> str:
@@ -157,10 +160,7 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
         yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
     if bad := checked.bad.errors:
         yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
-    kinds: Counter[str] = Counter()
-    for (_, kind), count in checked.warnings.items():
-        kinds[kind] += count
-    if kinds:
+    if kinds := _summed(checked.warnings, 1):
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         yield f"targets kept though not quite in the dialect: {listed}"
     yield from _next(imported, next(iter(checked.samples)))

@@ -17,7 +17,8 @@ CARD = "README.md"
 #: Stands in each card we write, so that the folder is known as one that may be replaced.
 MARK = "<!-- Written by promptcblue-dataset import. -->"
 
-_CARDS = Path(__file__).parent / "cards"
+#: Templates of cards, and parts of them.
+CARDS = Path(__file__).parent / "cards"
 _FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
 # `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
 _FEATURE_KINDS = {"answer_choices": "sequence"}
@@ -49,7 +50,7 @@ def origin(name: str, findings: str = "", **values: object) -> Origin:
     """An entry of `cards/origins.yaml`, with the values that its text asks for."""
     import yaml
 
-    content = (_CARDS / "origins.yaml").read_text(encoding="utf-8")
+    content = (CARDS / "origins.yaml").read_text(encoding="utf-8")
     entry = yaml.load(content, Loader=yaml.CSafeLoader)[name]
     return Origin(entry["license"], entry["text"].format(**values), findings)
 
@@ -107,7 +108,7 @@ def _card(infos: Mapping[str, ConfigInfo], origin: Origin) -> str:
         configs=[_config(config, splits) for config, splits in files.items()],
         dataset_info=[_dataset_info(config, splits) for config, splits in files.items()],
     )
-    card = next(path for name in (suite.name, "other") if (path := _CARDS / f"{name}.md").is_file())
+    card = next(path for name in (suite.name, "other") if (path := CARDS / f"{name}.md").is_file())
     body = Template(card.read_text(encoding="utf-8")).substitute(
         name=suite.name,
         title=suite.title,

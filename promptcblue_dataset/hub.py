@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from string import Template
 
-from promptcblue_dataset.folder import CARD, is_ours
+from promptcblue_dataset.folder import CARD, CARDS, is_ours
 from promptcblue_dataset.statistics import in_card, statistics
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, parquet_files
@@ -22,21 +23,6 @@ _CLOSED = ("other", "unknown", None)
 _LOAD = re.compile(r'load_dataset\("[^"/]+"')
 #: What the card says of a repository on the Hub as long as it is none.
 _LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
-_CORPORA = """\
-## Corpora
-
-What the tasks follow, whose terms hold for whatever text is taken from there:
-
-| corpus | texts and annotations | licence | configs |
-|---|---|---|---|
-{rows}
-
-## Citation
-
-```bibtex
-{citations}
-```
-"""
 
 
 def publication(
@@ -67,7 +53,7 @@ def publication(
     if not have_rights:
         _check_rights(folder, card, configs)
     text = in_card(_LOAD_HINT.sub("", _LOAD.sub(f'load_dataset("{repo}"', card)), statistics(folder, on_progress))
-    text = f"{text}\n{_worked_example(repo, configs)}\n{_corpora(configs)}"
+    text = f"{text}\n{_example_and_corpora(repo, configs)}"
     parquet = {
         path.relative_to(folder).as_posix(): path for splits in configs.values() for path in chain(*splits.values())
     }
@@ -104,8 +90,8 @@ def _targets(path: Path) -> int:
     return int(pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0)
 
 
-def _worked_example(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:
-    """Code that loads a sample, and what it prints."""
+def _example_and_corpora(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:
+    """Code that loads a sample and what it prints; where the texts are from, and how to cite them."""
     import pyarrow.parquet as pq
 
     config, splits = next(iter(configs.items()))
@@ -113,25 +99,24 @@ def _worked_example(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]
     with pq.ParquetFile(paths[0]) as file:
         row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
     printed = "\n".join(f"{field}: {value}" for field, value in row.items())
-    # A fence that is longer than any in the text.
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", printed)), default=0))
-    return f"""\
-## Example
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("{repo}", "{config}", split="{split}")
-for field, value in rows[0].items():
-    print(f"{{field}}: {{value}}")
-```
-
-prints
-
-{fence}text
-{printed}
-{fence}
-"""
+    sources = sources_of(configs)
+    rows = [
+        f"| [{source.name}]({source.url}) | {source.what} | {source.terms} | "
+        f"{', '.join(task for task in source.tasks if task in configs)} |"
+        for source in sources
+    ]
+    if unknown := set(configs).difference(*(source.tasks for source in sources)):
+        rows.append(f"| no source on record | | | {', '.join(sorted(unknown))} |")
+    return Template((CARDS / "hub.md").read_text(encoding="utf-8")).substitute(
+        repo=repo,
+        config=config,
+        split=split,
+        printed=printed,
+        # Longer than any in the text.
+        fence="`" * max(3, 1 + max(map(len, re.findall("`+", printed)), default=0)),
+        rows="\n".join(rows),
+        citations="\n\n".join(source.citation for source in sources),
+    )
 
 
 @dataclass(frozen=True)
@@ -157,15 +142,3 @@ def sources_of(tasks: Collection[str]) -> list[Source]:
         for source in sources
     ]
     return [source for source in named if set(tasks).intersection(source.tasks)]
-
-
-def _corpora(configs: Collection[str]) -> str:
-    sources = sources_of(configs)
-    rows = [
-        f"| [{source.name}]({source.url}) | {source.what} | {source.terms} | "
-        f"{', '.join(task for task in source.tasks if task in configs)} |"
-        for source in sources
-    ]
-    if unknown := set(configs).difference(*(source.tasks for source in sources)):
-        rows.append(f"| no source on record | | | {', '.join(sorted(unknown))} |")
-    return _CORPORA.format(rows="\n".join(rows), citations="\n\n".join(source.citation for source in sources))
