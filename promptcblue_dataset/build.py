@@ -29,7 +29,6 @@ from promptcblue_dataset.folder import (
     ConfigInfo,
     Origin,
     check_output,
-    fill_cache,
     origin,
     report_path,
     write_card,
@@ -58,7 +57,9 @@ class Made:
         """Write the report and fill the cache."""
         write_json(self.report, report)
         if self.cached:
-            fill_cache(self.output, list(configs), on_progress)
+            from promptcblue_dataset.promptcblue_dataset import prime
+
+            prime(self.output, configs, on_progress)
 
 
 # --- Official files ---

@@ -77,13 +77,10 @@ def check_row(row: Mapping[str, Any], split: str, path: Path, line: int) -> tupl
 
 def _check_text(sample: Sample, path: Path, line: int) -> None:
     """JSON can escape half of a surrogate pair, which no file in UTF-8 can hold."""
-    texts = [value for value in sample.values() if isinstance(value, str)]
-    if encodable("\n".join([*texts, *(sample["answer_choices"] or ())])):
-        return
-    for name, value in sample.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not encodable(text):
-                raise RowError(str(path), line, name, "expected Unicode text, found an unpaired surrogate escape")
+    fields = {**sample, "answer_choices": "".join(sample["answer_choices"] or ())}
+    for name, text in fields.items():
+        if not encodable(str(text)):
+            raise RowError(str(path), line, name, "expected Unicode text, found an unpaired surrogate escape")
 
 
 def encodable(text: str) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple, TypedDict
 
-from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
@@ -19,7 +18,8 @@ MARK = "<!-- Written by promptcblue-dataset import. -->"
 
 #: Templates of cards, and parts of them.
 CARDS = Path(__file__).parent / "cards"
-_FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
+#: Of a sample, in their order.
+FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
 # `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
 _FEATURE_KINDS = {"answer_choices": "sequence"}
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -80,7 +80,7 @@ def _write_split(folder: Path, name: str, rows: Sequence[Sample]) -> FileInfo:
 
     types = {"answer_choices": pa.list_(pa.string())}
     # A schema of our own carries none of datasets' metadata, whose newest form datasets 3 cannot read.
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in _FIELDS])
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in FIELDS])
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = folder / name
     path.parent.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ def _dataset_info(config: str, splits: Mapping[str, Sequence[FileInfo]]) -> dict
     bytes_ = {split: sum(part["num_bytes"] for part in parts) for split, parts in splits.items()}
     return {
         "config_name": config,
-        "features": [{"name": name, _FEATURE_KINDS.get(name, "dtype"): "string"} for name in _FIELDS],
+        "features": [{"name": name, _FEATURE_KINDS.get(name, "dtype"): "string"} for name in FIELDS],
         "splits": [
             {"name": split, "num_bytes": bytes_[split], "num_examples": sum(part["num_examples"] for part in parts)}
             for split, parts in splits.items()
@@ -166,22 +166,3 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
 def report_path(output: Path, made_by: str) -> Path:
     """Where the report of what ``import`` or ``build`` did stands."""
     return output.absolute().with_name(f"{output.absolute().name}-{made_by}-report.json")
-
-
-def fill_cache(output: Path, configs: list[str], on_progress: Progress) -> None:
-    """Make the samples of a written folder what ``load_dataset`` gives in any folder for the name of its suite.
-
-    Raises:
-        PromptCBLUEError: the cache cannot be written.
-    """
-    from datasets.exceptions import DatasetsError
-
-    from promptcblue_dataset.promptcblue_dataset import prime
-
-    try:
-        prime(output, configs, lambda config: on_progress("caching", config, len(configs) + 1))
-    except (OSError, DatasetsError) as error:
-        raise PromptCBLUEError(
-            f"{output} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
-            "written, or leave the cache alone with --no-cache"
-        ) from error

@@ -6,6 +6,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,13 +73,10 @@ class Neighbours:
             return None
         numbers = sorted({number for band in bands for number in self._banded.get(band, ())})
         own = set(found.tolist())
-        best: tuple[int, float] | None = None
-        for number in numbers:
-            other = set(self._pieces[number].tolist())
-            likeness = len(own & other) / len(own | other)
-            if likeness >= max(NEAR, best[1] if best else 0) and (best is None or likeness > best[1]):
-                best = (number, likeness)
-        return best
+        others = ((number, set(self._pieces[number].tolist())) for number in numbers)
+        alike = ((number, len(own & other) / len(own | other)) for number, other in others)
+        best = max(alike, key=itemgetter(1))
+        return best if best[1] >= NEAR else None
 
     def _signatures(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[int]]]:
         """The pieces of each text, and the keys under which texts with many of the same meet; short texts have none."""

@@ -18,12 +18,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetsError
 
+from promptcblue_dataset.folder import FIELDS
+from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import ALL, SAMPLE, Sample, folder_files, iter_samples, resolve
 from promptcblue_metric.data.writing import replacing_file, write_json
 from promptcblue_metric.errors import PromptCBLUEError
@@ -86,14 +89,7 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         return datasets.DatasetInfo(
             description=self.config.description,
             features=datasets.Features(
-                {
-                    "input": text,
-                    "target": text,
-                    "answer_choices": datasets.Sequence(text),
-                    "sample_id": text,
-                    "task_type": text,
-                    "task_dataset": text,
-                }
+                {name: datasets.Sequence(text) if name == "answer_choices" else text for name in FIELDS}
             ),
         )
 
@@ -141,26 +137,32 @@ def fingerprint(folder: Path, config: str) -> str:
     return _PREFIX + digest.hexdigest()[:32]
 
 
-def prime(folder: Path, configs: Iterable[str], on_config: Callable[[str], object] = lambda config: None) -> None:
-    """Make the rows of an imported folder what ``load_dataset`` gives in any folder, under the name of their suite.
+def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda doing, item, total: None) -> None:
+    """Make the samples of a folder what ``load_dataset`` gives in any folder, under the name of their suite.
 
     Args:
         folder: a folder in the Hub layout.
         configs: the tasks it has; ``all`` is added.
-        on_config: called with each config when it is ready, to show progress.
+
+    Raises:
+        PromptCBLUEError: the cache cannot be written.
     """
     names = [*configs, ALL]  # `all` comes last, since the newest is what no config name gives
-    suite = suite_of(names[:-1])
-    builder = builder_of(suite)
-    # First, so that an import which is cut short leaves configs missing rather than stale.
-    current = {fingerprint(folder, name) for name in (names[0], ALL)}
-    _remove_outdated(Path(datasets.config.HF_DATASETS_CACHE) / suite.name, names, current)
+    suite = suite_of(configs)
     bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # three a config; the caller shows one for all
+    datasets.disable_progress_bars()  # three a config; one is shown for all
     try:
+        # First, so that an import which is cut short leaves configs missing rather than stale.
+        current = {fingerprint(folder, name) for name in (names[0], ALL)}
+        _remove_outdated(Path(datasets.config.HF_DATASETS_CACHE) / suite.name, names, current)
         for name in names:
-            _prepare(builder(config_name=name, dataset_name=suite.name, source=folder))
-            on_config(name)
+            _prepare(builder_of(suite)(config_name=name, dataset_name=suite.name, source=folder))
+            on_progress("caching", name, len(names))
+    except (OSError, DatasetsError) as error:
+        raise PromptCBLUEError(
+            f"{folder} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
+            "written, or leave the cache alone with --no-cache"
+        ) from error
     finally:
         if bars:
             datasets.enable_progress_bars()

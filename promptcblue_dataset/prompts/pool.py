@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
@@ -62,17 +62,12 @@ class TaskPrompts:
         return frozenset("\n".join([LABELS_HEADING, *labels, *formats, self.steps]).split("\n"))
 
 
-FlawKind = Literal[
-    "missing placeholder", "unknown placeholder", "repeated placeholder", "duplicate", "near-duplicate", "no task"
-]
-
-
 class Flaw(NamedTuple):
     """Something wrong with a template; ``number`` counts the task's templates from 1."""
 
     task: str
     number: int
-    kind: FlawKind
+    kind: str
     detail: str
 
     def __str__(self) -> str:
@@ -186,19 +181,13 @@ def _read_prompts(path: Path) -> TaskPrompts:
 
 
 def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PromptCBLUEError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise PromptCBLUEError(f"{path}: expected a JSON object of task to templates: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise PromptCBLUEError(f"{path}: expected a JSON object of task to templates, found a {type(content).__name__}")
     pool: dict[str, tuple[str, ...]] = {}
-    for name, templates in content.items():
+    for name, templates in read_json_object(path).items():
         if not (isinstance(templates, list) and templates and all(isinstance(text, str) for text in templates)):
             raise PromptCBLUEError(f"{path}: task '{name}': expected a list of templates, found {templates!r:.80}")
-        pool[get_task(name).name] = tuple(text.replace("\\n", "\n") for text in templates)
+        pool[get_task(name).name] = tuple(dict.fromkeys(text.replace("\\n", "\n") for text in templates))
+    if not pool:
+        raise PromptCBLUEError(f"{path}: expected a JSON object of task to templates, found an empty one")
     return pool
 
 
@@ -216,7 +205,7 @@ def placeholder_flaws(prompts: TaskPrompts, templates: Sequence[str] | None = No
     required, allowed = prompts.placeholders, prompts.placeholders | prompts.optional
     for number, template in enumerate(prompts.templates if templates is None else templates, 1):
         found = placeholders(template)
-        kinds: dict[FlawKind, set[str]] = {
+        kinds = {
             "missing placeholder": set(required.difference(found)),
             "unknown placeholder": set(found) - allowed,
             "repeated placeholder": {name for name in found if found.count(name) > 1},
@@ -242,11 +231,9 @@ def _repetitions(prompts: TaskPrompts) -> Iterator[Flaw]:
     for number, template in enumerate(prompts.templates, 1):
         for earlier, other in enumerate(prompts.templates[: number - 1], 1):
             alike = similarity(template, other)
-            if alike == 1:
-                yield Flaw(prompts.task, number, "duplicate", f"of template {earlier}")
-                break
             if alike > NEAR:
-                yield Flaw(prompts.task, number, "near-duplicate", f"of template {earlier} (similarity {alike:.2f})")
+                kind, how = ("duplicate", "") if alike == 1 else ("near-duplicate", f" (similarity {alike:.2f})")
+                yield Flaw(prompts.task, number, kind, f"of template {earlier}{how}")
                 break
 
 

@@ -139,7 +139,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         PromptCBLUEError: the file cannot be read, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise PromptCBLUEError(f"{path}: expected a JSON file: {error}") from error
     if not isinstance(value, dict):
