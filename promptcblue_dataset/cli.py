@@ -244,7 +244,9 @@ def _build(
 
     with progress_bars() as on_progress:
         built = build(raw, output, plan, workers=workers, must_have=must_have, on_progress=on_progress, **folder)
-    show(_files_table(built) if plan.whole else _built_table(built), _built_notes(built, plan))
+    show(
+        _files_table(built, from_test=plan.from_test) if plan.whole else _built_table(built), _built_notes(built, plan)
+    )
 
 
 def _built_table(built: Built) -> Table:
@@ -264,13 +266,14 @@ def _short(counts: Mapping[str, int]) -> bool:
     return counts["rows"] < counts["rows asked for"]
 
 
-def _files_table(built: Built) -> Table:
+def _files_table(built: Built, *, from_test: bool) -> Table:
     table = make_table("config", "split", "records", "documented", "skipped", "samples", "mended", "kept", texts=2)
-    for file in built.files:
-        cells = ["absent", f"{file.documented:,}"]
+    for file in (file for file in built.files if file.split == "test" or not from_test):
+        documented = "–" if from_test else f"{file.documented:,}"
+        cells = ["absent", documented]
         if notes := file.notes:
-            counts = (notes.records - notes.skipped, file.documented, notes.skipped, file.samples)
-            cells = [f"{count:,}" for count in (*counts, notes.times("mended"), notes.times("kept"))]
+            counts = (notes.skipped, file.samples, notes.times("mended"), notes.times("kept"))
+            cells = [f"{notes.records - notes.skipped:,}", documented, *(f"{count:,}" for count in counts)]
         table.add_row(file.task, file.split, *cells)
     return table
 

@@ -164,7 +164,7 @@ def get_task(name: str) -> Task:
     task = _BY_SPELLING.get(name.casefold())
     if task is None:
         close = difflib.get_close_matches(name.casefold(), _BY_SPELLING, n=1, cutoff=0.5)
-        hint = f"; did you mean '{_BY_SPELLING[close[0]].name}'?" if close else ""
+        hint = f"; did you mean '{_BY_SPELLING[close[0]].name}'?" if close else "."
         raise UnknownTaskError(f"unknown task '{name}'{hint} The tasks are: {', '.join(REGISTRY)}")
     return task
 
