@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,17 +42,12 @@ AllowGoldOption = Annotated[
     bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
 ]
 
-
-class Missing(str, Enum):
-    """What to do with references that have no prediction."""
-
-    stop = "stop"
-    count_wrong = "count-wrong"
-
-
+FormatOption = Annotated[
+    Literal["table", "json", "csv", "latex", "markdown"], typer.Option(help="How the scores are printed.")
+]
+#: What to do with references that have no prediction.
+Missing = Literal["stop", "count-wrong"]
 MissingOption = Annotated[Missing, typer.Option(help="Samples without a prediction: stop, or count them as wrong.")]
-
-
 ConfigOption = Annotated[
     list[str] | None, typer.Option(help="A task to score, the others left out; repeat it for several.")
 ]
@@ -79,18 +73,12 @@ def _scored_samples(
         if prediction is None:
             absent.append(sample)
         yield evaluation.add(prediction.text if prediction else None, sample)
-    if absent and missing is Missing.stop:
-        raise PromptCBLUEError(_missing_message(predictions, absent, evaluation.samples))
-
-
-class Format(str, Enum):
-    """How scores are printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    latex = "latex"
-    markdown = "markdown"
+    if absent and missing == "stop":
+        named = ", ".join(f"{sample['sample_id']} of {sample['task_dataset']}" for sample in absent[:5])
+        raise PromptCBLUEError(
+            f"{predictions}: {len(absent)} of {evaluation.samples} references have no prediction "
+            f"({named}{', …' if len(absent) > 5 else ''}); predict them, or pass --missing count-wrong"
+        )
 
 
 @app.command(epilog="Example: promptcblue-metric score predictions.jsonl --references promptcblue --split validation")
@@ -103,10 +91,10 @@ def score(
     config: ConfigOption = None,
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
-    missing: MissingOption = Missing.stop,
+    missing: MissingOption = "stop",
     resamples: ResamplesOption = 0,
     seed: SeedOption = 0,
-    format: Annotated[Format, typer.Option(help="How the scores are printed.")] = Format.table,
+    format: FormatOption = "table",
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -128,13 +116,13 @@ def score(
         scores[name] = scores_of(evaluation, samples, protocol, origin, intervals=bool(resamples))
     written = scores if len(names) > 1 else scores[names[0]]
     # What a program reads stands alone on stdout.
-    said = sys.stdout if format is Format.table else sys.stderr
-    if format is Format.table:
+    said = sys.stdout if format == "table" else sys.stderr
+    if format == "table":
         print_scores(scores)
-    elif format is Format.json:
+    elif format == "json":
         print(as_json(written), end="")
     else:
-        print(FORMATS[format.value](runs_table(scores)))
+        print(FORMATS[format](runs_table(scores)))
     for name, found in scores.items():
         if absent := found["missing_predictions"]:
             of_run = f"{name}: " if len(names) > 1 else ""
@@ -142,15 +130,6 @@ def score(
     if json:
         write_json(json, written)
         print(f"wrote {json}", file=said)
-
-
-def _missing_message(path: Path, absent: Sequence[Sample], total: int) -> str:
-    named = ", ".join(f"{sample['sample_id']} of {sample['task_dataset']}" for sample in absent[:5])
-    more = ", …" if len(absent) > 5 else ""
-    return (
-        f"{path}: {len(absent)} of {total} references have no prediction ({named}{more}); "
-        "predict them, or pass --missing count-wrong"
-    )
 
 
 @app.command(epilog="Example: promptcblue-metric parse test_predictions.json --output results.json")
@@ -199,13 +178,6 @@ def submit(
     describe(write_submission(predictions, test, output, parser), parser, print)
 
 
-class Unreadable(str, Enum):
-    """What to do with an output that has no raw label."""
-
-    stop = "stop"
-    first_label = "first-label"
-
-
 @app.command(
     epilog="Example: promptcblue-metric cblue predictions.jsonl --test prompts.jsonl --raw CBLUEDatasets --output cblue"
 )
@@ -218,8 +190,8 @@ def cblue(
     output: Annotated[Path, typer.Option(help="New folder for the files to hand in.")],
     parser: ParserOption = "strict",
     unreadable: Annotated[
-        Unreadable, typer.Option(help="Outputs without a raw label: stop, or write the task's first label.")
-    ] = Unreadable.stop,
+        Literal["stop", "first-label"], typer.Option(help="Outputs without a raw label: stop, or write the first one.")
+    ] = "stop",
 ) -> None:
     """Write the files of CBLUE's own submission.
 
@@ -228,7 +200,7 @@ def cblue(
     """
     from ..submit.cblue import write_cblue
 
-    tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable.value)
+    tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable)
     for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
         print("; ".join([f"{name}: {what}", *written.notes]))
@@ -320,7 +292,7 @@ def report(
     config: ConfigOption = None,
     protocol: ProtocolOption = "official",
     parser: ParserOption = "strict",
-    missing: MissingOption = Missing.stop,
+    missing: MissingOption = "stop",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
     allow_gold: AllowGoldOption = False,
