@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.cli.common import make_table, show
 
-from .methods import METHODS, Shape
+from .methods import DEEPSPEED, FSDP, METHODS, Shape
 from .recipe import RECIPES, Recipe, defaults, find_recipe, read_recipe, shipped
 
 if TYPE_CHECKING:
@@ -180,7 +180,13 @@ def print_recipes(names: Sequence[str] = ()) -> None:
     """
     configs = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
     accelerate = f"for accelerate launch --config_file, in {RECIPES / 'accelerate'}: {', '.join(configs)}"
-    show(recipe_table(names), (FORMULA, accelerate))
+    show(recipe_table(names), (FORMULA, *sharding_notes(), accelerate))
+
+
+def sharding_notes() -> list[str]:
+    """What the methods cannot be trained with, a line each."""
+    kinds = {kind: [name for name, method in METHODS.items() if kind in method.whole] for kind in (FSDP, DEEPSPEED)}
+    return [f"not with {kind}: {', '.join(names)}" for kind, names in kinds.items()]
 
 
 def recipe_table(names: Sequence[str] = ()) -> Table:

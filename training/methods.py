@@ -5,7 +5,8 @@ Imports torch, transformers and PEFT only to make an adapter, so that recipes ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 #: The share of the backbone's parameters that the paper lets an adapter have (section 4.2).
 SHARE_LIMIT = 0.01
+FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
 _ALL_LINEAR = "all-linear"
 _LOW_RANK = ("lora", "adalora")
 
@@ -92,14 +94,14 @@ def _lora_layers(recipe: Recipe, model: PreTrainedModel) -> dict[str, nn.Module]
 
 def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
     """Those of a model's sizes that the recipe's method asks for."""
-    from .adapters.blocks import sublayers, widths
+    from .adapters.blocks import full_shape, sublayers, widths
     from .adapters.prompts import key_value_heads
 
     text = model.config.get_text_config()
     if recipe.method in _LOW_RANK:
         names = tuple(f".{name}" for name in recipe.lora_modules_to_save or ())
         saved = [module for name, module in model.named_modules() if names and f".{name}".endswith(names)]
-        whole = sum(parameter.numel() for module in saved for parameter in module.parameters())
+        whole = sum(math.prod(full_shape(parameter)) for module in saved for parameter in module.parameters())
         return Shape([widths(layer) for layer in _lora_layers(recipe, model).values()], whole=whole)
     if recipe.method == "parallel-adapter":
         return Shape(parts=len(sublayers(model)), hidden=text.hidden_size)
@@ -110,7 +112,9 @@ def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
 
 
 def _embedding_width(model: PreTrainedModel | PeftModel) -> int:
-    return int(model.get_input_embeddings().weight.shape[1])
+    from .adapters.blocks import full_shape
+
+    return full_shape(model.get_input_embeddings().weight)[1]
 
 
 def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
@@ -215,6 +219,7 @@ class Method:
         settings: how the names of the settings begin that belong to it.
         packs: whether several samples may share a row: not where virtual tokens stand before each sample.
         recomputes: whether gradient checkpointing works with it: not where the prompt is in the cache.
+        whole: what cuts weights or gradients up that it needs whole in each process.
         callbacks: what must run beside the training loop.
     """
 
@@ -224,6 +229,7 @@ class Method:
     settings: tuple[str, ...] = ()
     packs: bool = True
     recomputes: bool = True
+    whole: tuple[str, ...] = ()
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
 
@@ -231,15 +237,32 @@ METHODS: Mapping[str, Method] = {
     # Hu et al. 2021
     "lora": Method(_lora, "lora_rank", _low_rank_size, ("lora_",)),
     # Zhang et al. 2023
-    "adalora": Method(_adalora, "lora_rank", _adalora_size, ("lora_", "adalora_"), callbacks=_rank_schedule),
+    "adalora": Method(
+        _adalora, "lora_rank", _adalora_size, ("lora_", "adalora_"), whole=(FSDP, DEEPSPEED), callbacks=_rank_schedule
+    ),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method(_p_tuning, "encoder_width", _encoder_size, ("virtual_", "encoder_"), packs=False),
+    "p-tuning": Method(_p_tuning, "encoder_width", _encoder_size, ("virtual_", "encoder_"), packs=False, whole=(FSDP,)),
     # Liu et al. 2022
-    "p-tuning-v2": Method(_p_tuning_v2, "virtual_tokens", _prefix_size, ("virtual_",), packs=False, recomputes=False),
+    "p-tuning-v2": Method(
+        _p_tuning_v2, "virtual_tokens", _prefix_size, ("virtual_",), packs=False, recomputes=False, whole=(FSDP,)
+    ),
     # He et al. 2021
     "parallel-adapter": Method(_parallel, "adapter_bottleneck", _parallel_size, ("adapter_",)),
     "full": Method(),
 }
+
+
+def check_sharding(name: str, by: Collection[str]) -> None:
+    """Refuse what cuts up what a method needs whole.
+
+    Raises:
+        PromptCBLUEError: names the method and what does.
+    """
+    if cut := [kind for kind in METHODS[name].whole if kind in by]:
+        raise PromptCBLUEError(
+            f"{name} needs whole weights and gradients in each process, which {cut[0]} cuts up; train it on one device "
+            "or by DDP"
+        )
 
 
 class Trainable(NamedTuple):
@@ -265,7 +288,9 @@ def count_trainable(model: PreTrainedModel | PeftModel) -> Trainable:
         # AdaLoRA writes the rank it started with beside each of its matrices.
         ranks = sum(".ranknum." in name for name, _ in model.named_parameters())
         return Trainable(trained, total - trained - ranks)
-    counts = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()]
+    from .adapters.blocks import full_shape
+
+    counts = [(math.prod(full_shape(one)), one.requires_grad) for one in model.parameters()]
     return Trainable(sum(count for count, trained in counts if trained), sum(count for count, _ in counts))
 
 
@@ -283,7 +308,8 @@ def fit_to_budget(recipe: Recipe, model: PreTrainedModel) -> Recipe:
     size, parameters = method.size, method.parameters
     if size is None or parameters is None:
         raise PromptCBLUEError(f"fit_budget: method {recipe.method} trains every weight; leave one of them out")
-    shape, backbone = shape_of(recipe, model), model.num_parameters()
+    # Of weights in 4 bits transformers knows the number, and of those on other processes our count does.
+    shape, backbone = shape_of(recipe, model), max(model.num_parameters(), count_trainable(model).backbone)
     most = int(recipe.fit_budget * backbone)
 
     def sized(value: int) -> Recipe:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .card import versions, write_card
 from .data import Splits, cached_rows, spread, training_samples
-from .methods import METHODS, count_trainable, describe_trainable, fit_to_budget
+from .methods import DEEPSPEED, FSDP, METHODS, check_sharding, count_trainable, describe_trainable, fit_to_budget
 from .model import (
     attention_kernel,
     check_exists,
@@ -61,19 +61,12 @@ def main(arguments: Sequence[str]) -> None:
         PromptCBLUEError: a setting, path or sample that cannot be used, or a loss that is no number.
     """
     recipe, training = _begin(arguments)
-    say = print if training.process_index == 0 else _silent
+    say: Callable[[str], None] = print if training.process_index == 0 else _silent
     folder = Path(str(training.output_dir))
 
     # Samples of the tasks, each a prompt and a target
     splits = Splits(recipe.dataset, recipe.configs)
-    train_samples = training_samples(recipe, splits, training.seed)
-    validation_samples = splits.if_any(canonical_split(recipe.validation_split))
-    if recipe.few_shot or recipe.mixing:
-        counts = Counter(sample["task_dataset"] for sample in train_samples)
-        say("samples of each task in an epoch: " + ", ".join(f"{task} {count}" for task, count in counts.items()))
-    if not validation_samples:
-        say(f"no {recipe.validation_split} samples in {recipe.dataset}: no validation loss")
-        training.eval_strategy, training.score_samples = IntervalStrategy.NO, 0
+    train_samples, validation_samples = _samples(recipe, training, splits, say)
 
     # The run, which goes on where it stopped
     if _is_finished(recipe, training, train_samples, arguments):
@@ -114,6 +107,21 @@ def main(arguments: Sequence[str]) -> None:
     say(_save(recipe, trainer, {**metrics, "train_samples": len(train_samples)}))
 
 
+def _samples(
+    recipe: Recipe, training: TrainingSettings, splits: Splits, say: Callable[[str], None]
+) -> tuple[list[Sample], list[Sample]]:
+    """The samples to train on, and those to measure the validation loss on, without which nothing is measured."""
+    train = training_samples(recipe, splits, training.seed)
+    validation = splits.if_any(canonical_split(recipe.validation_split))
+    if recipe.few_shot or recipe.mixing:
+        counts = Counter(sample["task_dataset"] for sample in train)
+        say("samples of each task in an epoch: " + ", ".join(f"{task} {count}" for task, count in counts.items()))
+    if not validation:
+        say(f"no {recipe.validation_split} samples in {recipe.dataset}: no validation loss")
+        training.eval_strategy, training.score_samples = IntervalStrategy.NO, 0
+    return train, validation
+
+
 def _load(
     recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -144,10 +152,16 @@ def _load(
     kernel = attention_kernel(recipe.attn_implementation, dtype, training.device)
     model = load_model(name, dtype, trust_remote_code=trust, attn_implementation=kernel, **options)
     spare_threads(model, training.device)
-    sharded = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ)
-    if not (sharded or training.fsdp or training.deepspeed):
+    if not _sharding(training):
         model = model.to(training.device)  # so that it is tried where it will be trained
     return model, tokenizer
+
+
+def _sharding(training: TrainingSettings) -> list[str]:
+    """What cuts the weights up, by the settings or accelerate's launcher."""
+    asked = {FSDP: training.fsdp, DEEPSPEED: training.deepspeed}
+    said = {kind: os.environ.get(f"ACCELERATE_USE_{kind.upper()}", "false").lower() != "false" for kind in asked}
+    return [kind for kind, given in asked.items() if given or said[kind]]
 
 
 def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
@@ -156,6 +170,7 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
     quiet_libraries()
     disconnect_at_exit()
     recipe, training = parse_recipe(arguments[0], arguments[1:])
+    check_sharding(recipe.method, _sharding(training))
     wanted, there = recipe.processes, training.world_size
     if wanted is not None and wanted != there:
         raise PromptCBLUEError(

@@ -29,7 +29,7 @@ from .adapters.adalora import adalora_tuner, orthogonality
 from .adapters.prompts import pad_before_prompt
 from .adapters.resuming import TRAINING_STATE, is_incomplete, load_training_state, training_state
 from .data import Rows, to_measure, with_empty_rows
-from .methods import METHODS
+from .methods import DEEPSPEED, FSDP, METHODS, check_sharding
 from .model import has_variable_lengths
 from .progress import ProgressLines
 from .prompts import IGNORED
@@ -60,7 +60,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     Losses stay on the device until they are logged, so that no pass waits for the one before it.
 
     Raises:
-        PromptCBLUEError: FSDP or DeepSpeed cuts up what the method needs whole.
         FloatingPointError: from ``train``, when a loss was no number, before it is logged, measured or saved.
     """
 
@@ -74,13 +73,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-        tuner = adalora_tuner(self.model)
-        # DeepSpeed steps within the backward pass, and so takes gradients away before ranks are allocated.
-        if is_incomplete(self.model) and (self.is_fsdp_enabled or (self.is_deepspeed_enabled and tuner is not None)):
-            raise PromptCBLUEError(
-                f"{self.model.active_peft_config.peft_type.value} needs whole weights and gradients in each process, "
-                "which FSDP and DeepSpeed cut up; train it on one device or by DDP"
-            )
         self._head = _TargetHead(self.accelerator.unwrap_model(self.model))
         self._sums = {mode: self._zeros(len(_SUMS)) for mode in ("train", "eval")}
         self._first_bad = self._zeros(2)
@@ -392,6 +384,8 @@ def build_trainer(
         raise
     except ValueError as error:
         raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
+    sharded = {FSDP: trainer.is_fsdp_enabled, DEEPSPEED: trainer.is_deepspeed_enabled}
+    check_sharding(recipe.method, [kind for kind, used in sharded.items() if used])
     trainer.samples, trainer.loraplus_ratio = len(train.dataset), recipe.lora_plus_ratio
     for shipped in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shipped)

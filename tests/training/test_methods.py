@@ -264,20 +264,47 @@ def test_adaloras_loss_does_not_depend_on_how_a_step_is_cut_into_passes(fit: Fit
     assert cut == pytest.approx(whole, abs=1e-4)
 
 
+@pytest.mark.parametrize("method", ["adalora", "p-tuning", "p-tuning-v2"])
 def test_sharded_training_is_refused_where_it_would_go_wrong(
-    fit: Fit, trained: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Fit, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import Trainer
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(PromptCBLUEError, match=f"{method} needs whole weights.* which FSDP cuts up"):
+        # Before anything is loaded.
+        fit(**settings(method, Path("no/such"), dataset="no/such"))
+    from promptcblue_training.methods import check_sharding
 
-    original = Trainer.create_accelerator_and_postprocess
+    with pytest.raises(PromptCBLUEError, match="which DeepSpeed cuts up"):
+        check_sharding("adalora", ["DeepSpeed"])
+    check_sharding("lora", ["FSDP", "DeepSpeed"])
 
-    def sharded(self: Any) -> None:
-        original(self)
-        self.is_fsdp_enabled = True
 
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
-    with pytest.raises(PromptCBLUEError, match="train it on one device or by DDP"):
-        fit(**settings("adalora", trained))
+def test_the_readme_says_what_is_refused() -> None:
+    from promptcblue_training.memory import sharding_notes
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert all(note in readme for note in sharding_notes())
+
+
+def test_sizes_are_read_where_the_weights_lie_on_other_processes() -> None:
+    """As ZeRO-3 leaves a model: empty parameters that remember their shapes."""
+    import torch
+
+    from promptcblue_training.methods import METHODS as REGISTRY
+    from promptcblue_training.methods import count_trainable, fit_to_budget, shape_of
+    from promptcblue_training.recipe import Recipe
+
+    for architecture in ("llama", "gpt2", "qwen2_moe"):
+        whole, empty = tiny(architecture), tiny(architecture)
+        for parameter in empty.parameters():
+            parameter.ds_shape, parameter.ds_numel = parameter.shape, parameter.numel()
+            parameter.data = torch.empty(0)
+        assert count_trainable(empty) == count_trainable(whole)
+        for name, method in REGISTRY.items():
+            if method.parameters:
+                recipe = Recipe(model="x", method=name, fit_budget=0.5, virtual_tokens=5)
+                assert shape_of(recipe, empty) == shape_of(recipe, whole)
+                assert fit_to_budget(recipe, empty) == fit_to_budget(recipe, whole)
 
 
 def test_a_checkpoint_that_training_cannot_go_on_from_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -34,7 +35,12 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     # A list inside another's blocks (experts, for one) never holds more than that other.
     if not lists:
         raise PromptCBLUEError(f"no repeated blocks with linear layers in a {type(model).__name__}: no adapter fits it")
-    return max(lists, key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
+    return max(lists, key=lambda item: sum(math.prod(full_shape(each)) for each in item[1].parameters()))
+
+
+def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape of a parameter, also where ZeRO-3 has put it on other processes and left it empty here."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -46,7 +52,7 @@ def widths(module: nn.Module) -> tuple[int, int]:
     """Columns and rows of a layer's matrix: what it takes and what it gives; in either order for a Conv1D."""
     if all(hasattr(module, name) for name in _WIDTHS):
         return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-    rows, columns = module.weight.shape  # type: ignore[misc]
+    rows, columns = full_shape(module.weight)  # type: ignore[arg-type]
     return int(rows), int(columns)
 
 
@@ -112,12 +118,13 @@ def _parts(name: str, block: nn.Module, model: str) -> list[Sublayer]:
 
 def _has_matrix(module: nn.Module) -> bool:
     """Unlike a norm; a mixture's experts may be one parameter of three dimensions, and no linear layers."""
-    return any(parameter.dim() > 1 for parameter in module.parameters())
+    return any(len(full_shape(parameter)) > 1 for parameter in module.parameters())
 
 
 def count_experts(model: nn.Module) -> int:
     """How many matrices of a mixture's experts stand together in parameters of three dimensions."""
-    return sum(len(one) for name, one in model.named_parameters() if one.dim() == 3 and "expert" in name)
+    shapes = (full_shape(one) for name, one in model.named_parameters() if "expert" in name)
+    return sum(shape[0] for shape in shapes if len(shape) == 3)
 
 
 def named_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
