@@ -86,10 +86,13 @@ def _f1(precision: Number, recall: Number) -> Scores:
 
 def item_key(item: Mapping[str, Answer]) -> Hashable:
     """What two items of an answer have in common when all their values are equal, lists in the same order."""
-    return tuple(
-        tuple(value) if isinstance(value, list) else item_key(value) if isinstance(value, Mapping) else value
-        for _, value in sorted(item.items())
-    )
+    return tuple(_key(value) for _, value in sorted(item.items()))
+
+
+def _key(value: Answer) -> Hashable:
+    if isinstance(value, list):
+        return tuple(map(_key, value))
+    return item_key(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)

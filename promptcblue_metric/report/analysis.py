@@ -18,10 +18,12 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 from ..answers import (
     Answer,
     AnswerFormat,
+    CausalLines,
     EntityLines,
     EventLines,
     StatusLines,
     TermList,
+    TreeLines,
     TripleLines,
 )
 from ..evaluation import Result, ScoredSample
@@ -523,6 +525,20 @@ _ITEMS: Mapping[type[AnswerFormat], ItemAnalyzer] = {
             Rule("several fields", overlapping=("主体词",)),
         )
     ),
+    CausalLines: ItemAnalyzer(
+        (
+            Rule("wrong predicate", equal=("subject", "object")),
+            Rule("wrong subject", equal=("predicate", "object")),
+            Rule("wrong object", equal=("predicate", "subject")),
+        )
+    ),
+    TreeLines: ItemAnalyzer(
+        (
+            Rule("wrong logical_rel", equal=("role", "triples")),
+            Rule("wrong role", equal=("triples",)),
+            Rule("wrong triples", equal=("role", "logical_rel")),
+        )
+    ),
     StatusLines: ItemAnalyzer((Rule("wrong status", equal=("entity",)),)),
     TermList: ItemAnalyzer(extra="chose extra", none_given="chose none"),
 }
@@ -530,7 +546,7 @@ _ITEMS: Mapping[type[AnswerFormat], ItemAnalyzer] = {
 
 def analyzer_of(task: Task) -> Analyzer:
     """How a task's results are sorted: by what its scorer counts, and items by their format."""
-    if isinstance(task.scorer, SetF1):
+    if isinstance(task.scorer, SetF1) or type(task.format) in _ITEMS:
         return _ITEMS.get(type(task.format), ItemAnalyzer())
     known = {LabelF1: LabelAnalyzer, MeanRouge: TextAnalyzer}
     return next((analyzer() for scorer, analyzer in known.items() if isinstance(task.scorer, scorer)), SampleAnalyzer())
@@ -736,12 +752,21 @@ def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
     return [
         {
             "field": name,
-            "text": short("，".join(value) if isinstance(value, list) else value),
+            "text": short(_as_text(value)),
             "differs": other is not None and other.get(name) != value,
         }
         for name, value in item.items()
         if value != TermList.type  # the one type that every term has
     ]
+
+
+def _as_text(value: Answer) -> str:
+    """A part of an answer, which may be made of further parts."""
+    if isinstance(value, dict):
+        return " → ".join(map(_as_text, value.values()))
+    if isinstance(value, list):
+        return ("；" if value and isinstance(value[0], list) else "，").join(map(_as_text, value))
+    return str(value)
 
 
 def _errors(outcomes: Outcomes) -> list[Outcome]:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptcblue_metric import Evaluation
 from promptcblue_metric.answers import CausalLines, TreeLines
 from promptcblue_metric.errors import SeparatorError
+from promptcblue_metric.report.analysis import analyse
 from promptcblue_metric.scoring import SetF1, sum_counts
 from promptcblue_metric.trees import TreeEdit, build_tree, edit_distance
 
@@ -144,3 +146,22 @@ def test_large_trees_take_no_long_time(size: int) -> None:
     assert time.process_time() - start < 10
     assert counts["node_tp"] == size
     assert counts["edit"] == 0
+
+
+def test_the_report_sorts_what_became_of_nodes_and_causes() -> None:
+    gold = [node("C", "or", ("a", "b", "c")), node("D", "null", ("d", "e", "f")), node("D")]
+    tree = [node("C", "and", ("a", "b", "c")), node("D", "null", ("d", "e", "g")), node("D")]
+    nested = CAUSAL.lead("条件关系") + "\n头实体：丙；尾三元组：头实体：丁；尾实体：{}；关系：因果关系"
+    rows = [
+        ("Text2DT", TREE.render(gold), TREE.render(tree)),
+        ("CMedCausal", nested.format("戊"), nested.format("己")),
+    ]
+    evaluation = Evaluation()
+    scored = [
+        evaluation.add(predicted, {"task_dataset": name, "target": target, "input": "？", "sample_id": "1"})
+        for name, target, predicted in rows
+    ]
+    analyses = analyse(scored)
+    kinds = {name: {count["kind"] for count in found["outcomes"] if count["n"]} for name, found in analyses.items()}
+    assert kinds == {"Text2DT": {"correct", "wrong logical_rel", "wrong triples"}, "CMedCausal": {"wrong object"}}
+    assert "丁 → 己" in str(analyses["CMedCausal"]["examples"])
