@@ -112,11 +112,18 @@ def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="promptcblue")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.flush()
-        sys.stdout = _Shown(sys.stdout)
+    before = sys.stdout
     try:
-        app()
+        try:
+            if isinstance(before, io.TextIOWrapper):
+                before.flush()
+                sys.stdout = _Shown(before)
+            app()
+        finally:
+            if isinstance(sys.stdout, _Shown):
+                # Else the file would be closed with what was put around it, under whoever called us.
+                sys.stdout.detach()
+            sys.stdout = before
     except PromptCBLUEError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(1)
