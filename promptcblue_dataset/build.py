@@ -25,15 +25,7 @@ from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import FileNotes, Group, Reading, Sources
-from promptcblue_dataset.folder import (
-    ConfigInfo,
-    Origin,
-    check_output,
-    origin,
-    report_path,
-    write_card,
-    write_config,
-)
+from promptcblue_dataset.folder import ConfigInfo, Origin, check_output, origin, report_path, write_card, write_config
 from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan, unanswered
 from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
@@ -67,12 +59,7 @@ class Made:
 
 @dataclass
 class Imported(Made):
-    """What an import of official files did.
-
-    Attributes:
-        missing_splits: splits without a sample.
-        checked: the samples, and what was wrong.
-    """
+    """What an import of official files did: splits without a sample; the samples, and what was wrong."""
 
     missing_splits: list[str]
     checked: Checked
@@ -170,19 +157,13 @@ class BuiltTask:
 
 @dataclass
 class ReadFile:
-    """What became of the raw file of a split.
-
-    Attributes:
-        file: the file, or the folder whose files are its records, as a user sees it.
-        notes: what was read, mended and skipped; None where no file is there.
-        samples: how many were made of its split.
-    """
+    """What became of the raw file of a split, or of the folder whose files are its records."""
 
     task: str
     split: str
-    file: str
-    notes: FileNotes | None = None
-    samples: int = 0
+    file: str  # as a user sees it
+    notes: FileNotes | None = None  # where it is there
+    samples: int = 0  # that were made of its split
 
     @property
     def documented(self) -> int:

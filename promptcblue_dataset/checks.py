@@ -71,16 +71,21 @@ def check_row(row: Mapping[str, Any], split: str, path: Path, line: int) -> tupl
         RowError: a field is missing or wrong, or the target cannot be used.
     """
     sample = sample_from_row(row, path, line)
-    _check_text(sample, path, line)
-    return sample, _check_target(sample, split, path, line)
-
-
-def _check_text(sample: Sample, path: Path, line: int) -> None:
-    """JSON can escape half of a surrogate pair, which no file in UTF-8 can hold."""
-    fields = {**sample, "answer_choices": "".join(sample["answer_choices"] or ())}
-    for name, text in fields.items():
+    # JSON can escape half of a surrogate pair, which no file in UTF-8 can hold.
+    for name, text in {**sample, "answer_choices": "".join(sample["answer_choices"] or ())}.items():
         if not encodable(str(text)):
             raise RowError(str(path), line, name, "expected Unicode text, found an unpaired surrogate escape")
+    target, task = sample["target"], REGISTRY[sample["task_dataset"]]
+    if not target and split == "test":
+        return sample, set()
+    if not target.strip():
+        raise RowError(str(path), line, "target", f"expected an answer, found none; the {split} split needs targets")
+    parsed = task.format.parse(target, task.choices(sample["answer_choices"]))
+    kinds = {problem.kind for problem in parsed.problems}
+    if not parsed.readable:
+        message = f"expected an answer as {task.name} writes it, found {target!r:.80} ({', '.join(sorted(kinds))})"
+        raise RowError(str(path), line, "target", message)
+    return sample, set(kinds)
 
 
 def encodable(text: str) -> bool:
@@ -90,23 +95,3 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _check_target(sample: Sample, split: str, path: Path, line: int) -> set[str]:
-    """The kinds of flaws in a target that can be read.
-
-    Raises:
-        RowError: the target is missing where the split needs one, or its task's parser reads nothing from it.
-    """
-    target, task = sample["target"], REGISTRY[sample["task_dataset"]]
-    if not target and split == "test":
-        return set()
-    if not target.strip():
-        raise RowError(str(path), line, "target", f"expected an answer, found none; the {split} split needs targets")
-    parsed = task.format.parse(target, task.choices(sample["answer_choices"]))
-    if not parsed.readable:
-        problems = ", ".join(sorted({problem.kind for problem in parsed.problems}))
-        raise RowError(
-            str(path), line, "target", f"expected an answer as {task.name} writes it, found {target!r:.80} ({problems})"
-        )
-    return {problem.kind for problem in parsed.problems}

@@ -176,33 +176,21 @@ def _next(done: Made, config: str) -> Iterator[str]:
 @app.command("build", epilog="Example: promptcblue-dataset build CBLUE --output promptcblue --seed 0")
 def build_(
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder (or zip) with the raw CBLUE corpora.")],
-    output: Annotated[Path, typer.Option(help="Folder to write; it can be uploaded to the Hub as it is.")] = Path(
-        "promptcblue"
-    ),
+    output: Annotated[Path, typer.Option(help="Folder to write; it can go to the Hub as it is.")] = Path("promptcblue"),
     tasks: Tasks = None,
     templates: Pool = None,
     sizes: Annotated[
         str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
     ] = "paper",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    profile: Annotated[
-        Profile, typer.Option(help="Whom to follow where the paper and the released samples differ.")
-    ] = "paper",
-    dialect: Annotated[
-        Dialect, typer.Option(help="Targets as released, or as in the paper's Appendix A.1.")
-    ] = "released",
+    profile: Annotated[Profile, typer.Option(help="Whom to follow where the paper and the release differ.")] = "paper",
+    dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's A.1.")] = "released",
     explain_labels: ExplainLabels = False,
     format_spec: FormatSpec = False,
     step_by_step: StepByStep = False,
-    drop_separators: Annotated[
-        bool, typer.Option("--drop-separators", help="Leave out samples whose answer holds a separator.")
-    ] = False,
-    from_test: Annotated[
-        bool, typer.Option("--from-test", help="Prompts of CBLUE's own test files, for `promptcblue-metric cblue`.")
-    ] = False,
-    on_error: Annotated[
-        OnError, typer.Option(help="Bad raw records: stop and write nothing, or skip and list them in the report.")
-    ] = "stop",
+    drop_separators: Annotated[bool, typer.Option("--drop-separators", help="Leave out answers with one.")] = False,
+    from_test: Annotated[bool, typer.Option("--from-test", help="Prompts of CBLUE's own test files.")] = False,
+    on_error: Annotated[OnError, typer.Option(help="Bad raw records: write nothing, or skip and list them.")] = "stop",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
@@ -328,9 +316,8 @@ def templates_check(templates: Pool = None) -> None:
     flaws = check_pool(pool)
     for flaw in flaws:
         print(flaw)
-    print(
-        f"{sum(len(prompts.templates) for prompts in pool.values())} templates of {len(pool)} tasks, {len(flaws)} flaws"
-    )
+    count = sum(len(prompts.templates) for prompts in pool.values())
+    print(f"{count} templates of {len(pool)} tasks, {len(flaws)} flaws")
     if flaws:
         raise typer.Exit(1)
 
@@ -363,9 +350,7 @@ def templates_render(
     print(preview(pool[name], pool[name].templates[number - 1], style))
 
 
-@templates_app.command(
-    "requests", epilog="Example: promptcblue-dataset templates requests requests.jsonl --model gpt-4o"
-)
+@templates_app.command("requests", epilog="Example: promptcblue-dataset templates requests in.jsonl --model gpt-4o")
 def templates_requests(
     output: Annotated[Path, typer.Argument(help="JSON Lines file to write, in the OpenAI batch form.")],
     model: Annotated[str, typer.Option(help="Model that is asked.")],
@@ -378,9 +363,7 @@ def templates_requests(
     print(f"wrote {count} requests for {times} rephrasings each to {output}")
 
 
-@templates_app.command(
-    "answers", epilog="Example: promptcblue-dataset templates answers batch-output.jsonl review.xlsx"
-)
+@templates_app.command("answers", epilog="Example: promptcblue-dataset templates answers out.jsonl review.xlsx")
 def templates_answers(
     answers: Annotated[Path, typer.Argument(help="The batch's output file.")],
     review: Annotated[Path, typer.Argument(help="File to review, .xlsx or .csv, with a column to accept or reject.")],
@@ -413,9 +396,7 @@ def templates_accept(
 def stats_(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
     json_path: Annotated[Path | None, typer.Option("--json", help="File to write everything to, as JSON.")] = None,
-    card: Annotated[
-        bool, typer.Option("--card/--no-card", help="Write the statistics into the dataset card, where there is one.")
-    ] = True,
+    card: Annotated[bool, typer.Option("--card/--no-card", help="Write them into the dataset's card, if any.")] = True,
 ) -> None:
     """Sizes and lengths against the published ones, labels, templates, choices, duplicates and leaks."""
     with progress_bars() as on_progress:
@@ -473,8 +454,7 @@ def publish(
     dry_run: DryRunOption = None,
     tag: TagOption = DEFAULT_TAG,
     have_rights: Annotated[
-        bool,
-        typer.Option("--i-have-the-rights", help="I may publish this text, though it is under the terms of others."),
+        bool, typer.Option("--i-have-the-rights", help="I may publish this, though it is under the terms of others.")
     ] = False,
 ) -> None:
     """Publish a dataset on the Hub, with its statistics, sources and citations in the card; safe to repeat.

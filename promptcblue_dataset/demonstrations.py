@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from promptcblue_dataset.draws import Draws
@@ -43,18 +44,16 @@ def draw(samples: Iterable[Sample], counts: Mapping[str, int], seed: int = 0) ->
     """
     wanted = {get_task(name).name: count for name, count in counts.items()}
     by_task: dict[str, list[Sample]] = {name: [] for name in wanted}
-    without_target: dict[str, int] = dict.fromkeys(wanted, 0)
+    without_target: Counter[str] = Counter()
     for sample in samples:
-        name = sample["task_dataset"]
-        if name in by_task and sample["target"].strip():
-            by_task[name].append(sample)
-        elif name in by_task:
-            without_target[name] += 1
+        if (name := sample["task_dataset"]) in by_task:
+            by_task[name] += [sample] if sample["target"].strip() else []
+            without_target[name] += not sample["target"].strip()
     lacking = [
-        f"{name} has {len(by_task[name])} of {count}"
-        + (f" ({without_target[name]} more have no target)" if without_target[name] else "")
-        for name, count in wanted.items()
-        if len(by_task[name]) < count
+        f"{name} has {len(found)} of {wanted[name]}"
+        + f" ({without_target[name]} more have no target)" * bool(without_target[name])
+        for name, found in by_task.items()
+        if len(found) < wanted[name]
     ]
     if lacking:
         raise PromptCBLUEError(

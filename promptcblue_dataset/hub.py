@@ -26,11 +26,7 @@ _LOAD_HINT = re.compile(r"; put ORG/\S+ for a repository on the Hub")
 
 
 def publication(
-    folder: Path,
-    repo: str,
-    *,
-    have_rights: bool = False,
-    on_progress: Progress = lambda doing, item, total: None,
+    folder: Path, repo: str, *, have_rights: bool = False, on_progress: Progress = lambda doing, item, total: None
 ) -> Publication:
     """What goes to the Hub of a folder that ``import`` or ``build`` wrote.
 
@@ -67,27 +63,21 @@ def _check_rights(folder: Path, card: str, configs: Mapping[str, Mapping[str, Se
     Raises:
         PromptCBLUEError: says what would be given away.
     """
+    import pyarrow.parquet as pq
     from huggingface_hub import DatasetCard
 
     licence = DatasetCard(card, ignore_metadata_errors=True).data.license
     if licence not in _CLOSED:
         return
+    tests = chain(*(splits.get("test", ()) for splits in configs.values()))
+    columns = (pq.read_table(path, columns=["target"])["target"] for path in tests)
     test = ""
-    if targets := sum(map(_targets, chain(*(splits.get("test", ()) for splits in configs.values())))):
+    if targets := sum(bool(target) for column in columns for target in column.to_pylist()):
         test = f"; {targets:,} of its test samples have their targets, and public answers measure nothing any more"
     raise PromptCBLUEError(
         f"{folder}: not published: its text is from corpora of others, who let only those use it that accepted their "
         f"terms (licence in its card: {licence}){test}. If you may publish it, say so with --i-have-the-rights"
     )
-
-
-def _targets(path: Path) -> int:
-    """How many rows of a file have a target."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    column = pq.read_table(path, columns=["target"])["target"]
-    return int(pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0)
 
 
 def _example_and_corpora(repo: str, configs: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:

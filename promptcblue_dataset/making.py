@@ -50,9 +50,7 @@ class Plan:
 
     Attributes:
         sizes: samples by task and split; None in place of a task's sizes for each raw sample once.
-        style: how prompts and targets are written.
         templates: a pool in the official form, or None for the project's own.
-        seed: of all draws.
         drop_separators: leave out samples whose answer holds a separator.
         skip_bad: leave out raw records that cannot be used, rather than stop.
         from_test: make prompts of CBLUE's own test files, which have no answers, of each record once.

@@ -80,23 +80,19 @@ class Neighbours:
 
     def _signatures(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[int]]]:
         """The pieces of each text, and the keys under which texts with many of the same meet; short texts have none."""
-        for start in range(0, len(cores), _BATCH):
-            yield from self._of_batch(cores[start : start + _BATCH])
-
-    def _of_batch(self, cores: Sequence[str]) -> Iterator[tuple[Array, list[int]]]:
         import numpy as np
 
-        hashes, starts = pieces(cores)
-        if self._common is not None and len(hashes):
-            kept = ~np.isin(hashes, self._common)
-            starts = np.concatenate(([0], np.cumsum(kept)))[starts]
-            hashes = hashes[kept]
-        lengths = np.diff(starts)
-        filled = np.flatnonzero(lengths)
-        bands = _bands(hashes, starts[:-1][filled]) if len(filled) else np.empty((0, _BANDS), np.uint64)
-        keys = dict(zip(filled.tolist(), bands.tolist(), strict=True))
-        for number, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
-            yield hashes[start:end], keys.get(number, [])
+        for batch in range(0, len(cores), _BATCH):
+            hashes, starts = pieces(cores[batch : batch + _BATCH])
+            if self._common is not None and len(hashes):
+                kept = ~np.isin(hashes, self._common)
+                starts = np.concatenate(([0], np.cumsum(kept)))[starts]
+                hashes = hashes[kept]
+            filled = np.flatnonzero(np.diff(starts))
+            bands = _bands(hashes, starts[:-1][filled]) if len(filled) else np.empty((0, _BANDS), np.uint64)
+            keys = dict(zip(filled.tolist(), bands.tolist(), strict=True))
+            for number, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
+                yield hashes[start:end], keys.get(number, [])
 
 
 def pieces(cores: Sequence[str]) -> tuple[Array, Array]:

@@ -5,8 +5,7 @@ is a loading script for ``datasets<4``::
 
     load_dataset("promptcblue_dataset/promptcblue_dataset.py", "CMeEE-V2", data_dir=FOLDER, trust_remote_code=True)
 
-And the cache, which makes ``load_dataset("promptcblue", ...)`` work in any folder, on-line or off, each suite under its
-own name. ``load_dataset`` takes a bare name that is no folder from the newest cache entry of that name. `prime` puts
+And the cache: ``load_dataset`` takes a bare name that is no folder from the newest entry of that name. `prime` puts
 samples there, takes earlier ones out, and makes its entries the newest. It dates them ahead, since loading a folder
 called ``promptcblue`` makes entries of the same name, whose samples may be others.
 """

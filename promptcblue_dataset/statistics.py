@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -72,14 +73,10 @@ class TaskStatistics(TypedDict):
 
     Attributes:
         samples: by split.
-        figures: spread of the length of prompts and targets in characters, of choices, of items of the answer and of
-            the turns of a dialogue, where the task has them.
-        published: what is published beside them.
+        figures: spread of characters of prompts and targets, of choices, items of answers and turns of dialogues.
         released: the same figures of the released test set A, where it has the task.
         labels: how often each label is an answer, or is that of an item of one.
         templates: prompts by the number of the project's template that made them; ``other`` for those of other pools.
-        repeated_prompts: prompts that stand in the samples before.
-        leaks: by pair of splits.
     """
 
     samples: dict[str, int]
@@ -123,7 +120,7 @@ def statistics(
 
 
 def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> TaskStatistics:
-    samples = [sample for of_split in splits.values() for sample in of_split]
+    samples = list(chain(*splits.values()))
     labels, items = _labels(task, [sample for sample in samples if sample["target"]])
     templates, texts = _templates(task, samples)
     published = _published_figures().get(task, {})
@@ -199,9 +196,12 @@ def _leaks(splits: Mapping[str, Sequence[Sample]], texts: Sequence[str] | None) 
     What is like is told as a build tells it, by what the samples themselves say; where that is not known, by the
     prompts less what they share.
     """
-    samples = [sample for of_split in splits.values() for sample in of_split]
-    common = None if texts is not None else _common_pieces(plain := [_without_choices(sample) for sample in samples])
-    left = iter(plain if texts is None else texts)
+    common = None
+    if texts is None:
+        samples = chain(*splits.values())
+        texts = [s["input"].replace("，".join(s["answer_choices"] or ()) or "\0", "") for s in samples]
+        common = _common_pieces(texts)
+    left = iter(texts)
     own = {split: [next(left) for _ in of_split] for split, of_split in splits.items()}
     ordered = [split for split in SPLITS if split in splits]
     found: dict[str, Leak] = {}
@@ -214,10 +214,6 @@ def _leaks(splits: Mapping[str, Sequence[Sample]], texts: Sequence[str] | None) 
             like = sum(hit is not None for hit in neighbours.find(own[scored]))
             found[f"{scored} in {earlier}"] = {"exact": exact, "near": like - exact}
     return found
-
-
-def _without_choices(sample: Sample) -> str:
-    return sample["input"].replace("，".join(sample["answer_choices"] or ()) or "\0", "")
 
 
 def _common_pieces(texts: Sequence[str]) -> Array:
