@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.draws import Draws
-from promptcblue_metric.data.samples import Sample, canonical_split, iter_samples, load_samples, splits_of
+from promptcblue_metric.data.samples import (
+    Sample,
+    canonical_split,
+    iter_samples,
+    load_samples,
+    read_json_lines,
+    splits_of,
+)
 from promptcblue_metric.data.writing import replacing_file
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.version import VERSION
 
 from .prompts import IGNORED, PromptEncoder
-from .recipe import Recipe
+from .recipe import EXTRA, Recipe
 from .run import samples_fingerprint
 
 if TYPE_CHECKING:
@@ -218,7 +225,36 @@ def training_samples(recipe: Recipe, splits: Splits, seed: int) -> list[Sample]:
     if recipe.few_shot:
         counts = paper_counts(dict.fromkeys(sample["task_dataset"] for sample in samples))
         samples = draw(samples, counts, recipe.few_shot_seed)
+    if recipe.extra:
+        samples = [*samples, *read_messages(Path(recipe.extra).expanduser())]
     return mix(samples, recipe.mixing, seed) if isinstance(recipe.mixing, dict) else samples
+
+
+def read_messages(path: Path) -> list[Sample]:
+    """Instruction data as samples: rows of ``messages``, each with ``role`` and ``content``.
+
+    Raises:
+        PromptCBLUEError: names the file and line of a row that is not a user's message and the assistant's answer,
+            after a system's if there is one, which is put before the user's.
+    """
+    samples = []
+    for line, row in read_json_lines(path):
+        messages = row.get("messages")
+        try:
+            *system, user, answer = [(each["role"], each["content"]) for each in messages]  # type: ignore[attr-defined]
+            texts = [text for _, text in (*system, user, answer)]
+            roles = [role for role, _ in (*system, user, answer)]
+            fits = roles[-2:] == ["user", "assistant"] and roles[:-2] in ([], ["system"])
+            if not fits or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise ValueError
+        except (TypeError, KeyError, ValueError) as error:
+            wanted = "expected role and content of a user's message and an assistant's, after a system's or none"
+            raise RowError(str(path), line, "messages", wanted) from error
+        names = {"sample_id": f"{path.name}:{line}", "task_type": EXTRA, "task_dataset": EXTRA}
+        samples.append(Sample(input="\n".join(texts[:-1]), target=texts[-1], answer_choices=None, **names))  # type: ignore[typeddict-item]
+    if not samples:
+        raise PromptCBLUEError(f"extra: {path} holds no messages")
+    return samples
 
 
 def spread(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:

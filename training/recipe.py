@@ -1,11 +1,13 @@
 """What a recipe can say, and recipes as files. Imports no TRL, so that they can be listed at once."""
 
+# ruff: noqa: RUF009 - `said` makes fields
+
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -22,8 +24,19 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 FOUR_BIT = "4bit"
 #: The ways to fine-tune; `promptcblue_training.methods` has what each is.
 METHODS = ("lora", "adalora", "p-tuning", "p-tuning-v2", "parallel-adapter", "full")
+#: What samples of one's own stand for where others have their task.
+EXTRA = "extra"
 PROMPT_FORMATS = ("auto", "chat", "plain")
 LONG_TARGETS = ("skip", "refuse")
+
+
+T = TypeVar("T")
+
+
+def said(default: T, meaning: str) -> T:
+    """A setting's default, and what its help says."""
+    made: T = field(default=default, metadata={"help": meaning})
+    return made
 
 
 @dataclass
@@ -34,62 +47,51 @@ class Recipe:
         PromptCBLUEError: a value that no run can work with.
     """
 
-    dataset: str = field(default="promptcblue", metadata={"help": "Dataset folder, Hub id or JSON Lines file."})
-    configs: list[str] | None = field(default=None, metadata={"help": "Tasks to train on; all by default."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Split of the validation loss, where the dataset has it."}
+    dataset: str = said("promptcblue", "Dataset folder, Hub id or JSON Lines file.")
+    configs: list[str] | None = said(None, "Tasks to train on; all by default.")
+    train_split: str = said("train", "Split to train on.")
+    validation_split: str = said("validation", "Split of the validation loss, where the dataset has it.")
+    mixing: dict[str, float] | str | None = said(
+        None,
+        "How often a task's samples are seen in an epoch, as a JSON object such as "
+        '{"CMeEE-V2": 0.5, "CMeIE": 2}; once where it does not say. 0.5 takes half of them, drawn with the seed.',
     )
-    mixing: dict[str, float] | str | None = field(
-        default=None,
-        metadata={
-            "help": "How often a task's samples are seen in an epoch, as a JSON object such as "
-            '{"CMeEE-V2": 0.5, "CMeIE": 2}; once where it does not say. 0.5 takes half of them, drawn with the seed.'
-        },
+    extra: str | None = said(
+        None,
+        "Instruction data of one's own to mix in: JSON Lines of messages, a user's (after a system's, if any) and an "
+        "assistant's. Its weight in mixing is that of 'extra'.",
     )
-    few_shot: bool = field(
-        default=False,
-        metadata={"help": "Train on the paper's demonstrations alone: 122 samples that cover the labels (Table 7)."},
+    few_shot: bool = said(
+        False, "Train on the paper's demonstrations alone: 122 samples that cover the labels (Table 7)."
     )
-    few_shot_seed: int = field(
-        default=0, metadata={"help": "Seed of the demonstrations; the same as few-shot prompting draws with it."}
+    few_shot_seed: int = said(0, "Seed of the demonstrations; the same as few-shot prompting draws with it.")
+    prompt_format: str = said(
+        "auto",
+        "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
+        "template. It is saved with the model, so that prediction does the same.",
     )
-    prompt_format: str = field(
-        default="auto",
-        metadata={
-            "help": "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
-            "template. It is saved with the model, so that prediction does the same."
-        },
+    model: str | None = said(None, "The backbone: a folder or a Hub id.")
+    from_config: dict[str, Any] | str | None = said(
+        None,
+        "Instead of a model: build one from this config (model_type and its sizes), with random weights "
+        "and a character tokenizer made from the train split.",
     )
-    model: str | None = field(default=None, metadata={"help": "The backbone: a folder or a Hub id."})
-    from_config: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of a model: build one from this config (model_type and its sizes), with random weights "
-            "and a character tokenizer made from the train split."
-        },
+    method: str = said("lora", f"One of {', '.join(METHODS)}.")
+    fit_budget: float | None = said(
+        None,
+        "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
+        "below, the largest rank, bottleneck, encoder or prompt that fits.",
     )
-    method: str = field(default="lora", metadata={"help": f"One of {', '.join(METHODS)}."})
-    fit_budget: float | None = field(
-        default=None,
-        metadata={
-            "help": "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
-            "below, the largest rank, bottleneck, encoder or prompt that fits."
-        },
+    lora_rank: int = said(24, "Rank of LoRA's matrices; for AdaLoRA the one at the start.")
+    lora_alpha: int = said(48, "LoRA's scale, times its rank.")
+    lora_dropout: float = said(0.0, "Dropout before LoRA's matrices.")
+    lora_dora: bool = said(False, "LoRA with the weights' magnitudes trained apart from their directions (DoRA).")
+    lora_rslora: bool = said(False, "LoRA's scale by the root of its rank (rsLoRA).")
+    lora_plus_ratio: float | None = said(
+        None, "Learning rate of LoRA's matrices B, times that of A (LoRA+), such as 16."
     )
-    lora_rank: int = field(default=24, metadata={"help": "Rank of LoRA's matrices; for AdaLoRA the one at the start."})
-    lora_alpha: int = field(default=48, metadata={"help": "LoRA's scale, times its rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before LoRA's matrices."})
-    lora_dora: bool = field(
-        default=False,
-        metadata={"help": "LoRA with the weights' magnitudes trained apart from their directions (DoRA)."},
-    )
-    lora_rslora: bool = field(default=False, metadata={"help": "LoRA's scale by the root of its rank (rsLoRA)."})
-    lora_plus_ratio: float | None = field(
-        default=None, metadata={"help": "Learning rate of LoRA's matrices B, times that of A (LoRA+), such as 16."}
-    )
-    lora_modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules to train whole beside LoRA's matrices, such as embed_tokens."}
+    lora_modules_to_save: list[str] | None = said(
+        None, "Modules to train whole beside LoRA's matrices, such as embed_tokens."
     )
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
@@ -97,54 +99,34 @@ class Recipe:
             "help": "Names of the layers LoRA and AdaLoRA adapt; by default every matrix of attention and feed-forward."
         },
     )
-    adalora_target_rank: int | None = field(
-        default=None, metadata={"help": "Mean rank that AdaLoRA ends with; half of lora_rank by default."}
+    adalora_target_rank: int | None = said(None, "Mean rank that AdaLoRA ends with; half of lora_rank by default.")
+    adalora_start: float = said(0.1, "Share of the steps before AdaLoRA lowers ranks.")
+    adalora_end: float = said(0.3, "Share of the steps after AdaLoRA has lowered ranks.")
+    adalora_interval: int = said(10, "Steps from one change of AdaLoRA's ranks to the next.")
+    adalora_orthogonality: float = said(
+        0.5, "Weight in the loss of how far AdaLoRA's singular vectors are from orthogonal."
     )
-    adalora_start: float = field(default=0.1, metadata={"help": "Share of the steps before AdaLoRA lowers ranks."})
-    adalora_end: float = field(default=0.3, metadata={"help": "Share of the steps after AdaLoRA has lowered ranks."})
-    adalora_interval: int = field(
-        default=10, metadata={"help": "Steps from one change of AdaLoRA's ranks to the next."}
+    adapter_bottleneck: int = said(128, "Width of the parallel adapter.")
+    adapter_scale: float = said(1.0, "Factor on the parallel adapter's output.")
+    virtual_tokens: int = said(128, "Virtual tokens of P-tuning; of P-tuning v2, as many in each layer.")
+    encoder_width: int = said(512, "Width of the LSTM that P-tuning makes its virtual tokens with.")
+    processes: int | None = said(None, "How many processes there must be; a run with another number stops at once.")
+    dtype: str = said(
+        "auto",
+        f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
+        "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
+        "trained; 4bit is QLoRA's.",
     )
-    adalora_orthogonality: float = field(
-        default=0.5, metadata={"help": "Weight in the loss of how far AdaLoRA's singular vectors are from orthogonal."}
+    attn_implementation: str = said(
+        "auto",
+        "Attention kernel: sdpa, eager, flash_attention_2 or one of the Hub's (owner/name); auto is "
+        "flash_attention_2 where it is installed and the weights are of 16 bits on a GPU, else the model's own.",
     )
-    adapter_bottleneck: int = field(default=128, metadata={"help": "Width of the parallel adapter."})
-    adapter_scale: float = field(default=1.0, metadata={"help": "Factor on the parallel adapter's output."})
-    virtual_tokens: int = field(
-        default=128, metadata={"help": "Virtual tokens of P-tuning; of P-tuning v2, as many in each layer."}
+    long_targets: str = said(
+        "skip", "A target that fills max_length alone: skip its sample, and count it, or refuse to train."
     )
-    encoder_width: int = field(
-        default=512, metadata={"help": "Width of the LSTM that P-tuning makes its virtual tokens with."}
-    )
-    processes: int | None = field(
-        default=None, metadata={"help": "How many processes there must be; a run with another number stops at once."}
-    )
-    dtype: str = field(
-        default="auto",
-        metadata={
-            "help": f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
-            "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
-            "trained; 4bit is QLoRA's."
-        },
-    )
-    attn_implementation: str = field(
-        default="auto",
-        metadata={
-            "help": "Attention kernel: sdpa, eager, flash_attention_2 or one of the Hub's (owner/name); auto is "
-            "flash_attention_2 where it is installed and the weights are of 16 bits on a GPU, else the model's own."
-        },
-    )
-    long_targets: str = field(
-        default="skip",
-        metadata={"help": "A target that fills max_length alone: skip its sample, and count it, or refuse to train."},
-    )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Load, tokenise and train one step, say what the run would take, and leave nothing."},
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Start anew although output_dir holds another run's checkpoints."}
-    )
+    dry_run: bool = said(False, "Load, tokenise and train one step, say what the run would take, and leave nothing.")
+    overwrite: bool = said(False, "Start anew although output_dir holds another run's checkpoints.")
 
     def __post_init__(self) -> None:
         if isinstance(self.configs, str):
@@ -156,7 +138,10 @@ class Recipe:
         if isinstance(self.mixing, str):
             self.mixing = _mapping(self.mixing, "mixing")
         if self.mixing is not None:
-            self.mixing = {get_task(name).name: _weight(name, value) for name, value in self.mixing.items()}
+            self.mixing = {
+                name if name == EXTRA and self.extra else get_task(name).name: _weight(name, value)
+                for name, value in self.mixing.items()
+            }
         for name, known in (
             ("method", METHODS),
             ("dtype", (*DTYPES, FOUR_BIT)),

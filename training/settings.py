@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +15,7 @@ from trl import SFTConfig, TrlParser
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .model import best_dtype
-from .recipe import Recipe, defaults, find_recipe, read_recipe
+from .recipe import Recipe, defaults, find_recipe, read_recipe, said
 from .run import CHOICES, Rule
 
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
@@ -68,64 +68,47 @@ INDIFFERENT = frozenset(_INDIFFERENT.split())
 class TrainingSettings(SFTConfig):  # type: ignore[misc]
     """TRL's settings, with defaults for this benchmark and a batch size that holds on any number of devices."""
 
-    batch_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Samples a step over all devices; sets gradient_accumulation_steps. 64 in the paper. By default "
-            "per_device_train_batch_size times gradient_accumulation_steps on each device."
-        },
+    batch_size: int | None = said(
+        None,
+        "Samples a step over all devices; sets gradient_accumulation_steps. 64 in the paper. By default "
+        "per_device_train_batch_size times gradient_accumulation_steps on each device.",
     )
-    batch_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "Most tokens a device takes at once, about; sets gradient_accumulation_steps, and "
-            "per_device_train_batch_size is not looked at. A step still sees batch_size samples."
-        },
+    batch_tokens: int | None = said(
+        None,
+        "Most tokens a device takes at once, about; sets gradient_accumulation_steps, and "
+        "per_device_train_batch_size is not looked at. A step still sees batch_size samples.",
     )
-    padding_free: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Write the samples of a pass one after another instead of padding them; they do not see each "
-            "other. By default wherever the method allows it."
-        },
+    padding_free: bool | None = said(
+        None,
+        "Write the samples of a pass one after another instead of padding them; they do not see each "
+        "other. By default wherever the method allows it.",
     )
-    train_sampling_strategy: str = field(
-        default=BALANCED,
-        metadata={"help": "The order of samples: by default random steps, each cut into passes of like lengths."},
+    train_sampling_strategy: str = said(
+        BALANCED, "The order of samples: by default random steps, each cut into passes of like lengths."
     )
-    checkpoint_choice: str = field(
-        default="paper",
-        metadata={
-            "help": "Which checkpoint becomes the model: "
-            + "; ".join(f"{name}: {what}" for name, what in CHOICES.items())
-            + ". Without validation samples the last."
-        },
+    checkpoint_choice: str = said(
+        "paper",
+        "Which checkpoint becomes the model: "
+        + "; ".join(f"{name}: {what}" for name, what in CHOICES.items())
+        + ". Without validation samples the last.",
     )
-    steps_after_best: int = field(
-        default=200, metadata={"help": "How long after the lowest validation loss the paper's choice comes."}
+    steps_after_best: int = said(200, "How long after the lowest validation loss the paper's choice comes.")
+    patience: int | None = said(
+        None,
+        "Stop early, once this many evaluations in a row brought no new lowest validation loss and the "
+        "checkpoint to choose is written. By default training goes on to its end.",
     )
-    patience: int | None = field(
-        default=None,
-        metadata={
-            "help": "Stop early, once this many evaluations in a row brought no new lowest validation loss and the "
-            "checkpoint to choose is written. By default training goes on to its end."
-        },
+    score_samples: int = said(
+        0,
+        "Validation samples, about as many of each task, to answer and score in training; 0 for none. "
+        "Logged as eval_overall and eval_TASK.",
     )
-    score_samples: int = field(
-        default=0,
-        metadata={
-            "help": "Validation samples, about as many of each task, to answer and score in training; 0 for none. "
-            "Logged as eval_overall and eval_TASK."
-        },
-    )
-    score_steps: int = field(default=200, metadata={"help": "Steps from one such scoring to the next."})
-    report_to: str | None = field(
-        default="none", metadata={"help": "Where to log: none, tensorboard, trackio, wandb …"}
-    )
-    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 mixed precision; where the hardware has it."})
-    fp16: bool = field(default=False, metadata={"help": "float16 mixed precision; on GPUs without bfloat16."})
+    score_steps: int = said(200, "Steps from one such scoring to the next.")
+    report_to: str | None = said("none", "Where to log: none, tensorboard, trackio, wandb …")
+    bf16: bool | None = said(None, "bfloat16 mixed precision; where the hardware has it.")
+    fp16: bool = said(False, "float16 mixed precision; on GPUs without bfloat16.")
     # A loss that is not a number must be seen, not filtered from the log.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not numbers."})
+    logging_nan_inf_filter: bool = said(False, "Hide losses that are not numbers.")
 
     def __post_init__(self) -> None:
         if self.output_dir is None:

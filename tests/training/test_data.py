@@ -12,7 +12,7 @@ from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_metric.compare.published import DEMONSTRATIONS
 from promptcblue_metric.data.samples import SAMPLE, Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.data import mix
+from promptcblue_training.data import mix, read_messages
 
 from .conftest import Fit
 
@@ -51,6 +51,32 @@ def test_rows_are_tokenised_once_for_one_content(trained: Path, data: Path, monk
             module.cached_rows(other, encoder, 100, "train", skip=True)
     with pytest.raises(pytest.fail.Exception):
         module.cached_rows(samples, encoder, 90, "train", skip=True)
+
+
+def test_instruction_data_of_one_s_own_is_mixed_in(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def row(*messages: tuple[str, object]) -> str:
+        return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]}) + "\n"
+
+    path = tmp_path / "messages.jsonl"
+    path.write_text(row(("user", "a"), ("assistant", "b")) + row(("system", "s"), ("user", "c"), ("assistant", "d")))
+    fit("--extra", str(path), "--mixing", '{"extra": 3}', max_steps=1)
+    assert "extra 6" in capsys.readouterr().out
+    read = read_messages(path)
+    assert [(sample["input"], sample["target"]) for sample in read] == [("a", "b"), ("s\nc", "d")]
+    good = row(("user", "a"), ("assistant", "b"))
+    for bad in (
+        row(("user", "a")),
+        row(("user", "a"), ("assistant", None)),
+        row(("assistant", "b"), ("user", "a")),
+        "{}",
+    ):
+        path.write_text(good + bad)
+        with pytest.raises(PromptCBLUEError, match=r"messages\.jsonl:2: field 'messages'"):
+            read_messages(path)
+    with pytest.raises(PromptCBLUEError, match="extra"):
+        fit("--mixing", '{"extra": 3}', max_steps=1)
 
 
 def test_a_weight_says_how_often_a_task_is_seen() -> None:
