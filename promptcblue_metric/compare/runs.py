@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from ..cli.common import show_lines
 from ..data.predictions import match
@@ -27,15 +27,6 @@ _LISTED = 5
 Key = tuple[str, str]
 
 
-class ComparisonJson(TypedDict):
-    """A comparison as ``compare --json`` writes it: `Difference` by task, with the difference itself."""
-
-    baseline: str
-    run: str
-    differences: dict[str, dict[str, float]]
-    conclusion: str
-
-
 class Comparison(NamedTuple):
     """A run against the first one.
 
@@ -49,23 +40,20 @@ class Comparison(NamedTuple):
     run: str
     differences: Mapping[str, Difference]
 
-    def as_json(self) -> ComparisonJson:
-        """What `--json` writes."""
+    def as_json(self) -> dict[str, object]:
+        """What `--json` writes: `Difference` by task, with the difference itself, and the conclusion."""
         rows = {name: {**d._asdict(), "difference": d.difference} for name, d in self.differences.items()}
         return {"baseline": self.baseline, "run": self.run, "differences": rows, "conclusion": self.conclusion()}
 
     def conclusion(self) -> str:
         """In words: what is established, and what is not."""
-        overall = self.differences["overall"]
-        tasks = {name: d for name, d in self.differences.items() if name != "overall"}
-        established = {name: d for name, d in tasks.items() if d.adjusted_p < LEVEL}
-        better = [name for name, d in established.items() if d.difference > 0]
-        worse = [name for name, d in established.items() if d.difference < 0]
-        open_questions = [name for name in tasks if name not in established]
-        sentences = [self._overall_sentence(overall)]
-        for word, names in (("better", better), ("worse", worse)):
-            if names:
-                sentences.append(f"It is {word} on {', '.join(names)}.")
+        found: dict[str, list[str]] = {"better": [], "worse": [], "no": []}
+        for name, d in self.differences.items():
+            if name != "overall":
+                found[_verdict(d)].append(name)
+        open_questions = found.pop("no")
+        sentences = [self._overall_sentence(self.differences["overall"])]
+        sentences += [f"It is {word} on {', '.join(names)}." for word, names in found.items() if names]
         if open_questions:
             sentences.append(f"No difference is established on {', '.join(open_questions)}.")
         return " ".join(sentences)
@@ -80,16 +68,21 @@ class Comparison(NamedTuple):
             kind = "overall" if name == "overall" else ""
             cells = [name, number(d.first), number(d.second), f"{d.difference:+.4f}", f"{d.low:+.4f} … {d.high:+.4f}"]
             cells += [f"{d.randomization_p:.3f}", "" if kind else f"{d.adjusted_p:.3f}"]
-            verdict = "no" if d.adjusted_p >= LEVEL else "better" if d.difference > 0 else "worse"
-            rows.append(Row((*cells, verdict), kind))
+            rows.append(Row((*cells, _verdict(d)), kind))
         return Table(f"{self.run} against {self.baseline}", columns, rows)
 
     def _overall_sentence(self, overall: Difference) -> str:
         size = f"{overall.difference:+.4f}, 95% interval {overall.low:+.4f} to {overall.high:+.4f}"
-        if overall.adjusted_p >= LEVEL:
+        if _verdict(overall) == "no":
             return f"Overall, no difference between {self.run} and {self.baseline} is established ({size})."
-        word = "better" if overall.difference > 0 else "worse"
-        return f"Overall, {self.run} is {word} than {self.baseline} ({size})."
+        return f"Overall, {self.run} is {_verdict(overall)} than {self.baseline} ({size})."
+
+
+def _verdict(difference: Difference) -> str:
+    """What is established of a difference: that the run is ``better`` or ``worse``, or ``no`` difference."""
+    if difference.adjusted_p >= LEVEL:
+        return "no"
+    return "better" if difference.difference > 0 else "worse"
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
@@ -158,19 +151,11 @@ def _refuse_different(baseline: str, first: Mapping[Key, object], name: str, run
 
 
 def compare_runs(
-    samples: Mapping[str, Sequence[ScoredSample]],
-    protocol: Protocol,
-    resamples: int,
-    seed: int,
-    progress: Callable[[str], object] = lambda task: None,
+    samples: Mapping[str, Sequence[ScoredSample]], protocol: Protocol, resamples: int, seed: int
 ) -> list[Comparison]:
     """Every run against the first."""
-    (baseline, first), *others = samples.items()
-    counts = counts_by_task(first)
-    return [
-        Comparison(baseline, name, compare(counts, counts_by_task(run), protocol, resamples, seed, progress))
-        for name, run in others
-    ]
+    (baseline, first), *others = ((name, counts_by_task(scored)) for name, scored in samples.items())
+    return [Comparison(baseline, name, compare(first, run, protocol, resamples, seed)) for name, run in others]
 
 
 def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, Result], references: int) -> None:

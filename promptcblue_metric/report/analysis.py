@@ -28,17 +28,7 @@ from ..answers import (
 )
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
-from ..scoring import (
-    Counts,
-    LabelCounts,
-    LabelF1,
-    MeanRouge,
-    Protocol,
-    SetF1,
-    item_key,
-    rouge_scores,
-    sum_counts,
-)
+from ..scoring import Counts, LabelCounts, LabelF1, MeanRouge, Protocol, SetF1, item_key, rouge_scores, sum_counts
 from ..tasks import REGISTRY, Task
 from .text import ShownText, short, shown
 
@@ -274,13 +264,7 @@ class Analyzer(ABC):
 
 
 class Rule(NamedTuple):
-    """When a predicted item is a failed attempt at a gold item.
-
-    Attributes:
-        kind: what the pair is then.
-        equal: fields that have to be equal.
-        overlapping: fields whose texts have to overlap (`_Mentions.overlap`).
-    """
+    """What a pair is whose fields are ``equal``, and the texts of others ``overlapping`` (`_Mentions.overlap`)."""
 
     kind: str
     equal: tuple[str, ...] = ()
@@ -557,13 +541,7 @@ def analyse(
     protocol: Protocol = "official",
     progress: Callable[[str], object] = lambda task: None,
 ) -> dict[str, Analysis]:
-    """The error analysis of every task that has samples, in the order of the benchmark.
-
-    Args:
-        scored: samples in any order, read by either parser.
-        protocol: of the scores in the breakdowns and of the labels.
-        progress: told each task as its turn comes.
-    """
+    """The error analysis of every task that has samples, in the order of the benchmark; ``progress`` is told each."""
     by_task: dict[str, list[ScoredSample]] = {name: [] for name in REGISTRY}
     for sample in scored:
         by_task[sample.task.name].append(sample)
@@ -814,13 +792,7 @@ class ProtocolDifference(TypedDict):
 def protocol_differences(
     official: Result, paper: Result, counts: Mapping[str, Sequence[Counts]]
 ) -> list[ProtocolDifference]:
-    """The tasks whose two scores are more than `PROTOCOL_TOLERANCE` apart.
-
-    Args:
-        official: scores under the official protocol.
-        paper: scores of the same samples under the paper's.
-        counts: their counts by task.
-    """
+    """The tasks whose two scores, of the same samples with these counts, are more than `PROTOCOL_TOLERANCE` apart."""
     return [
         {"task": name, "official": row["score"], "paper": other, "reasons": _reasons(name, sum_counts(counts[name]))}
         for name, row in official["tasks"].items()

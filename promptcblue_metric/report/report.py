@@ -141,10 +141,9 @@ def build_report(
     between = intervals(counts, protocol) if resamples else {}
     analyses = analyse(scored, protocol, progress)
     return {
+        **scores,
         "title": suite_of(scores["tasks"]).title,
         "version": VERSION,
-        "signature": scores["signature"],
-        "suite": scores["suite"],
         "predictions": short(origin["predictions"]) if origin else "",
         "references": short(origin["source"] + (f" ({origin['split']})" if origin["split"] else "")) if origin else "",
         "split": origin["split"] if origin else None,
@@ -154,12 +153,7 @@ def build_report(
         "parser": parser,
         "resamples": resamples,
         "seed": seed,
-        "samples": scores["samples"],
         "missing_predictions": sum(sample.prediction is None for sample in scored),
-        "well_formed": scores["well_formed"],
-        "missing_tasks": scores["missing_tasks"],
-        "overall": scores["overall"],
-        "groups": scores["groups"],
         "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
         "intervals": {name: list(interval) for name, interval in between.items()},
         "protocols": {name: _scores(result) for name, result in results.items()},
