@@ -72,12 +72,7 @@ class Phrase(str):
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        title: its head.
-        number: whether it holds figures, which are never broken, and not words.
-    """
+    """A column's head, and whether it holds figures, which are never broken, and not words."""
 
     title: str
     number: bool = True
@@ -130,8 +125,8 @@ def between(interval: Sequence[float] | None) -> str:
 
 def further_scores(name: str, scores: Mapping[str, float]) -> dict[str, float]:
     """The scores of a task that are neither its primary one nor in a column of their own."""
-    elsewhere = {REGISTRY[name].scorer.primary, *(score for names in SCORE_COLUMNS.values() for score in names)}
-    return {score: value for score, value in scores.items() if score not in elsewhere}
+    elsewhere = {score for names in SCORE_COLUMNS.values() for score in names}
+    return {n: value for n, value in scores.items() if n not in elsewhere and n != REGISTRY[name].scorer.primary}
 
 
 def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]] | None = None) -> Table:
@@ -141,29 +136,23 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
         intervals: 95% intervals by task, group and ``overall``; without them the table has no such column.
     """
     tasks, suite, known = result["tasks"], suite_of(result["tasks"]), intervals or {}
-    columns = [Column("task", number=False), Column("metric", number=False)]
-    columns += [Column(title) for title in SCORE_COLUMNS]
+    columns = [Column("task", number=False), Column("metric", number=False), *map(Column, SCORE_COLUMNS)]
     columns += [Column("score"), Column("95% interval"), Column("samples"), Column("well-formed")]
+
+    def row(key: str, title: str, metric: str, score: float, counted: Sequence[str], kind: str = "") -> Row:
+        scores = {} if kind else tasks[key]["scores"]
+        three = (next((number(scores[n]) for n in names if n in scores), "") for names in SCORE_COLUMNS.values())
+        besides = ", ".join(f"{n} {number(value)}" for n, value in further_scores(key, scores).items())
+        return Row((title, metric, *three, number(score), between(known.get(key)), *counted, besides), kind)
+
     rows = []
     for group, mean in result["groups"].items():
-        for name, task in tasks.items():
-            if REGISTRY[name].group == group:
-                scores = task["scores"]
-                three = [
-                    next((number(scores[n]) for n in names if n in scores), "") for names in SCORE_COLUMNS.values()
-                ]
-                besides = ", ".join(f"{n} {number(value)}" for n, value in further_scores(name, scores).items())
-                cells = (number(task["score"]), between(known.get(name)), *_counted(task), besides)
-                rows.append(Row((name, task["metric"], *three, *cells)))
-        rows.append(
-            Row(
-                (Phrase(group), Phrase("mean"), "", "", "", number(mean), between(known.get(group)), "", "", ""), "mean"
-            )
-        )
+        members = ((name, task) for name, task in tasks.items() if REGISTRY[name].group == group)
+        rows += [row(name, name, task["metric"], task["score"], _counted(task)) for name, task in members]
+        rows.append(row(group, Phrase(group), Phrase("mean"), mean, ("", ""), "mean"))
     partly = len(tasks) < len(suite.tasks)
     title = Phrase("mean of {n} of {all} tasks", n=len(tasks), all=len(suite.tasks)) if partly else Phrase("overall")
-    cells = (number(result["overall"]), between(known.get("overall")), *_counted(result), "")
-    rows.append(Row((title, Phrase("mean"), "", "", "", *cells), "overall"))
+    rows.append(row("overall", title, Phrase("mean"), result["overall"], _counted(result), "overall"))
     return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
 
 
