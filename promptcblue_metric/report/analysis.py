@@ -703,7 +703,7 @@ def _examples(
 
 def _example(example: _Candidate) -> Example:
     sample = example.sample
-    listed = example.errors if isinstance(sample.task.scorer, SetF1) else []
+    listed = example.errors if analyzer_of(sample.task).unit == "items" else []
     return {
         "sample_id": short(str(sample.reference["sample_id"])),
         "score": example.score,

@@ -25,7 +25,7 @@ def task(name, form, scorer, metric, group):
     return Task(name, "made-up", group, metric, form, scorer, (0, 0, 0), labels=("甲", "乙"))
 register(Suite("other", "Other"), task("Things", OtherLines(), SetF1(), "micro-F1", GROUPS[0]),
          task("Words", FreeText(), MeanRouge(), "ROUGE-L", GROUPS[4]),
-         task("Whole", EntityLines(), Exact(), "accuracy", GROUPS[1]))
+         task("Whole", FreeText(), Exact(), "accuracy", GROUPS[1]))
 register(PROMPTCBLUE, task("CHIP-NEW", EntityLines(), SetF1(), "micro-F1", GROUPS[0]))
 from promptcblue_metric.cli.main import main
 main()
