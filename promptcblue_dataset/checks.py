@@ -31,12 +31,7 @@ class Checked:
 
 
 def check_files(files: Mapping[str, Path], on_row: Callable[[str], object] = lambda split: None) -> Checked:
-    """Read and check the file of each split.
-
-    Args:
-        files: path by split (``train``, ``validation``, ``test``).
-        on_row: called with the split for every row read, to show progress.
-    """
+    """Read and check the file of each split; ``on_row`` is called with the split of every row that is JSON."""
     checked = Checked()
     for split, path in files.items():
         _check_file(path, split, checked, on_row)

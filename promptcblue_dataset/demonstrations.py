@@ -16,11 +16,7 @@ OTHER_TASKS = 8
 
 
 def paper_counts(tasks: Iterable[str]) -> dict[str, int]:
-    """How many demonstrations the paper gives each task (Table 1), and `OTHER_TASKS` for a task it does not have.
-
-    Args:
-        tasks: names or aliases.
-    """
+    """How many demonstrations the paper gives each task (Table 1), and `OTHER_TASKS` for a task it does not have."""
     names = [get_task(name).name for name in tasks]
     return {name: DEMONSTRATIONS.get(name, OTHER_TASKS) for name in names}
 

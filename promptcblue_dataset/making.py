@@ -10,19 +10,10 @@ from pathlib import Path
 
 from promptcblue_dataset.checks import check_row, encodable
 from promptcblue_dataset.corpora import dialogues
+from promptcblue_dataset.corpora import reading as raw
 from promptcblue_dataset.corpora.archives import MAX_BYTES, RawError
 from promptcblue_dataset.corpora.cblue import read_terms
-from promptcblue_dataset.corpora.reading import (
-    LIST,
-    Content,
-    FileNotes,
-    Group,
-    RawSplit,
-    Reading,
-    Record,
-    Sources,
-    records_of,
-)
+from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading, Record
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, own_text
@@ -32,12 +23,6 @@ from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.scoring import located
 from promptcblue_metric.submit.cblue import CBLUE_TASKS, Records
-
-#: Samples by split.
-Sizes = Mapping[str, int]
-
-# What messages name in place of a file that is not written yet.
-_NO_FILE = Path("built row")
 
 #: The splits that are scored come first: a raw text that two splits have goes to the earlier one.
 DRAWN = ("test", "validation", "train")
@@ -58,7 +43,7 @@ class Plan:
         max_bytes: the most that archives may unpack to, all together.
     """
 
-    sizes: Mapping[str, Sizes | None]
+    sizes: Mapping[str, Mapping[str, int] | None]
     style: Style = field(default_factory=Style)
     templates: Path | None = None
     seed: int = 0
@@ -200,7 +185,7 @@ class Drawing(Making):
             counts["rows with a separator in the answer"] += 1
         if self.plan.style.dialect == RELEASED and not _sure(rendered):
             try:
-                check_row(rendered.sample, split, _NO_FILE, place)
+                check_row(rendered.sample, split, Path("built row"), place)
             except RowError as error:
                 counts["rows left out: target cannot be read back"] += 1
                 if not rendered.separators:
@@ -226,7 +211,7 @@ _MOST_FINDINGS = 8
 _Parts = Callable[[Record], Iterator[Content]]
 
 
-def unanswered(sources: Sources) -> Reading:
+def unanswered(sources: raw.Sources) -> Reading:
     """The raw samples of the test files of a corpus; `promptcblue-metric cblue` hands in what is answered.
 
     A record is one, of IMCS-V2 each utterance, and of CHIP-MDCFNPC a dialogue with at most eight findings.
@@ -237,9 +222,9 @@ def unanswered(sources: Sources) -> Reading:
         if parts and "test" in splits:
             file = splits["test"][-1]  # the shared file of IMCS-V2, which has the texts
             notes = FileNotes(file.name)
-            groups = reading.splits.setdefault(task, {}).setdefault("test", RawSplit(notes)).groups
+            groups = reading.splits.setdefault(task, {}).setdefault("test", raw.RawSplit(notes)).groups
             kind = dialogues.Consultation if task in dialogues.IMCS.tasks else Record
-            for record in records_of(file, notes, kind, RECORD_IDS.get(task, "")):
+            for record in raw.records_of(file, notes, kind, RECORD_IDS.get(task, "")):
                 try:
                     groups.append(Group(record.place.id, list(parts(record))))
                 except RawError as error:
@@ -287,7 +272,7 @@ def _history(record: Record) -> Iterator[Content]:
     if record.has("history"):
         said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
     else:
-        said = [dialogues.utterance(turn, "id", "Sentence") for turn in record.records(LIST)]
+        said = [dialogues.utterance(turn, "id", "Sentence") for turn in record.records(raw.LIST)]
     yield _asked(record, "\n".join(said))
 
 

@@ -137,11 +137,7 @@ def fingerprint(folder: Path, config: str) -> str:
 
 
 def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda doing, item, total: None) -> None:
-    """Make the samples of a folder what ``load_dataset`` gives in any folder, under the name of their suite.
-
-    Args:
-        folder: a folder in the Hub layout.
-        configs: the tasks it has; ``all`` is added.
+    """Make the samples of a folder's configs what ``load_dataset`` gives in any folder by the name of their suite.
 
     Raises:
         PromptCBLUEError: the cache cannot be written.

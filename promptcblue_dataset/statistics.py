@@ -283,11 +283,7 @@ def notes(found: Mapping[str, TaskStatistics]) -> Iterator[str]:
 
 
 def write_into_card(source: str | Path, found: Mapping[str, TaskStatistics]) -> Path | None:
-    """Write the statistics into the card of a folder in the Hub layout, in place of earlier ones; None without a card.
-
-    Raises:
-        PromptCBLUEError: the card cannot be written.
-    """
+    """Write the statistics into the card of a folder, in place of earlier ones; None where there is no card of ours."""
     card = resolve(source) / CARD
     if not card.is_file() or not is_ours(card.parent):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import random
@@ -18,6 +19,7 @@ from promptcblue_dataset.build import build, parse_sizes
 from promptcblue_dataset.cli import app
 from promptcblue_dataset.folder import is_ours
 from promptcblue_dataset.making import Plan
+from promptcblue_dataset.prompts.render import PAPER, RELEASED, Style
 from promptcblue_dataset.review import wilson
 from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
@@ -105,6 +107,47 @@ def test_statistics_stand_in_the_card_once(built: Path, tmp_path: Path) -> None:
     assert all(f"| {task} |" in card.partition("## Statistics")[2] for task in TASKS)
     assert is_ours(built)
     assert set(json.loads(report.read_text(encoding="utf-8"))) == set(TASKS)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw CBLUE as the benchmark generates it, with dialogues as long as real ones, in small."""
+    path = Path(__file__).parents[2] / "benchmarks" / "build.py"
+    spec = importlib.util.spec_from_file_location("build_benchmark", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    few: dict[str, Any] = {
+        "RECORDS": {corpus: (60 if corpus == "IMCS-V2" else 500, 20) for corpus in module.RECORDS},
+        "DOCUMENTS": 2_000,
+        "QUERIES": (400, 20),
+        "TERMS": 2_000,
+    }
+    vars(module).update(few)
+    folder = tmp_path_factory.mktemp("generated")
+    module.generate(folder)
+    return folder
+
+
+@pytest.mark.parametrize("profile", [PAPER, RELEASED])
+def test_a_build_is_like_the_released_samples(generated: Path, tmp_path: Path, profile: str) -> None:
+    plan = Plan(parse_sizes("1000,0,0", list(TASKS)), style=Style(profile=profile))
+    build(generated, tmp_path / "out", plan, workers=1, cache=False)
+    far = {
+        (task, name): round(of_task["figures"][name]["mean"] / released["mean"], 2)
+        for task, of_task in statistics(tmp_path / "out").items()
+        for name, released in of_task["released"].items()
+        if name in ("choices", "items", "turns") and abs(of_task["figures"][name]["mean"] / released["mean"] - 1) > 0.15
+    }
+    assert list(far) == ([("CHIP-CDN", "choices")] if profile == PAPER else []), far
+
+
+def test_a_build_leaves_no_leak(generated: Path, tmp_path: Path) -> None:
+    tasks = ["KUAKE-QQR", "CHIP-STS", "CMeEE-V2"]
+    build(generated, tmp_path / "out", Plan(parse_sizes("300,100,100", tasks)), workers=1, cache=False)
+    for of_task in statistics(tmp_path / "out").values():
+        assert all(leak == {"exact": 0, "near": 0} for leak in of_task["leaks"].values())
 
 
 def test_official_files_have_no_card(tmp_path: Path) -> None:
