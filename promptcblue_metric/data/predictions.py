@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -151,15 +153,13 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
     with open_binary(Path(path)) as stream:
         if is_parquet(stream):
             return "a Parquet file", [dict(row) for row in parquet_rows(Path(path))]
-        first = next((line for line in stream if line.strip()), b"")
         try:
-            if "sample_id" in json.loads(first.decode("utf-8-sig")):
-                return None
-        except (ValueError, TypeError):
-            pass
-        try:
+            first = next((line for line in stream if line.strip()), b"")
+            with suppress(ValueError, TypeError):
+                if "sample_id" in json.loads(first.decode("utf-8-sig")):
+                    return None
             values = list(_values((first + stream.read()).decode("utf-8-sig")))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, OSError, EOFError, zlib.error):
             return None
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]

@@ -392,11 +392,15 @@ def is_parquet(stream: BinaryIO) -> bool:
 
 def parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
     """The rows of a Parquet file, in little memory."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _readable(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise PromptCBLUEError(f"{path}: cannot be read as Parquet: {error}") from error
 
 
 def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterator[_Rows]:

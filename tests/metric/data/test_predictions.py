@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -123,3 +124,15 @@ def test_what_is_of_no_known_form_gets_the_errors_of_ours(samples: list[Sample],
     path.write_text('{"answer": "是的"}\n{"answer": "不是"}\n', encoding="utf-8")
     with pytest.raises(PromptCBLUEError, match=r"2 bad row.*\n.*jsonl:1: field 'sample_id'"):
         list(match(path, samples))
+
+
+@pytest.mark.parametrize("content", [b"PAR1 and no more", gzip.compress(b"{}" * 9999)[:-9], b"\xff\xfe", b"[[[[", b""])
+def test_a_broken_file_is_named(content: bytes, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_bytes(content)
+    matched = match(path, samples)
+    if content:
+        with pytest.raises(PromptCBLUEError, match=r"predictions\.json"):
+            list(matched)
+    else:
+        assert all(prediction is None for _, prediction in matched)
