@@ -8,24 +8,16 @@ look-ups.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 
-from ..answers import (
-    Answer,
-    AnswerFormat,
-    CausalLines,
-    EntityLines,
-    EventLines,
-    StatusLines,
-    TermList,
-    TreeLines,
-    TripleLines,
-)
+from ..answers import Answer, TermList
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
 from ..scoring import Counts, LabelCounts, LabelF1, MeanRouge, Protocol, SetF1, item_key, rouge_scores, sum_counts
@@ -267,8 +259,8 @@ class Rule(NamedTuple):
     """What a pair is whose fields are ``equal``, and the texts of others ``overlapping`` (`_Mentions.overlap`)."""
 
     kind: str
-    equal: tuple[str, ...] = ()
-    overlapping: tuple[str, ...] = ()
+    equal: Sequence[str] = ()
+    overlapping: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -481,57 +473,17 @@ def _section(name: str, texts: Sequence[tuple[ScoredSample, Mapping[str, str], M
     }
 
 
-_EVENT = ("主体词", "发生状态", "描述词", "解剖部位")
-#: How items are analysed, by how they are written; those of any other format are right, spurious or missed.
-_ITEMS: Mapping[type[AnswerFormat], ItemAnalyzer] = {
-    EntityLines: ItemAnalyzer(
-        (
-            Rule("wrong type", equal=("entity",)),
-            Rule("boundary", equal=("type",), overlapping=("entity",)),
-            Rule("boundary", overlapping=("entity",)),
-        )
-    ),
-    TripleLines: ItemAnalyzer(
-        (
-            Rule("wrong predicate", equal=("subject", "object")),
-            Rule("wrong subject", equal=("predicate", "object"), overlapping=("subject",)),
-            Rule("wrong object", equal=("predicate", "subject"), overlapping=("object",)),
-            Rule("wrong subject", equal=("predicate", "object")),
-            Rule("wrong object", equal=("predicate", "subject")),
-            Rule("several fields", overlapping=("subject", "object")),
-        )
-    ),
-    EventLines: ItemAnalyzer(
-        (
-            *(Rule(f"wrong {name}", equal=tuple(other for other in _EVENT if other != name)) for name in _EVENT[1:]),
-            Rule("wrong 主体词", equal=_EVENT[1:], overlapping=("主体词",)),
-            Rule("several fields", equal=("主体词",)),
-            Rule("several fields", overlapping=("主体词",)),
-        )
-    ),
-    CausalLines: ItemAnalyzer(
-        (
-            Rule("wrong predicate", equal=("subject", "object")),
-            Rule("wrong subject", equal=("predicate", "object")),
-            Rule("wrong object", equal=("predicate", "subject")),
-        )
-    ),
-    TreeLines: ItemAnalyzer(
-        (
-            Rule("wrong logical_rel", equal=("role", "triples")),
-            Rule("wrong role", equal=("triples",)),
-            Rule("wrong triples", equal=("role", "logical_rel")),
-        )
-    ),
-    StatusLines: ItemAnalyzer((Rule("wrong status", equal=("entity",)),)),
-    TermList: ItemAnalyzer(extra="chose extra", none_given="chose none"),
+#: How items are analysed, by the name of their format; those of any other format are right, spurious or missed.
+_ITEMS: Mapping[str, ItemAnalyzer] = {
+    name: ItemAnalyzer(tuple(Rule(**rule) for rule in found.pop("rules", ())), **found)
+    for name, found in json.loads(Path(__file__).with_name("rules.json").read_text(encoding="utf-8")).items()
 }
 
 
 def analyzer_of(task: Task) -> Analyzer:
     """How a task's results are sorted: by what its scorer counts, and items by their format."""
-    if isinstance(task.scorer, SetF1) or type(task.format) in _ITEMS:
-        return _ITEMS.get(type(task.format), ItemAnalyzer())
+    if isinstance(task.scorer, SetF1) or type(task.format).__name__ in _ITEMS:
+        return _ITEMS.get(type(task.format).__name__, ItemAnalyzer())
     known = {LabelF1: LabelAnalyzer, MeanRouge: TextAnalyzer}
     return next((analyzer() for scorer, analyzer in known.items() if isinstance(task.scorer, scorer)), SampleAnalyzer())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from promptcblue_metric import answers
 from promptcblue_metric.compare.significance import counts_by_task
 from promptcblue_metric.evaluation import PARSERS, Evaluation, ScoredSample
 from promptcblue_metric.report.analysis import (
@@ -19,7 +21,7 @@ from promptcblue_metric.report.analysis import (
 )
 from promptcblue_metric.tasks import TASKS
 
-from ...conftest import SampleRows
+from ...conftest import ROOT, SampleRows
 
 
 def scored(task: str, *samples: tuple[Any, Any], choices: Sequence[str] = (), prompt: str = "") -> list[ScoredSample]:
@@ -66,6 +68,11 @@ def test_entities_are_correct_wrong_in_type_or_boundary_spurious_or_missed() -> 
     assert shares["boundary"]["of_predicted"] == pytest.approx(2 / 5)
     assert shares["spurious"]["of_gold"] is None
     assert shares["missed"]["of_predicted"] is None
+
+
+def test_rules_are_of_formats_that_there_are() -> None:
+    rules = json.loads((ROOT / "promptcblue_metric" / "report" / "rules.json").read_text(encoding="utf-8"))
+    assert all(issubclass(getattr(answers, name), answers.AnswerFormat) for name in rules)
 
 
 def test_an_item_is_paired_once_and_the_closest_kind_goes_first() -> None:
