@@ -14,7 +14,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from ..constrained import TokenChoices
 from ..model import find_model, identify, load_tokenizer, tuned_tasks
 from ..prompts import PromptEncoder, ShotStyle, Thought, split_thought
-from . import LOOSE, THINKING, Backend, BackendSettings, Choices, Completion, Request
+from . import LOOSE, THINKING, Backend, BackendSettings, Choices, Completion, Request, refuse
 
 #: Requests tokenised at a time.
 _CHUNK = 1000
@@ -39,7 +39,9 @@ class LocalBackend(Backend):
         self.settings = settings
         self.source = find_model(settings.model, settings.adapter)
         tokenizer = load_tokenizer(self.source.tokenizer, trust_remote_code=settings.trust_remote_code)
-        thinking = "off" if settings.thinking == "auto" and self.tuned_on else settings.thinking
+        refuse(settings, thoughts_before_constrained_answers=settings.constrained and settings.thinking == "on")
+        untold = settings.thinking == "auto" and (self.tuned_on or settings.constrained)
+        thinking = "off" if untold else settings.thinking
         self.encoder = PromptEncoder(tokenizer, thinking, settings.system)
 
     @cached_property

@@ -324,6 +324,11 @@ def test_thoughts_are_kept_apart_from_answers(
     assert over is (ids.endswith("E") or bool(stop))
 
 
+def test_a_bound_answer_has_no_thought_before_it(trained: Path) -> None:
+    with pytest.raises(PromptCBLUEError, match="thoughts-before-constrained-answers"):
+        load_backend(BackendSettings(model=str(trained), constrained=True, thinking="on"))
+
+
 def test_a_model_that_was_not_fine_tuned_here_is_not_starved(trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(trained, other, ignore=shutil.ignore_patterns("checkpoint-*", "run.json"))
