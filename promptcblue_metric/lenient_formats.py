@@ -88,12 +88,8 @@ _OTHER_HEADS = [
 具体的药物名称: drug
 身体部位: body body_part anatomy
 解剖部位: anatomy anatomy_list body_part location 部位
-医疗程序: procedure
-医疗设备: equipment device
 医学检验项目: test lab_test
 医学检查检验: test examination
-医院科室: department
-微生物类: microorganism
 主体词: core_name subject core finding 主体
 发生状态: tendency status state 状态
 描述词: character description descriptor descriptors 描述
@@ -129,6 +125,7 @@ _MARK = re.compile(
     r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
 )
 _CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:")
+_CORRECTED = re.compile(r"^(?:更正|修正|纠正|改正|订正)[^:：\n]{0,6}[:：]\s{0,3}")
 _RESTART = re.compile(
     r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
 )
@@ -367,8 +364,6 @@ class Reader(ABC, Generic[F]):
                 stack += reversed([inner for name, inner in node.items() if not self.pair(name, inner)])
             elif isinstance(node, list) and not self.row(node):
                 stack += reversed(node)
-            elif isinstance(node, str):
-                self.leaf(node)
         self.understood |= self.nothing is list and all(map(is_none, leaves(value)))
         return self.understood
 
@@ -391,9 +386,6 @@ class Reader(ABC, Generic[F]):
         name, *values = parts if len(parts) == 2 else ("", "")
         return isinstance(name, str) and isinstance(values[0], str) and self.pair(name, values[0])
 
-    def leaf(self, text: str) -> None:
-        """Read a string that stands under no known name."""
-
     def free(self, line: Line) -> bool:
         """Read a line that no name heads; whether it belongs to the answer."""
         return False
@@ -401,24 +393,16 @@ class Reader(ABC, Generic[F]):
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, from the last place where it begins anew if anything is said from there."""
         marks = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
-        leads = [at for at, line in enumerate(lines) if self._is_lead(line.text)]
-        for at in (marks[-1:] or leads[-1:]) if marks or leads[-1:] != [0] else ():
-            first, *rest = lines[at:]
-            text = re.split("[:：]", first.text, maxsplit=1)[1].strip() if marks else first.text
-            again, before = (type(self)(self.format, self.choices, self.source) for _ in range(2))
+        if marks:
+            first, *rest = lines[marks[-1] :]
+            text = re.split("[:：]", first.text, maxsplit=1)[1].strip()
+            again = type(self)(self.format, self.choices, self.source)
             again.read_lines([first._replace(text=text)] * bool(text) + rest)
-            # What precedes a lead line is only left out where it says nothing else.
-            before.read_lines(lines[: 0 if marks else at])
-            if again.understood and not before.adds_to(again):
+            if again.understood:
                 again.repairs[:0], again.problems[:0] = [*self.repairs, "answer marker"], self.problems
                 self.__dict__.update(again.__dict__)
                 return
         self.read_lines(lines)
-
-    def adds_to(self, other: Reader[F]) -> bool:
-        """Whether something was read here that was not by another."""
-        said, others = [{str(item) for item in one.answer()} if one.understood else set() for one in (self, other)]
-        return bool(said - others)
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         """Read lines, and set aside what is said before and after the answer."""
@@ -454,7 +438,7 @@ class Reader(ABC, Generic[F]):
         self._lead(line.text[: heads[0].start()])
         ends = [head.start() for head in heads[1:]] + [len(line.text)]
         for head, end in zip(heads, ends, strict=True):
-            value = line.text[head.end() : end].strip()
+            value = line.text[head.end() : end].strip().rstrip("【[")
             self.note("half-width punctuation", line.text[head.end() - 1] == ":")
             name = self.names.spelt(head["name"])
             self.open = "" if value else name
@@ -467,16 +451,12 @@ class Reader(ABC, Generic[F]):
         begun = self.leads.begins_with(last) or self.cut_heads.begins_with(last)
         return self.unfinished or begun or last.endswith(("，", "、", "(", "（"))
 
-    def _is_lead(self, text: str) -> bool:
-        return self.leads.exact(text) is not None
-
     def _lead(self, text: str) -> bool:
-        if not self._is_lead(text):
-            return False
-        self.lead_seen = True
-        self.note("paper dialect", bare(text) != bare(self.lead))
-        self.note("half-width punctuation", ":" in text)
-        return True
+        lead = self.leads.exact(text) is not None
+        self.lead_seen |= lead
+        self.note("paper dialect", lead and bare(text) != bare(self.lead))
+        self.note("half-width punctuation", lead and ":" in text)
+        return lead
 
     def _record_in(self, text: str) -> bool:
         """Read a line that names the fields of records itself, or one of them."""
@@ -494,17 +474,13 @@ class Reader(ABC, Generic[F]):
             return bool(record) and whole and self.record(record)
         ((name, value),) = record.items()
         role = ROLES.spelt(name)
-        if role not in self.record_roles or not value or self.is_own(name, str(value)):
+        if role not in self.record_roles or not value or self.names.exact(name) is not None:
             return False
         self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
         if self.is_whole(self.fields):
             self.record(self.fields)
             self.fields = {}
         return True
-
-    def is_own(self, name: str, value: str) -> bool:
-        """Whether a line that could be a field of a record says something else in this format."""
-        return self.names.exact(name) is not None
 
     def is_whole(self, roles: Mapping[str, Json]) -> bool:
         """Whether these roles make a record."""
@@ -567,7 +543,7 @@ class Reader(ABC, Generic[F]):
             return outer if outer and _SAYS_WHERE.search(word) else word
         number = _NUMBER.match(word)
         numbered = (word[number.end() :], outer[number.end() :]) if number else ()
-        for part in (word, unparenthesised(word), outer, *numbered):
+        for part in (word, unparenthesised(word), outer, bare(word), *numbered):
             for named in (part, _AFTER_LIST.sub("", part)):
                 span = self.source.span(clean(named)) if named else None
                 if span is not None:
@@ -595,6 +571,8 @@ class Entities(Reader[EntityLines]):
             self.joint = Entities.joint + "|[是为有]|包[括含]"
         endings = ("", "实体", "实体名称", "类实体", "类", "类型")
         self.name({choice + end: choice for end in endings for choice in choices})
+        # A type in brackets after a word is that word's.
+        self.heads = re.compile(r"(?<![^\s,.:;|]\[)" + self.heads.pattern)
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self.cut_heads = words({f"{choice}实体：": choice for choice in choices})
@@ -631,11 +609,6 @@ class Entities(Reader[EntityLines]):
             if readings:
                 return True
         return super().line(line)
-
-    def part(self, text: str) -> str | None:
-        # What another type follows is of that one.
-        typed = self._typed.match(folded(clean(text))) if self.source.span(clean(text)) is None else None
-        return None if typed else super().part(text)
 
     def free(self, line: Line) -> bool:
         alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
@@ -680,7 +653,7 @@ class Triples(Reader[TripleLines]):
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
     _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
-    _arrow = re.compile(r"[→|,，\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
+    _arrow = re.compile(r"[→|,，;；\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
     def __init__(self, answer_format: TripleLines, choices: Sequence[str], source: Source) -> None:
@@ -722,10 +695,7 @@ class Triples(Reader[TripleLines]):
             unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
             self.unfinished = not both or not bare(tail) or unended
             return True
-        if self.relation and is_none(text):
-            self.note("empty marker")
-            return True
-        return sum(self._triple(item) for item in self._pair_end.split(text) if item.strip()) > 0
+        return sum(self._triple(item) for item in _cut(text, self._pair_end) if item.strip()) > 0
 
     def _named(self, text: str) -> str:
         """An entity without the 为 or colon that joined it to its name."""
@@ -831,13 +801,6 @@ class Events(Reader[EventLines]):
     def free(self, line: Line) -> bool:
         return bool(self._caption.match(line.text))
 
-    def record(self, record: Mapping[str, Json]) -> bool:
-        event = {name: value for spelling, value in record.items() if (name := self.names.exact(spelling))}
-        if "主体词" in event:
-            self.events.append(event)
-            self.understood = True
-        return "主体词" in event
-
     def member(self, name: str, value: Json) -> None:
         if not self.events or name in self.events[-1]:
             self.events.append({})
@@ -886,7 +849,7 @@ class ReportSections(Reader[Report]):
     """Sections headed by their names."""
 
     nothing: ClassVar[type[object]] = dict
-    joint = ":"
+    joint = r":|(?<=\])"
     _after = re.compile(
         r"[(（【*]?(?:注[：:]|注意[：:]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|如有|如需|本报告|此报告)|[^\n]{0,40}仅供参考"
     )
@@ -903,13 +866,9 @@ class ReportSections(Reader[Report]):
             self.heads = re.compile(rf"^{start}\s{{0,3}}(?::|(?<=\]))")
         super().read_lines(lines)
 
-    def line(self, line: Line) -> bool:
-        self.last = self.open or self.last
-        return super().line(line)
-
     def member(self, name: str, value: Json) -> None:
-        within = not self.heads.pattern.startswith("^")
-        self.sections[name] = [text.strip().rstrip("；;" if within else "") for text in leaves(value) if text.strip()]
+        marks = "" if self.heads.pattern.startswith("^") else "；;，,"
+        self.sections[name] = [text.strip().rstrip(marks) for text in leaves(value) if text.strip()]
         self.last, self.understood = name, True
 
     def free(self, line: Line) -> bool:
@@ -985,10 +944,10 @@ _DOUBTS = re.compile("难|不好说|不确定|(?:无法|不能|不好)(?:确定|
 _DENIES_AFTER = re.compile(
     "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
     "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
-    r"|无关|排除|剔除|除外|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+    r"|无关|排除|剔除|除外|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
 )
 _HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|容易|误|介于")
-_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
+_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "的类这那等吗呢吧么和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
 _DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
@@ -1044,7 +1003,7 @@ def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
     if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW and not _MAY_BE_SAID.match(after):
         return False
     within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
-    return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的")
+    return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
 
 
 def _weight(before: str, after: str, rest: str) -> int | None:
@@ -1152,13 +1111,6 @@ class Verdicts:
         self.repair = "judged choices"
         return True
 
-    def judge_record(self, record: Mapping[str, Json]) -> bool:
-        """Read a record that holds a choice and the verdict on it; whether it is one."""
-        texts = [text for name, value in record.items() if not _REASON.exact(name) for text in leaves(value)]
-        found = [text for text in texts if self.known.exact(text) is not None]
-        rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
-        return len(found) == 1 and len(rest) == 1 and self.judge(found[0], rest[0])
-
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
         label = self.known.exact(text)
@@ -1252,13 +1204,12 @@ class Choosing(Reader[F]):
         """Nothing said yet."""
         return Verdicts(self.known, self.choices, self.source, apart=self.apart)
 
-    def accept(self, verdicts: Verdicts, labels: set[str], *kinds: str) -> bool:
+    def accept(self, verdicts: Verdicts, labels: set[str]) -> bool:
         """Take labels for the answer, if they are one; whether they are."""
         self.understood = bool(labels) and (self.apart or len(labels) == 1)
         if self.understood:
             self.labels = labels
-            for kind in (*kinds, verdicts.repair):
-                self.note(kind)
+            self.note(verdicts.repair)
         elif labels:
             self.unread = "ambiguous label"
         return self.understood
@@ -1273,7 +1224,7 @@ class Choosing(Reader[F]):
         marks = [match.end() for match in _MARK.finditer(flat)]
         # Time stays linear: of many marks the last few are enough.
         for place in [*corrections[-1:], *[mark for mark in marks[:-9:-1] if mark > max([0, *corrections])]]:
-            if self._hear(text[place:].strip(), first=place in marks):
+            if self._hear(text[place:].strip()):
                 self.note("answer marker")
                 return
         if not self._hear(text):
@@ -1290,19 +1241,14 @@ class Choosing(Reader[F]):
                     return texts[:place]
         return texts
 
-    def _hear(self, text: str, *, first: bool = False) -> bool:
-        """Read what ``text`` says, or first what its ``first`` line and sentence do; whether that is an answer."""
-        line = text.split("\n", maxsplit=1)[0]
-        for piece in (line, re.split("[。！？!?；;]", line, maxsplit=1)[0]) if first and not self.apart else ():
-            verdicts = self.fresh()
-            if len(labels := verdicts.read(piece)) == 1:
-                return self.accept(verdicts, labels)
+    def _hear(self, text: str) -> bool:
+        """Read what ``text`` says; whether that is an answer."""
         verdicts = self.fresh()
         label = verdicts.whole(text)
         if label is None:
             verdicts.hear_lines(text)
         labels = {label} if label is not None else verdicts.decided()
-        if not labels and not self.apart and not first:
+        if not labels and not self.apart:
             labels = verdicts.read(text)
         self.verdicts = verdicts
         if not labels and len({hit.label for hit in self.known.hits(folded(text))}) > 1:
@@ -1313,7 +1259,10 @@ class Choosing(Reader[F]):
         """Read that none of the choices is it, where an output says that."""
 
     def record(self, record: Mapping[str, Json]) -> bool:
-        return self.verdicts.judge_record(record)
+        texts = [text for name, value in record.items() if not _REASON.exact(name) for text in leaves(value)]
+        found = [text for text in texts if self.known.exact(text) is not None]
+        rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
+        return len(found) == len(rest) == 1 and self.verdicts.judge(found[0], rest[0])
 
     def structure(self, value: Json) -> bool:
         named: set[str] = set()
@@ -1350,18 +1299,12 @@ class Terms(Choosing[TermList]):
         super().__init__(answer_format, choices, source, words({choice: choice for choice in choices}), apart=True)
 
     def lines(self, lines: Sequence[Line]) -> None:
-        if bare(re.split("[，,。]", lines[0].text)[0] if lines else "") == self.format.nothing:
-            self.say_nothing(self.format.nothing, lines)
-            return
         super().lines(lines)
-        for line in lines if self.understood else ():
-            # Name what stands in a list among offered terms and is none.
-            left = list(line.text)
-            for hit in self.known.hits(folded(line.text)):
-                left[hit.start : hit.end] = "\0" * (hit.end - hit.start)
-            pieces = [bare(piece) for piece in re.split("[，,、；;]", "".join(left))]
-            listed = "\0" in left and "。" not in line.text.rstrip("。") and not _REMARK.match(line.text)
-            if listed and any(piece and "\0" not in piece for piece in pieces):
+        for line in lines if self.labels else ():
+            # What stands in a list among offered terms may be none.
+            pieces = list(filter(bare, re.split("[，,、；;]", line.text)))
+            others = [piece for piece in pieces if not any(self.known.hits(folded(piece)))]
+            if others and any(self.known.exact(piece) for piece in pieces):
                 self.problem("unknown term", line.number)
 
     def say_nothing(self, text: str, lines: Sequence[Line]) -> None:
@@ -1411,9 +1354,7 @@ class Statuses(Reader[StatusLines]):
     def __init__(self, answer_format: StatusLines, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.statuses = label_words(answer_format, choices)
-        self.findings: dict[tuple[str, str], None] = {}
-        #: What was said after a correction holds against what was said before.
-        self.corrects, self.corrected = False, dict[str, str]()
+        self.findings: dict[str, str] = {}
 
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
@@ -1435,20 +1376,16 @@ class Statuses(Reader[StatusLines]):
     def add(self, status: str, findings: Sequence[str]) -> bool:
         for finding in map(clean, findings):
             outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
+            self.note("empty marker", is_none(finding))
             if outer and not is_none(finding):
                 found = self.source.span(outer) or outer
-                self.findings[found, status] = None
-                self.corrected |= {found: status} if self.corrects else {}
+                self.findings[found] = status
         self.understood = True
         return True
 
     def lines(self, lines: Sequence[Line]) -> None:
-        at = next((place for place, line in enumerate(lines) if _CORRECTION.match(folded(line.text))), len(lines))
-        super().lines(lines[:at])
-        if at < len(lines):
-            self.corrects = True
-            text = re.split("[:：]", lines[at].text, maxsplit=1)[1].strip()
-            self.read_lines([lines[at]._replace(text=text)] * bool(text) + list(lines[at + 1 :]))
+        # What is said later of a finding holds, so that a correction is a line like the others.
+        super().lines([line._replace(text=_CORRECTED.sub("", line.text)) for line in lines])
 
     def line(self, line: Line) -> bool:
         self.unfinished = False
@@ -1524,9 +1461,6 @@ class Statuses(Reader[StatusLines]):
         ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
         return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
 
-    def is_own(self, name: str, value: str) -> bool:
-        return ROLES.spelt(name) == "entity" and self.status(value) is not None
-
     def record(self, record: Mapping[str, Json]) -> bool:
         roles = _roles_of(record)
         # The status can stand in a field of any name, or be the name of the field that is ticked.
@@ -1544,8 +1478,7 @@ class Statuses(Reader[StatusLines]):
         return self.group(name) if _TICKED.match(text) else None if _REASON.exact(name) else self.status(text)
 
     def answer(self) -> Answer:
-        found = [(name, status) for name, status in self.findings if self.corrected.get(name, status) == status]
-        return [{"entity": finding, "attr": status} for finding, status in found]
+        return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
 
 
 class Reply(Reader[FreeText]):
