@@ -924,7 +924,8 @@ yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
 no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
 """)
 )
-DENIED, WEAK, PLAIN, SAID = -1, 0, 1, 2
+DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
+_CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
 _TICKED = re.compile(r"[✓✔√✅☑](?=[^,\n]{0,2}$)|^[✓✔√✅☑]|\[[x√]\](?=\s{0,3}$)")
 _CROSSED = re.compile(r"[✗✘×❌](?=[^,\n]{0,2}$)|^[✗✘×❌]|\[\s\](?=\s{0,3}$)")
 _MARKED = re.compile(r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]")
@@ -932,23 +933,23 @@ _CLAUSE_END, _SENTENCE_END = re.compile(r"[,!?:\n()]|\.(?!\d)"), re.compile(r"[!
 _LISTED_WITH = re.compile(
     r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
 )
-_NO_DENIAL = re.compile("无疑|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
+_NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _TURN = re.compile(
     "而(?!非|不)|但|只(?:能|是)|才是|因此|所以|最终|更|其实|(?<!不)应该?(?=是|为|选|归|属)|(?<!不)选(?=$|择)"
 )
 _DENIES_BEFORE = re.compile(
-    "不是|并非|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
+    "不是|并非|与其说|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
     "|(?:不|非|未|无|没|否|勿).{0,4}$"
 )
 _DOUBTS = re.compile("难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _DENIES_AFTER = re.compile(
     "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
     "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
-    r"|无关|排除|剔除|除外|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+    r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
 )
-_HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|容易|误|介于")
+_HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|次要|容易|误|介于")
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
-_MAY_FOLLOW = "的类这那等吗呢吧么和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
+_MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
 _DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
@@ -1028,6 +1029,8 @@ def _weight(before: str, after: str, rest: str) -> int | None:
     if _HEDGES.search(turned):
         return WEAK
     whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
+    if _CONCLUDES.search(left) and _LEADS.search(before[-8:]):
+        return CONCLUDED
     return SAID if whole or turns or _LEADS.search(before[-8:]) else PLAIN
 
 
@@ -1131,7 +1134,7 @@ class Verdicts:
         self.repair = "option letter" if label is not None else self.repair
         return label
 
-    def hear(self, text: str, most: int = SAID) -> None:
+    def hear(self, text: str, most: int = CONCLUDED) -> None:
         """Weigh what a text says of the choices."""
         for said in statements(self.known, text, apart=self.apart):
             # A short name says too little within a sentence of something else.
@@ -1146,7 +1149,7 @@ class Verdicts:
             unchosen = self.apart and _UNCHOSEN.match(name.strip(" -*·")) and not any(self.known.hits(folded(name)))
             if colon and (unchosen or self.judge(name, value.strip())):
                 continue
-            most = PLAIN if _REMARK.match(line) else SAID
+            most = PLAIN if _REMARK.match(line) else CONCLUDED
             self.hear(line, min(most, WEAK) if self.apart and most == PLAIN else most)
             if self.apart or _MARKED.search(line):
                 continue
@@ -1221,7 +1224,8 @@ class Choosing(Reader[F]):
         text = "\n".join(self._one_question(texts))
         flat = folded(text)
         corrections = [match.end() for match in _CORRECTION.finditer(flat)]
-        marks = [match.end() for match in _MARK.finditer(flat)]
+        before = [(match.end(), flat[max(0, match.start() - 3) : match.start()]) for match in _MARK.finditer(flat)]
+        marks = [end for end, said in before if not re.search("次|其他|备选", said)]
         # Time stays linear: of many marks the last few are enough.
         for place in [*corrections[-1:], *[mark for mark in marks[:-9:-1] if mark > max([0, *corrections])]]:
             if self._hear(text[place:].strip()):
@@ -1333,7 +1337,8 @@ class OneLabel(Choosing[Label]):
 
     def say_nothing(self, text: str, lines: Sequence[Line]) -> None:
         none = self.format.none_of_these
-        if none and not self.verdicts.weights and self._none_of_these.search(folded(text)):
+        flat = folded(text)
+        if none and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
             self.accept(self.verdicts, {none})
 
     def answer(self) -> Answer:
