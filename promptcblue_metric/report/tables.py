@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -203,9 +202,8 @@ def markdown_text(text: str) -> str:
 def as_csv(table: Table) -> str:
     """The table as comma-separated values."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(
-        [[c.title for c in table.columns], *(row.cells for row in table.rows)]
-    )
+    heads = [column.title for column in table.columns]
+    csv.writer(stream, lineterminator="\n").writerows([heads, *(row.cells for row in table.rows)])
     return stream.getvalue().rstrip("\n")
 
 
@@ -242,18 +240,16 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {"csv": as_csv, "latex": as_late
 
 def show(table: Table, lines: Iterable[str] = (), *, titled: bool = False) -> None:
     """Print a table, and lines below it (`common.show`)."""
-    texts = sum(1 for _ in takewhile(lambda column: not column.number, table.columns))
-    shown = common.make_table(*(column.title for column in table.columns), texts=texts)
+    shown = common.make_table(*(column.title for column in table.columns))
     if titled:
         shown.title, shown.title_justify = table.title, "left"
-    for place in range(texts, len(table.columns)):
-        shown.columns[place].justify = "right" if table.columns[place].number else "left"
+    for column, ours in zip(shown.columns, table.columns, strict=True):
+        column.justify = "right" if ours.number else "left"
+    styles = {"mean": "dim", "overall": "bold"}
     for row in table.rows:
         if row.kind == "overall":
             shown.add_section()
-        shown.add_row(
-            *row.cells, style={"mean": "dim", "overall": "bold"}.get(row.kind), end_section=row.kind == "mean"
-        )
+        shown.add_row(*row.cells, style=styles.get(row.kind), end_section=row.kind == "mean")
     common.show(shown, lines)
 
 
@@ -268,16 +264,10 @@ def print_scores(runs: Mapping[str, Scores]) -> None:
 
 def protocol_table(report: Report) -> Table:
     """Where the two protocols differ, and why."""
-    rows = [
-        Row(
-            (
-                row["task"],
-                *_both(row["official"], row["paper"]),
-                Phrase.of((REASONS[reason["kind"]], reason) for reason in row["reasons"]),
-            )
-        )
-        for row in report["protocol_differences"]
-    ]
+    rows = []
+    for row in report["protocol_differences"]:
+        why = Phrase.of((REASONS[reason["kind"]], reason) for reason in row["reasons"])
+        rows.append(Row((row["task"], *_both(row["official"], row["paper"]), why)))
     if rows:
         overall = (report["protocols"][name]["overall"] for name in PROTOCOLS)
         rows.append(Row((Phrase("overall"), *_both(*overall), ""), "overall"))
