@@ -128,7 +128,8 @@ class TreeEdit(Scorer):
     primary = "tree_edit_ratio"
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        predicted, expected = build_tree(prediction), build_tree(gold)
+        # The lenient parser gives no node where it reads none; the official one gives one without triples.
+        predicted, expected = (build_tree(answer or [TreeLines.empty]) for answer in (prediction, gold))
         said = [Counter(node for node in tree.nodes if node[2]) for tree in (predicted, expected)]
         triples = [len(frozenset[tuple[str, ...]]().union(*nodes)) for nodes in ([n[2] for n in s] for s in said)]
         known: dict[tuple[int, str, Node], int] = {}
