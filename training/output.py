@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -69,7 +68,7 @@ class PredictionsFile:
     """
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool = False
+        self, path: Path, settings: Mapping[str, object], notes: Mapping[str, object], *, overwrite: bool = False
     ) -> None:
         if path.name.endswith(_META):
             raise PromptCBLUEError(f"{path}: names like this are of files that stand beside predictions; {_REMEDY}")
@@ -94,7 +93,7 @@ class PredictionsFile:
         except OSError as error:
             raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _open(self, settings: Mapping[str, Any], notes: Mapping[str, Any], *, overwrite: bool) -> FileIO:
+    def _open(self, settings: Mapping[str, object], notes: Mapping[str, object], *, overwrite: bool) -> FileIO:
         if overwrite:
             self.path.unlink(missing_ok=True)
         if self.path.exists() and self.path.stat().st_size:

@@ -51,21 +51,17 @@ def predict(
     In a process that is not the first of several, help the first one.
 
     Args:
-        dataset: as for `load_samples`, or what was read of it already.
-        configs: tasks to predict; every one by default.
-        max_new_tokens: longest answer; by default each task's own (`answer_limits`), or what a model needs that has not
-            learnt how long the targets are.
+        dataset: as for `load_samples`, with some of its tasks in ``configs``; or what was read of it already.
+        max_new_tokens: longest answer; by default each task's own (`answer_limits`), or what an untaught model needs.
         shots: demonstrations to show before each prompt; none by default.
         failed_as_empty: write a sample that failed as an empty answer, which is then scored as one.
-        overwrite: begin an empty output.
         times: how often to answer each prompt, into as many files (`outputs`).
 
     Returns:
         Whether at least nine in ten answers are whole: neither empty nor cut at their limit.
 
     Raises:
-        PromptCBLUEError: data, model or settings cannot be used, or the output is of another run; or, at the end,
-            samples failed, and were not to count as empty.
+        PromptCBLUEError: data, model or settings cannot be used; or, at the end, samples failed.
     """
     if not is_first():
         return _help(backend, times)
@@ -84,19 +80,16 @@ def predict(
         "max_new_tokens": limits,
         "demonstrations": {**shown.identity(), "style": backend.shot_style} if shown else None,
         "constrained": backend.constrained or None,
+        "limit": {"samples": splits.limit, "seed": splits.seed} if splits.limit else None,
     }
-    if splits.limit is not None:
-        settings["limit"] = {"samples": splits.limit, "seed": splits.seed}
     notes = {"dataset": splits.source, "promptcblue": VERSION, **engine.notes()}
     whole = True
     for number, path in enumerate(outputs(output, times), 1):
         numbered = {**settings, "answer": number} if times > 1 else settings
         with PredictionsFile(path, numbered, notes, overwrite=overwrite) as file:
             requests = _requests(samples, limits, shown, file, constrained=backend.constrained)
-            tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
-            _run(engine, from_first(requests), samples, file, tally, failed_as_empty=failed_as_empty)
-        for line in (*tally.lines(), *engine.summary()):
-            print(line)
+            tally = _run(engine, requests, samples, limits, file, failed_as_empty=failed_as_empty)
+        print(*tally.lines(), *engine.summary(), sep="\n")
         whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
     print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
@@ -187,18 +180,21 @@ def _run(
     engine: Backend,
     requests: Sequence[Request],
     samples: Sequence[Sample],
+    limits: Mapping[str, int],
     file: PredictionsFile,
-    tally: Tally,
     *,
     failed_as_empty: bool,
-) -> None:
-    """Answer the requests, each on disk before the next is looked at."""
+) -> Tally:
+    """Answer the requests, each on disk before the next is looked at; what was made."""
+    tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
+    from_first(requests)
     with tally.shown() as update:
         for result in engine.generate(requests) if requests else ():
             sample = samples[result.index]
             file.append(sample, _row(result, failed_as_empty=failed_as_empty))
             tally.add(sample["task_dataset"], result)
             update()
+    return tally
 
 
 def _row(result: Completion | Failure, *, failed_as_empty: bool) -> dict[str, object]:

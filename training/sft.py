@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
 
     # Rows of tokens: the target and its end are in the loss, the prompt is not
     encoder, validation = PromptEncoder(tokenizer), None
+    say(f"prompts: {encoder.describe()}; answers are trained without a thought before them")
     rows = partial(cached_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
     with training.main_process_first(desc="tokenising"):
         train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.neighbours import essence
@@ -89,7 +89,7 @@ class Demonstrations:
         shots = tuple(Shot(shot["input"], shot["target"]) for shot in others)
         return shots if self.settings.selection == "fixed" else shots[::-1]
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What decides which demonstrations a sample gets."""
         identity = {
             "counts": self.counts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
+from typing import Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from promptcblue_metric.errors import PromptCBLUEError
 
@@ -166,10 +166,10 @@ class Failure:
 class Backend(Protocol):
     """A model that is ready to answer."""
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What decides its answers: the model and its state, and how it decodes."""
 
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> Mapping[str, object]:
         """What is worth recording and decides nothing, or not on purpose: device, versions."""
 
     def count_tokens(self, targets: Sequence[str]) -> list[int]:

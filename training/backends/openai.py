@@ -107,7 +107,7 @@ class OpenAIBackend(Backend):
         switches = {} if settings.thinking == "auto" else _thinking_switches(settings.thinking == "on")
         return {**{name: value for name, value in options.items() if value is not None}, **switches, **extra}
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """The endpoint, its model, prompt and decoding."""
         return {
             "backend": self.settings.name,
@@ -122,7 +122,7 @@ class OpenAIBackend(Backend):
             **self.settings.decoding(),
         }
 
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> Mapping[str, object]:
         """The client's version, and how tokens are counted."""
         return {"openai": version("openai"), "tokens": "as the server reports them, else estimated from characters"}
 
@@ -339,7 +339,7 @@ class OpenAIBackend(Backend):
             ) from None
         return f"the answer cannot be read: {self.quoted(cause)}"
 
-    def _completion(self, request: Request, shots: Sequence[Shot], response: Mapping[str, Any]) -> Completion:
+    def _completion(self, request: Request, shots: Sequence[Shot], response: dict[str, Any]) -> Completion:
         text, thought, finish_reason = _message(response)
         usage = response.get("usage") or {}
         prompt_tokens, new_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")

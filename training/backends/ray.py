@@ -36,11 +36,11 @@ class RayBackend:
         inner = self.inner
         self.count_tokens, self.least_limit, self.summary = inner.count_tokens, inner.least_limit, inner.summary
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """That of the backend in the workers."""
         return {**self.inner.identity(), "backend": f"ray {self.cluster.backend}"}
 
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> Mapping[str, object]:
         """Those of the backend in the workers, as this machine has them, and Ray's."""
         return {**self.inner.notes(), "ray": version("ray"), "workers": self.cluster.workers}
 

@@ -142,12 +142,12 @@ class TransformersBackend(LocalBackend):
         backend._largest, backend._halved = None, 0
         return backend
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """The model's state, number format, prompt and decoding."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {**self.model_identity(), "dtype": f"{FOUR_BIT} {dtype}" if self.quantisation else dtype}
 
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> Mapping[str, object]:
         """Where the model was, device and versions."""
         return {**self.model_notes(), "device": str(self.device), "processes": self.state.num_processes}
 

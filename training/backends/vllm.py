@@ -39,11 +39,11 @@ class VllmBackend(LocalBackend):
             self.engine_options[name] = yaml.safe_load(value)
         self.rank = _lora_rank(self.source.adapter) if self.source.adapter else None
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """The model's state, number format, prompt and decoding."""
         return {**self.model_identity(), "dtype": self.dtype}
 
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> Mapping[str, object]:
         """Where the model was, GPUs and versions."""
         import vllm
 
