@@ -17,7 +17,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -314,16 +313,15 @@ class _Job:
     def run(self) -> _Done:
         """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
         plan, corpus = self.plan, CORPORA[self.corpus]
-        with _no_garbage_collection():
-            reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
-            files = {
-                (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
-                for task, of_task in reading.splits.items()
-                for split, found in of_task.items()
-            }
-            done = _Done({}, [f"{task}: {why}" for task, why in reading.refused.items()], files)
-            if plan.skip_bad or not (done.bad or any(file.notes.bad for file in files.values() if file.notes)):
-                self._build(reading, done)
+        reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
+        files = {
+            (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
+            for task, of_task in reading.splits.items()
+            for split, found in of_task.items()
+        }
+        done = _Done({}, [f"{task}: {why}" for task, why in reading.refused.items()], files)
+        if plan.skip_bad or not (done.bad or any(file.notes.bad for file in files.values() if file.notes)):
+            self._build(reading, done)
         # Files are shared by tasks.
         bad = [message for file in files.values() if file.notes for message in file.notes.bad]
         done.bad[:] = dict.fromkeys([*done.bad, *bad])
@@ -347,13 +345,12 @@ class _Job:
                 done.tasks[task] = BuiltTask(write_config(self.folder, task, written), counts, dict(left_out))
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def _run(job: _Job) -> _Done:
     """A corpus is millions of objects and no cycles; looking for those again and again takes half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        return job.run()
     finally:
         if enabled:
             gc.enable()
@@ -361,14 +358,14 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     if workers == 1 or len(jobs) == 1:
-        yield from map(_Job.run, jobs)
+        yield from map(_run, jobs)
         return
     # A fork starts in no time, and is safe here: the only other thread is the progress bar's, whose locks no worker
     # takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as executor:
         try:
-            for future in as_completed([executor.submit(_Job.run, job) for job in jobs]):
+            for future in as_completed([executor.submit(_run, job) for job in jobs]):
                 yield future.result()
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
