@@ -376,8 +376,14 @@ def test_the_page_asks_nothing_of_other_machines(page: Page, server: Server) -> 
     assert {url for url in asked if not url.startswith(server.url)} == set()
 
 
-def test_uploads_are_gone_when_the_page_stops(page: Page, server: Server) -> None:
-    assert any(path.is_file() for path in server.uploads.rglob("*"))
+def test_uploads_are_gone_when_the_page_stops(page: Page, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "left.jsonl"
+    path.write_text("{}\n", encoding="utf-8")
+    upload(page, "predictions", path)
+    deadline = time.monotonic() + 30
+    while not any(path.is_file() for path in server.uploads.rglob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=30) == 0, server.log.read_text()
     assert not [path for path in server.uploads.rglob("*") if path.is_file()]
