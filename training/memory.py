@@ -1,15 +1,8 @@
-"""How much GPU memory a recipe needs, by a formula that has to load nothing.
+"""How much GPU memory a recipe needs, by a formula (`FORMULA`) that has to load nothing.
 
-An estimate: what the allocator loses between blocks is not in it, nor what a kernel needs for itself. In bytes:
-
-- weights: 2 a parameter in bfloat16; 4 in float32, where they are trained themselves, and 2 for the copy that mixed
-  precision computes with; in 4 bits 0.5 and the scales of its blocks of 64, but 2 in the embeddings;
-- trained parameters: 4 for the gradient and 8 for AdamW's two moments, and for an adapter 4 for the weight itself;
-- activations of a pass: with gradient checkpointing the input of every layer, and one layer in full with the
-  gradients of it; without it every layer in full (`layer_bytes`);
-- `CONTEXT_BYTES` for CUDA and its libraries.
-
-FSDP and ZeRO-3 divide the first two over the GPUs, and hold one layer whole at a time.
+An estimate: what the allocator loses between blocks is not in it, nor what a kernel needs for itself. Activations of a
+pass are, with gradient checkpointing, the input of every layer and one layer in full with its gradients; without it
+every layer in full (`layer_bytes`). FSDP and ZeRO-3 hold one layer whole at a time.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
             Request(index, sample["input"], limits[sample["task_dataset"]]) for index, sample in enumerate(samples)
         ]
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Score, where it is time to."""
         if state.global_step % self.steps:
             return

@@ -82,14 +82,15 @@ def main(arguments: Sequence[str]) -> None:
     model = with_adapter(recipe, training, backbone)
 
     # Rows of tokens: the target and its end are in the loss, the prompt is not
-    encoder, validation = PromptEncoder(tokenizer), None
+    encoder = PromptEncoder(tokenizer)
     say(f"prompts: {encoder.describe()}; answers are trained without a thought before them")
     rows = partial(cached_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
     with training.main_process_first(desc="tokenising"):
         train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")
+        name = f"{recipe.dataset} {recipe.validation_split}"
+        validation = rows(validation_samples, name=name) if validation_samples else None
     say(f"train: {train.summary()}")
-    if validation_samples:
-        validation = rows(validation_samples, name=f"{recipe.dataset} {recipe.validation_split}")
+    if validation:
         say(f"validation: {validation.summary()}")
 
     # AdamW over some epochs, with a validation loss every so many steps

@@ -116,9 +116,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """The mean loss of the target tokens, or their sum by those of the step; in training with AdaLoRA's term."""
-        if self.label_smoother is not None:
+        # Where the loss is a share of the whole step's, so are the terms beside it; the passes are summed.
+        share = 1 if num_items_in_batch is None else 1 / self.current_gradient_accumulation_steps
+        tuner, term = adalora_tuner(self.model), torch.zeros((), device=self.args.device)
+        if tuner is not None and self.model.training:
+            term = orthogonality(tuner)
+        if self.label_smoother is not None and not return_outputs:
             # Smoothing asks for the probability of every token of the vocabulary, which TRL computes at every place.
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-any-return]
+            smoothed: torch.Tensor = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            return smoothed + share * term
         outputs = self._head(model, inputs, output_router_logits=self.aux_loss_enabled)
         losses = -outputs.log_probs
         if self.args.loss_type == "dft":  # arXiv:2508.05629
@@ -127,14 +133,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         loss = total / torch.as_tensor(tokens if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        # Where the loss is a share of the whole step's, so are the terms beside it; the passes are summed.
-        share = 1 if num_items_in_batch is None else 1 / self.current_gradient_accumulation_steps
         if self.aux_loss_enabled:
             loss = loss + share * self.router_aux_loss_coef * outputs.aux_loss
-        tuner, term = adalora_tuner(self.model), torch.zeros(())
-        if tuner is not None and self.model.training:
-            term = orthogonality(tuner)
-            loss = loss + share * term
+        loss = loss + share * term
         sums = (total, tokens, outputs.is_top1.sum(), outputs.entropy.sum(), term, torch.ones(()))
         mode = "train" if self.model.training else "eval"
         self._sums[mode] += torch.stack([one.detach().to(self._first_bad) for one in sums])
@@ -271,7 +272,7 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
         self.sampler = sampler
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Called before the order of the epoch is asked for."""
         self.sampler.set_epoch(int(state.epoch))
@@ -283,18 +284,14 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called before the step is evaluated and saved."""
         losses = evaluated(state.log_history)
         control.should_evaluate |= self._keep_if_due(losses, state, control)
         # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
         control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called when the loss is in the log, before the step is saved."""
         losses = evaluated(state.log_history)
         self._keep_if_due(losses, state, control)
