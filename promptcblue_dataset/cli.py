@@ -402,7 +402,7 @@ def stats_(
     with progress_bars() as on_progress:
         found = statistics(source, on_progress)
     for titles, body in tables(found):
-        table = make_table(*titles)
+        table = make_table(*titles, texts=1 + ("number of" in titles))
         for row in body:
             table.add_row(*row)
         show(table)

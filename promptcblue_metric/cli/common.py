@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -198,7 +199,7 @@ _FOLDED = 24
 
 
 def _fitted(table: Table, width: int) -> Iterator[Table]:
-    """The table as it is, or set tight, in as many parts as it takes, each of which begins with the first column."""
+    """The table as it is, or set tight, in as many parts as it takes, each of which begins with what names its rows."""
     from rich.cells import cell_len
 
     cells = [[printable(str(cell)) for cell in (column.header, *column.cells)] for column in table.columns]
@@ -207,10 +208,11 @@ def _fitted(table: Table, width: int) -> Iterator[Table]:
         yield _part(table, cells, dict(enumerate(natural)), tight=False)
         return
     least = [_least(found, column.justify == "right") for found, column in zip(cells, table.columns, strict=True)]
-    parts = [{0: least[0]}]
-    for place in range(1, len(least)):
-        if len(parts[-1]) > 1 and sum(parts[-1].values()) + 2 * len(parts[-1]) + least[place] > width:
-            parts.append({0: least[0]})
+    keys = dict(enumerate(least[: _keys(table, cells)]))
+    parts = [dict(keys)]
+    for place in range(len(keys), len(least)):
+        if len(parts[-1]) > len(keys) and sum(parts[-1].values()) + 2 * len(parts[-1]) + least[place] > width:
+            parts.append(dict(keys))
         parts[-1][place] = least[place]
     for part in parts:
         left = width - sum(part.values()) - 2 * len(part) + 2
@@ -218,6 +220,13 @@ def _fitted(table: Table, width: int) -> Iterator[Table]:
             part[place] = narrow + min(natural[place] - narrow, max(0, left))
             left -= part[place] - narrow
         yield _part(table, cells, part, tight=True)
+
+
+def _keys(table: Table, cells: Sequence[Sequence[str]]) -> int:
+    """How many of the columns of text at a table's left it takes to tell its rows apart."""
+    texts = list(takewhile(lambda place: table.columns[place].justify == "left", range(len(cells))))
+    rows = len(cells[0])
+    return next((n for n in range(1, len(texts)) if len(set(zip(*cells[:n], strict=True))) == rows), len(texts) or 1)
 
 
 def _least(cells: Sequence[str], number: bool) -> int:

@@ -24,6 +24,8 @@ from promptcblue_dataset.review import wilson
 from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
 
+from ..terminal import in_terminal
+
 RAW = Path(__file__).parent / "raw"
 
 
@@ -148,6 +150,17 @@ def test_a_build_leaves_no_leak(generated: Path, tmp_path: Path) -> None:
     build(generated, tmp_path / "out", Plan(parse_sizes("300,100,100", tasks)), workers=1, cache=False)
     for of_task in statistics(tmp_path / "out").values():
         assert all(leak == {"exact": 0, "near": 0} for leak in of_task["leaks"].values())
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shows_what_every_row_counts(columns: int, built: Path) -> None:
+    code, shown = in_terminal(columns, "from promptcblue_dataset.cli import main; main()", "stats", built, "--no-card")
+    assert code == 0, shown
+    # Each part of the second table, folded heads and all: rows of the task and of what is counted.
+    rows = [line.split()[:2] for line in shown.splitlines() if line.startswith("CHIP-STS ")]
+    counted = [row[1] for row in rows if row[1].isalpha()]
+    assert len(counted) > len(set(counted)) > 1
+    assert len(counted) % len(set(counted)) == 0
 
 
 def test_official_files_have_no_card(tmp_path: Path) -> None:
