@@ -24,7 +24,16 @@ from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import FileNotes, Group, Reading, Sources
-from promptcblue_dataset.folder import ConfigInfo, Origin, check_output, origin, report_path, write_card, write_config
+from promptcblue_dataset.folder import (
+    ConfigInfo,
+    Origin,
+    check_output,
+    digests,
+    origin,
+    report_path,
+    write_card,
+    write_config,
+)
 from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan, unanswered
 from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
@@ -46,7 +55,7 @@ class Made:
 
     def finish(self, report: Mapping[str, object], configs: Sequence[str], on_progress: Progress) -> None:
         """Write the report and fill the cache."""
-        write_json(self.report, report)
+        write_json(self.report, {**report, "written": digests(self.output)})
         if self.cached:
             from promptcblue_dataset.promptcblue_dataset import prime
 
@@ -83,7 +92,7 @@ def import_files(
     Args:
         source: a folder with the official files, or the word ``sample``.
         skip_bad: leave bad rows out and list them in the report, rather than stop.
-        overwrite: replace ``output`` whatever it holds; without it, only what was written before.
+        overwrite: replace ``output`` whatever it holds; without it, only what was written before and not changed since.
         cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder.
 
     Raises:

@@ -55,7 +55,9 @@ Tasks = Annotated[str | None, typer.Option(help="Tasks, separated by commas; by 
 ExplainLabels = Annotated[bool, typer.Option("--explain-labels", help="Say what each offered label means.")]
 FormatSpec = Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")]
 StepByStep = Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds, changes by hand too.")
+]
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Make load_dataset of the suite's name work in any folder.")
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import NamedTuple, TypedDict
 
-from promptcblue_metric.data.samples import ALL, SPLITS, Sample, parquet_files
+from promptcblue_metric.data.samples import ALL, LISTED, SPLITS, Sample, parquet_files
+from promptcblue_metric.data.writing import read_json_object, replace_bytes, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
 
@@ -158,9 +160,53 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
             raise PromptCBLUEError(f"{output}: cannot be replaced: it is or holds {precious}; name another --output")
     if overwrite or not output.exists():
         return
-    what = "holds files that no import wrote" if output.is_dir() else "is a file"
-    if not output.is_dir() or (any(output.iterdir()) and not is_ours(output)):
-        raise PromptCBLUEError(f"{output}: {what}; name another --output, or replace it with --overwrite")
+    if not output.is_dir():
+        raise PromptCBLUEError(f"{output}: is a file; name another --output, or replace it with --overwrite")
+    if any(output.iterdir()) and (why := _changed(output)):
+        raise PromptCBLUEError(f"{output}: {why}; name another --output, or replace it with --overwrite")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a folder."""
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return {
+        path.relative_to(folder).as_posix(): _digest(path.read_bytes() if path.is_file() else b"") for path in files
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _changed(folder: Path) -> str:
+    """How a folder differs from what `import` or `build` wrote, by the report beside it; empty if it does not."""
+    record = _record(folder)
+    if record is None:
+        return "holds files that no import or build has on record, and so may have been changed by hand"
+    written, found = record[1], digests(folder)
+    names = sorted(name for name in {*written, *found} if written.get(name) != found.get(name))
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"changed since it was written: {', '.join(names[:LISTED])}{more}" if names else ""
+
+
+def _record(folder: Path) -> tuple[Path, dict[str, str]] | None:
+    """The newest report beside a folder, and the SHA-256 of each file that was written."""
+    reports = [path for made_by in ("import", "build") if (path := report_path(folder, made_by)).is_file()]
+    if not reports:
+        return None
+    newest = max(reports, key=lambda path: path.stat().st_mtime_ns)
+    written = read_json_object(newest).get("written")
+    return (newest, written) if isinstance(written, dict) else None
+
+
+def rewrite_card(folder: Path, text: str) -> None:
+    """Change the card of a folder, and the report with it unless somebody else has changed the card before."""
+    card, record = folder / CARD, _record(folder)
+    before = _digest(card.read_bytes())
+    replace_bytes(card, text.encode())
+    if record and record[1].get(CARD) == before:
+        record[1][CARD] = _digest(text.encode())
+        write_json(record[0], {**read_json_object(record[0]), "written": record[1]})
 
 
 def report_path(output: Path, made_by: str) -> Path:

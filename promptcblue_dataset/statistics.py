@@ -15,13 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from promptcblue_dataset.folder import CARD, is_ours
+from promptcblue_dataset.folder import CARD, is_ours, rewrite_card
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
 from promptcblue_dataset.prompts.pool import own_prompts, own_text, unfill
 from promptcblue_metric.answers import AnswerFormat, EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
-from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, SUITES, suite_of
 
@@ -287,7 +286,7 @@ def write_into_card(source: str | Path, found: Mapping[str, TaskStatistics]) -> 
     card = resolve(source) / CARD
     if not card.is_file() or not is_ours(card.parent):
         return None
-    replace_bytes(card, in_card(card.read_text(encoding="utf-8"), found).encode())
+    rewrite_card(card.parent, in_card(card.read_text(encoding="utf-8"), found))
     return card
 
 

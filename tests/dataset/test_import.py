@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from promptcblue_dataset.build import Imported, import_files
 from promptcblue_dataset.checks import check_files
+from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric.data.samples import parquet_files
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import TASKS
@@ -194,12 +195,31 @@ def test_only_an_earlier_import_is_replaced(official: Official, tmp_path: Path) 
     import_files(source, output, cache=False)
     assert sorted(parquet_files(output)) == ["MedDG"]
     (output / "notes.txt").write_text("mine")
-    with pytest.raises(PromptCBLUEError, match="--overwrite"):
+    with pytest.raises(PromptCBLUEError, match=r"changed .*: notes\.txt; .*--overwrite"):
         import_files(source, output, cache=False)
     assert (output / "notes.txt").read_text() == "mine"
     import_files(source, output, overwrite=True, cache=False)
     assert sorted(tree(output)) == ["MedDG/train-00000-of-00001.parquet", "README.md"]
     assert sorted(path.name for path in output.parent.iterdir()) == ["promptcblue", "promptcblue-import-report.json"]
+
+
+def test_a_folder_changed_by_hand_is_replaced_only_when_told(official: Official, tmp_path: Path) -> None:
+    source, output = official(train=[row(), row("MedDG")]), tmp_path / "out" / "promptcblue"
+    parquet, card = output / "MedDG" / "train-00000-of-00001.parquet", output / "README.md"
+    import_files(source, output, cache=False)
+    assert write_into_card(output, statistics(output))  # a change of our own
+    import_files(source, output, cache=False)
+    card.write_text(card.read_text(encoding="utf-8") + "Mine.\n", encoding="utf-8")
+    parquet.unlink()
+    write_into_card(output, statistics(output))  # does not hide theirs
+    before = tree(output)
+    with pytest.raises(PromptCBLUEError, match=r"MedDG/train-00000-of-00001\.parquet, README\.md; .*--overwrite"):
+        import_files(tmp_path / "official", output, cache=False)
+    assert tree(output) == before
+    import_files(source, output, overwrite=True, cache=False)
+    (output.parent / "promptcblue-import-report.json").unlink()
+    with pytest.raises(PromptCBLUEError, match=r"on record.*--overwrite"):
+        import_files(source, output, cache=False)
 
 
 def test_a_folder_that_holds_the_source_or_the_user_is_never_replaced(
