@@ -292,8 +292,8 @@ def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence
             "\n".join([f"{head}; --on-error skip leaves them out and lists them", *result.bad[:LISTED], *more])
         )
     if wanted := [task for task in result.missing if task in must_have]:
-        kind = "test" if plan.from_test else "labelled raw"
-        raise PromptCBLUEError(f"{raw}: no {kind} files of {', '.join(wanted)}; nothing was written")
+        kind = "test files that say what to ask for" if plan.from_test else "labelled raw files"
+        raise PromptCBLUEError(f"{raw}: no {kind} of {', '.join(wanted)}; nothing was written")
     if not result.tasks:
         raise PromptCBLUEError(
             f"{raw}: no raw corpora of {suite_of(plan.sizes).title}; expected their folders or archives as published "

@@ -225,6 +225,9 @@ def unanswered(sources: raw.Sources) -> Reading:
             groups = reading.splits.setdefault(task, {}).setdefault("test", raw.RawSplit(notes)).groups
             kind = dialogues.Consultation if task in dialogues.IMCS.tasks else Record
             for record in raw.records_of(file, notes, kind, RECORD_IDS.get(task, "")):
+                if (field := RECORD_IDS.get(task)) and not record.has(field):
+                    record.place.note("left out", f"no '{field}', by which CBLUE's submission names a record")
+                    continue
                 try:
                     groups.append(Group(record.place.id, list(parts(record))))
                 except RawError as error:
@@ -269,10 +272,7 @@ def _report(record: Record) -> Iterator[Content]:
 
 
 def _history(record: Record) -> Iterator[Content]:
-    if record.has("history"):
-        said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
-    else:
-        said = [dialogues.utterance(turn, "id", "Sentence") for turn in record.records(raw.LIST)]
+    said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
     yield _asked(record, "\n".join(said))
 
 
@@ -284,11 +284,13 @@ def _findings(record: Record) -> Iterator[Content]:
         [finding.line("mention", "name") for finding in (turn.records("ner") if turn.has("ner") else ())]
         for turn in turns
     ]
+    if not any(named):
+        record.place.note("left out", "no findings to ask about")
     asked: dict[str, None] = {}
     for place, names in enumerate(named):
         asked.update(dict.fromkeys(names))
         following = named[place + 1] if place + 1 < len(turns) else None
-        if following is None or (asked and len({*asked, *following}) > _MOST_FINDINGS):
+        if asked and (following is None or len({*asked, *following}) > _MOST_FINDINGS):
             text, part = "\n".join(lines[: place + 1]), turns[place].label("sentence_id")
             yield _asked(record, text, part=part, LIST_MENTIONS="，".join(asked))
             asked = {}

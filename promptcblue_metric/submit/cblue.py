@@ -206,7 +206,7 @@ class Findings:
             answers = {
                 "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
                 for turn in dialogue["dialog_info"]
-                for finding in turn["ner"]
+                for finding in turn.get("ner") or ()
             }
             texts = tuple(str(turn.get("text", "")) for turn in dialogue["dialog_info"][:1])
             yield RawRecord(name, texts, answers, dialogue)
@@ -216,7 +216,7 @@ class Findings:
         for record, statuses in answered:
             left = iter(statuses)
             turns = [
-                {**turn, "ner": [{**finding, "attr": next(left)} for finding in turn["ner"]]}
+                {**turn, "ner": [{**finding, "attr": next(left)} for finding in turn.get("ner") or ()]}
                 for turn in record.value["dialog_info"]
             ]
             filled.append({**record.value, "dialog_info": turns})
@@ -467,7 +467,7 @@ def _statuses(answered: Sequence[Answered], record: RawRecord) -> Mapped:
     said.sort(key=itemgetter(0))
     statuses, unnamed = list[str](), 0
     for place, turn in enumerate(turns):
-        for finding in turn["ner"]:
+        for finding in turn.get("ner") or ():
             names = {finding.get("mention"), finding.get("name")}
             given = [status for end, by in said if end >= place for name, status in by.items() if name in names]
             statuses.append(given[0] if given else _NOT_ANNOTATED)
@@ -669,6 +669,9 @@ def check_file(path: Path, raw: Path) -> int:
         for name, answer in answers.items()
         if (problem := _problem(answer, task.shape))
     ]
+    if isinstance(task.form, Findings):  # of a raw file, a turn may leave it out
+        lacking = [record for record in records if any(t.get("ner") is None for t in record.value["dialog_info"])]
+        problems += (f"record '{record.name:.40}': field 'ner' of a turn is missing" for record in lacking)
     if text.startswith(_BOM):
         problems.append("starts with a byte order mark, at which CBLUE's checkers stop; write it without")
     if _is_lines(text) != source.lines and isinstance(task.form, (Records, Findings)):
@@ -897,7 +900,7 @@ def _answered(
     problems += (
         f"record {place}, '{next(iter(record.texts), '') or record.name:.30}', has no prompt"
         for place, (record, prompts) in enumerate(zip(records, answered, strict=True), 1)
-        if not prompts
+        if not prompts and record.answers  # a dialogue without findings is asked nothing
     )
     _stop_if_any("", problems)
     return answered

@@ -470,16 +470,16 @@ def test_prompts_of_cblues_test_files_lead_to_its_submission(tmp_path: Path) -> 
     turns = [
         {"sentence_id": n, "sender": "患者", "text": "都有", "ner": [finding]} for n, finding in enumerate(findings)
     ]
-    (raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_test.jsonl").write_text(
-        json.dumps({"dialog_id": "9", "dialog_info": turns}), encoding="utf-8"
-    )
+    bare = [{"sentence_id": 11, "sender": "患者", "text": "谢谢"}]
+    dialogues = [{"dialog_id": "9", "dialog_info": [*turns, *bare]}, {"dialog_id": "10", "dialog_info": bare}]
+    (raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_test.jsonl").write_text("\n".join(map(json.dumps, dialogues)), encoding="utf-8")
     (raw / "MedDG/MedDG_test.json").write_text('[{"id": "3", "history": ["患者：恶心"]}]', encoding="utf-8")
     done = make(output, Plan(dict.fromkeys(TASKS), from_test=True), raw)
     assert done.missing == ["KUAKE-IR"]
     asked = load_samples(output, "test")
     assert all(sample["target"] == "" for sample in asked)
     by_task = {name: [sample for sample in asked if sample["task_dataset"] == name] for name in done.tasks}
-    assert [sample["sample_id"] for sample in by_task["CHIP-MDCFNPC"]] == ["test-9#7", "test-9#9"]
+    assert [sample["sample_id"] for sample in by_task["CHIP-MDCFNPC"]] == ["test-9#7", "test-9#11"]
     assert len(by_task["CHIP-CTC"][0]["answer_choices"] or ()) == 44
     with predictions.open("w", encoding="utf-8") as stream:
         for sample in asked:
@@ -497,3 +497,14 @@ def test_prompts_of_cblues_test_files_lead_to_its_submission(tmp_path: Path) -> 
     assert {task for task, became in written.items() if became.file} == set(done.tasks)
     for became in written.values():
         check_file(tmp_path / "submission" / str(became.file), raw)
+
+
+def test_no_prompt_is_made_of_a_test_record_whose_answer_cannot_be_handed_in(tmp_path: Path) -> None:
+    output = tmp_path / "asked"
+    done = make(output, Plan(dict.fromkeys(TASKS), from_test=True), RAW)
+    assert set(done.missing) == {"CHIP-MDCFNPC", "KUAKE-IR", "MedDG"}
+    left_out = {file.task: file.notes.left_out() for file in done.files if file.notes}
+    assert left_out["CHIP-MDCFNPC"] == {"no findings to ask about": 1}
+    assert left_out["MedDG"] == {"no 'id', by which CBLUE's submission names a record": 1}
+    with pytest.raises(PromptCBLUEError, match="no test files that say what to ask for of MedDG"):
+        make(output, Plan({"MedDG": None}, from_test=True), RAW, must_have=["MedDG"])

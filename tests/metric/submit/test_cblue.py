@@ -575,6 +575,26 @@ def test_each_finding_has_the_status_that_the_first_prompt_up_to_its_sentence_gi
     assert found["CHIP-MDCFNPC"].notes == ["left out 1 × finding that no answer names, written as 不标注"]
 
 
+def test_a_turn_without_findings_may_leave_the_field_out_in_the_raw_file_alone(tmp_path: Path) -> None:
+    finding = {"range": [0, 2], "mention": "咳嗽", "name": "咳嗽"}
+    first, second = ({"sentence_id": n, "sender": "患者", "text": "咳嗽"} for n in "12")
+    dialogues = [
+        {"dialog_id": 9, "dialog_info": [{**first, "ner": [finding]}, second]},
+        {"dialog_id": 10, "dialog_info": [first]},
+    ]
+    prompts = [(sample_id_of(9, 2), "咳嗽", "判别如下：\n咳嗽：" + RAW_LABELS["CHIP-MDCFNPC"].ours["阳性"])]
+    found, output = write_by_id(tmp_path, {"CHIP-MDCFNPC_test.jsonl": dialogues}, "CHIP-MDCFNPC", prompts)
+    assert (found["CHIP-MDCFNPC"].records, found["CHIP-MDCFNPC"].notes) == (2, [])
+    path = output / "CHIP-MDCFNPC_test.jsonl"
+    written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    answered = [[turn["ner"] for turn in dialogue["dialog_info"]] for dialogue in written]
+    assert answered == [[[{**finding, "attr": "阳性"}], []], [[]]]
+    del written[0]["dialog_info"][1]["ner"]
+    lines(path, written)
+    with pytest.raises(PromptCBLUEError, match="record '9': field 'ner' of a turn is missing"):
+        check_file(path, tmp_path / "raw")
+
+
 # --- The check alone -------------------------------------------------------------------------------------------------
 
 SECTIONS = {"主诉": "咳嗽", "现病史": "", "辅助检查": "", "既往史": "", "诊断": "感冒", "建议": "休息"}
