@@ -42,7 +42,7 @@ ParserOption = Annotated[
     Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
 ]
 ResamplesOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Bootstrap resamples behind the 95% intervals; 0 leaves them out.")
+    int, typer.Option(min=0, metavar="N", help="Any number but 0 adds 95% intervals (a jackknife's, whatever N is).")
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", dir_okay=False, help="Write the figures, all digits, to this file.")
@@ -50,6 +50,20 @@ JsonOption = Annotated[
 
 #: Called with what is being done, with which item, and how many items there are (None where that is not known).
 Progress: TypeAlias = Callable[[str, str, int | None], object]
+
+
+def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse outputs that would take the place of what is read.
+
+    Raises:
+        PromptCBLUEError: an output is the same file or folder as an input, by whatever path.
+    """
+    from ..data.samples import resolve
+
+    read = {resolve(source).resolve() for source in inputs if source is not None}
+    for output in outputs:
+        if output is not None and output.expanduser().resolve() in read:
+            raise PromptCBLUEError(f"{output}: is read by this command, and would be overwritten; name another output")
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
-from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run, status_line
+from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, check_outputs, make_app, run, status_line
 
 if TYPE_CHECKING:
     from ..data.samples import Sample
@@ -38,6 +38,9 @@ ReferencesOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the resamples.")]
+UnusedSeedOption = Annotated[
+    int, typer.Option(min=0, hidden=True, help="Has no effect any more: the intervals draw nothing.")
+]
 AllowGoldOption = Annotated[
     bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
 ]
@@ -93,7 +96,7 @@ def score(
     parser: ParserOption = "strict",
     missing: MissingOption = "stop",
     resamples: ResamplesOption = 0,
-    seed: SeedOption = 0,
+    seed: UnusedSeedOption = 0,
     format: FormatOption = "table",
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
@@ -103,6 +106,7 @@ def score(
     from ..data.writing import as_json, write_json
     from ..report.tables import FORMATS, print_scores, runs_table, scores_of
 
+    check_outputs(json, inputs=[*predictions, references])
     names = [str(path) for path in predictions]
     if len(names) > 1:
         from ..compare.runs import run_names
@@ -151,6 +155,7 @@ def parse(
     from ..data.samples import iter_samples
     from ..data.writing import write_json
 
+    check_outputs(output, inputs=[predictions, references])
     samples = iter_samples(references, split) if references else None
     answers, well_formed = structured_answers(predictions, samples, parser)
     write_json(output, answers)
@@ -175,6 +180,7 @@ def submit(
     """
     from ..submit.leaderboard import describe, write_submission
 
+    check_outputs(output, inputs=[predictions, test])
     describe(write_submission(predictions, test, output, parser), parser, print)
 
 
@@ -200,6 +206,7 @@ def cblue(
     """
     from ..submit.cblue import write_cblue
 
+    check_outputs(output, inputs=[predictions, test, raw])
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable)
     for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
@@ -258,6 +265,7 @@ def compare(
     from ..data.samples import load_samples
     from ..data.writing import write_json
 
+    check_outputs(json, inputs=[*predictions, references])
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
     rows = load_samples(references, split)
@@ -294,7 +302,7 @@ def report(
     parser: ParserOption = "strict",
     missing: MissingOption = "stop",
     resamples: ResamplesOption = 1000,
-    seed: SeedOption = 0,
+    seed: UnusedSeedOption = 0,
     allow_gold: AllowGoldOption = False,
 ) -> None:
     """Write a report of scores, errors and samples.
@@ -303,8 +311,9 @@ def report(
     """
     from ..compare.runs import run_names
     from ..data.predictions import provenance
-    from ..report.report import beside, build_report, check_output, require_libraries
+    from ..report.report import FILES, beside, build_report, check_output, require_libraries
 
+    check_outputs(output, *(output / name for name in FILES), inputs=[*predictions, references])
     require_libraries()
     from ..report.page import write_report
 

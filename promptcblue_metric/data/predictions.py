@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
-from ..evaluation import Parser, parse_answer
+from ..evaluation import Parser, Result, TaskResult, parse_answer
 from ..tasks import get_task
 from .samples import (
     BadRows,
@@ -219,6 +219,10 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
     return how
 
 
+#: So many predictions that all equal their targets are worth a remark.
+_SUSPICIOUS = 20
+
+
 class _Index:
     """Where each prediction of a file stands, so that a file of any length is matched in any order in little memory."""
 
@@ -317,10 +321,13 @@ def match(
         index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")
     gold: bool | None = None
+    equal: int | None = 0  # so many outputs are their targets; None once one is not
     for sample in progress(references):
         prediction = index.take(sample, bad)
         if prediction is not None:
-            gold = gold is not False and prediction.is_target and prediction.text == sample["target"]
+            same = prediction.text == sample["target"]
+            gold = gold is not False and prediction.is_target and same
+            equal = equal + 1 if same and equal is not None else None
         yield sample, prediction
     bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any("the predictions do not fit the references")
@@ -328,6 +335,11 @@ def match(
         raise PromptCBLUEError(
             f"{path}: every output is the reference's own target, as if the gold answers had been handed in; pass "
             "--allow-gold if they are to be scored"
+        )
+    if equal and equal >= _SUSPICIOUS and not allow_gold:
+        print(
+            f"{path}: all {equal} predictions equal their targets letter for letter; are they the gold answers?",
+            file=sys.stderr,
         )
 
 
@@ -376,7 +388,14 @@ def read_scores(path: Path) -> dict[str, Any]:
     result = read_json_object(path)
     if not (isinstance(result.get("overall"), float | int) and isinstance(result.get("tasks"), dict)):
         raise PromptCBLUEError(f"{path}: expected the scores that promptcblue-metric score --json writes")
-    if missing := [name for name in ("suite", "samples", "references", "provenance") if name not in result]:
+    parts = [("", result, (*Result.__annotations__, "provenance"))]
+    if "provenance" in result:
+        parts.append(("provenance.", result["provenance"], (*Provenance.__annotations__,)))
+    parts += [(f"tasks.{task}.", row, (*TaskResult.__annotations__,)) for task, row in result["tasks"].items()]
+    missing = [
+        place + name for place, held, names in parts for name in names if not isinstance(held, dict) or name not in held
+    ]
+    if missing:
         raise PromptCBLUEError(f"{path}: does not say what was scored ({', '.join(missing)} missing); score again")
     return result
 

@@ -124,8 +124,8 @@ def build_report(
         scored: its samples, those without a prediction too.
         protocol: of the scores that are shown; those of the other protocol are set beside them.
         parser: the parser that read the samples.
-        resamples: bootstrap resamples behind the intervals; 0 leaves them out.
-        seed: of the resamples.
+        resamples: 0 leaves the intervals out.
+        seed: is written down, and has no effect.
         origin: where predictions and references come from.
         progress: told each step as it begins.
 

@@ -253,7 +253,8 @@ def test_a_terminal_without_chinese_is_no_error(run_python: Run) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
 def test_a_full_disk_is_said_in_one_line(write: Files, sample_rows: SampleRows, references: Path) -> None:
-    predictions = write("predictions.jsonl", predicted(sample_rows("test")))
+    rows = [{**row, "prediction": "x"} for row in predicted(sample_rows("test"))]
+    predictions = write("predictions.jsonl", rows)
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-c", COMMAND, "score", str(predictions), "--references", str(references)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
@@ -285,3 +286,47 @@ def test_scores_say_what_they_were_measured_on(
     from_file = scores(sample_rows("test"), shuffled, *write_to)
     assert from_file["signature"] == test["signature"]
     assert from_file["provenance"]["split"] is None
+
+
+def test_no_output_takes_the_place_of_what_is_read(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    predictions = write("predictions.jsonl", predicted(sample_rows("test")))
+    (tmp_path / "link.jsonl").symlink_to(predictions)
+    before = predictions.read_bytes(), references.read_bytes()
+    for command, option, output in (
+        ("score", "--json", "predictions.jsonl"),
+        ("score", "--json", tmp_path / "link.jsonl"),
+        ("score", "--json", references),
+        ("compare", "--json", references),
+        ("parse", "--output", predictions),
+        ("report", "--output", tmp_path / ".." / tmp_path.name / references.name),
+        ("submit", "--output", predictions),
+        ("cblue", "--output", predictions),
+    ):
+        source = "--test" if command in ("submit", "cblue") else "--references"
+        more = ("--raw", tmp_path) if command == "cblue" else ()
+        done = run_python(COMMAND, command, predictions, source, references, option, output, *more, cwd=tmp_path)
+        assert done.returncode == 1, command
+        assert "would be overwritten" in done.stderr, done.stderr
+        assert (predictions.read_bytes(), references.read_bytes()) == before
+
+
+def test_gold_answers_in_the_field_of_predictions_are_remarked_on(
+    write: Files, references: Path, sample_rows: SampleRows, run_python: Run
+) -> None:
+    rows = predicted(sample_rows("test"))
+    done = run_python(COMMAND, "score", write("predictions.jsonl", rows), "--references", references)
+    assert done.returncode == 0, done.stderr
+    assert f"all {len(rows)} predictions equal their targets letter for letter" in done.stderr
+    rows[0]["prediction"] += "。"
+    done = run_python(COMMAND, "score", write("predictions.jsonl", rows), "--references", references)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["score", "report"])
+def test_help_names_no_bootstrap(command: str, run_python: Run) -> None:
+    said = run_python(COMMAND, command, "--help").stdout
+    assert "95% intervals" in said
+    assert "ootstrap" not in said
+    assert "--seed" not in said

@@ -137,6 +137,13 @@ def test_scores_that_do_not_say_what_was_scored_are_refused(run: Path, scores: P
     with pytest.raises(PromptCBLUEError, match="which split"):
         add_scores(run, scores)
     add_scores(run, scores, "dev")
+    for held in ("provenance", "tasks"):
+        part = result[held] if held == "provenance" else result[held][next(iter(result[held]))]
+        taken = part.popitem()
+        scores.write_text(json.dumps(result))
+        with pytest.raises(PromptCBLUEError, match=rf"{held}\.(\S+\.)?{taken[0]} missing"):
+            add_scores(run, scores, "validation")
+        part.update([taken])
     scores.write_text(json.dumps({name: value for name, value in result.items() if name != "provenance"}))
     with pytest.raises(PromptCBLUEError, match="does not say what was scored"):
         add_scores(run, scores, "validation")
