@@ -14,7 +14,7 @@ from promptcblue_dataset.prompts.render import Style, preview
 from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_requests
 from promptcblue_dataset.review import tally, write_sheet
 from promptcblue_dataset.statistics import notes, statistics, tables, write_into_card
-from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show
+from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show, show_lines
 from promptcblue_metric.data.samples import ALL, LISTED, SPLITS
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
@@ -408,8 +408,7 @@ def stats_(
         for row in body:
             table.add_row(*row)
         show(table)
-    for line in notes(found):
-        print(line)
+    show_lines(notes(found))
     if json_path:
         write_json(json_path, found)
     if card and (written := write_into_card(source, found)):

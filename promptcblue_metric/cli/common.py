@@ -191,7 +191,7 @@ def make_table(*columns: str, texts: int = 1) -> Table:
 
 
 def show(table: Table, lines: Iterable[str] = ()) -> None:
-    """Print a table with every figure whole, and lines as they are.
+    """Print a table with every figure whole, and lines below it (`show_lines`).
 
     Where the terminal is too narrow, columns are set closer and words fold, and at last the table is continued below.
     What stands in the cells is never taken for markup.
@@ -203,9 +203,26 @@ def show(table: Table, lines: Iterable[str] = ()) -> None:
 
 
 def show_lines(lines: Iterable[str]) -> None:
-    """Print lines as they are, whatever they hold."""
-    for line in lines:
-        print(printable(line))
+    """Print lines, whatever they hold, broken at blanks where a terminal is too narrow; never a signature."""
+    console = make_console()
+    for line in map(printable, lines):
+        whole = not console.is_terminal or line.startswith("signature: ")
+        for part in [line] if whole else _broken(line, console.width):
+            print(part)
+
+
+def _broken(line: str, width: int) -> Iterator[str]:
+    """The line in parts that fit, but for words that do not: an interval's ends and dash are one."""
+    from rich.cells import cell_len
+
+    first, *words = re.split(r"(?<!…) (?!…)", line)
+    for word in words:
+        if cell_len(f"{first} {word}") > width:
+            yield first
+            first = word
+        else:
+            first += f" {word}"
+    yield first
 
 
 #: A column of words does not have to be wider than this.

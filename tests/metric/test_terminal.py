@@ -30,9 +30,9 @@ def files(sample_rows: SampleRows, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def tables(shown: str) -> list[str]:
-    """The lines of tables, which a terminal must not break: no signature, and no sentences."""
-    return [line for line in shown.splitlines() if not re.match(r"signature: |Overall, |\* |No |Published ", line)]
+def lines_of(shown: str) -> list[str]:
+    """The lines that a terminal must not break: all but the signature, which is to be copied."""
+    return [line for line in shown.splitlines() if not line.startswith("signature: ")]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -48,10 +48,21 @@ def test_every_figure_is_whole_at_any_width(command: str, columns: int, files: l
     given = [*arguments[command], "--references", references]
     code, shown = in_terminal(columns, COMMAND, *given)
     assert code == 0, shown
-    assert max(map(cell_len, tables(shown))) <= columns
+    assert max(map(cell_len, lines_of(shown))) <= columns
     assert "…" not in shown.replace(" … ", "")
     wide = in_terminal(400, COMMAND, *given)[1]
-    assert sorted(FIGURE.findall("\n".join(tables(shown)))) == sorted(FIGURE.findall("\n".join(tables(wide))))
+    assert sorted(FIGURE.findall("\n".join(lines_of(shown)))) == sorted(FIGURE.findall("\n".join(lines_of(wide))))
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_sentences_are_broken_between_words(columns: int, files: list[Path]) -> None:
+    references, *runs = files
+    given = ["compare", *runs, "--resamples", 100, "--published", "--references", references]
+    wide, narrow = (in_terminal(width, COMMAND, *given)[1] for width in (1000, columns))
+    sentences = [line for line in wide.splitlines() if re.match(r"Overall, |\* |No |Published ", line)]
+    assert max(map(cell_len, lines_of(narrow))) <= columns
+    assert all(sentence in " ".join(lines_of(narrow)) for sentence in sentences)
+    assert re.findall("^signature: .*", narrow, re.M) == re.findall("^signature: .*", wide, re.M)
 
 
 def test_names_of_runs_are_shown_and_not_obeyed(files: list[Path]) -> None:
