@@ -204,14 +204,18 @@ def cblue(
     They are its raw test files with the answers in them: entities and their offsets, triples, events, terms, labels,
     tags, reports and replies. The ids of prompts lead to raw records, or the texts in the prompts do.
     """
-    from ..submit.cblue import write_cblue
+    from ..submit.cblue import CBLUE_TASKS, write_cblue
 
     check_outputs(output, inputs=[predictions, test, raw])
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable)
     for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
         print("; ".join([f"{name}: {what}", *written.notes]))
-    print(f"checked as CBLUE's own checkers do; next: zip the files in {output} and hand them in to CBLUE")
+    made = [written.file for written in tasks.values() if written.file]
+    print(f"checked as CBLUE's own checkers do: {', '.join(made)}")
+    if missing := [name for name in CBLUE_TASKS if name not in tasks or not tasks[name].file]:
+        print(f"missing, of CBLUE's {len(CBLUE_TASKS)} tasks: {', '.join(missing)}")
+    print(f"next: zip the files in {output} and hand them in to CBLUE")
     if failed := [name for name, written in tasks.items() if written.failed]:
         raise PromptCBLUEError(f"not written, for the reasons above: {', '.join(failed)}; the other tasks are")
 

@@ -742,4 +742,10 @@ def test_the_command_names_the_task_that_it_did_not_write(case: Case, run_python
     assert done.returncode == 1
     assert "not written, for the reasons above: KUAKE-QTR" in done.stderr
     assert "sample 'KUAKE-QTR-0': '不知道' is no label" in done.stdout
+    (checked,) = (line for line in done.stdout.splitlines() if line.startswith("checked as CBLUE's own checkers do: "))
+    assert "CHIP-CTC_test.json" in checked
+    assert "KUAKE-QTR" not in checked
+    (missing,) = (line for line in done.stdout.splitlines() if line.startswith("missing, of CBLUE's 18 tasks: "))
+    assert {"KUAKE-QTR", "MedDG"} < set(missing.partition(": ")[2].split(", "))
+    assert "CHIP-CTC" not in missing
     assert (case.output / "CHIP-CTC_test.json").exists()
