@@ -211,9 +211,10 @@ def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
         try:
             given = {get_task(name).name: value for name, value in read_json_object(Path(text)).items()}
         except PromptCBLUEError as error:
-            raise PromptCBLUEError(
-                f"--sizes: expected `paper`, N, TRAIN,DEV,TEST, or a JSON file of task to such numbers: {error}"
-            ) from error
+            expected = "`paper`, N, TRAIN,DEV,TEST (whole numbers from 0), or a JSON file of task to such"
+            no_file = isinstance(error.__cause__, OSError)
+            found = f"found '{text:.80}', which is no file that can be read" if no_file else error
+            raise PromptCBLUEError(f"--sizes: expected {expected}; {found}") from error
     same = None if -1 in numbers else numbers
     return {task: _three(same or given.get(task, REGISTRY[task].sizes), f"--sizes {text}: {task}") for task in tasks}
 

@@ -342,6 +342,12 @@ def test_sizes() -> None:
     for wrong in ("1,2", "-3", "0", "no-such-file.json"):
         with pytest.raises(PromptCBLUEError):
             parse_sizes(wrong, ["MedDG"])
+    for wrong in ("-5", "abc", "5,x,1", "9" * 300 + ".json"):
+        with pytest.raises(
+            PromptCBLUEError, match=rf"expected `paper`, N, .* found '{wrong:.80}', and no file"
+        ) as caught:
+            parse_sizes(wrong, ["MedDG"])
+        assert "Errno" not in str(caught.value)
 
 
 def test_sizes_from_a_file(tmp_path: Path) -> None:
