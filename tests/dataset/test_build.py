@@ -343,11 +343,8 @@ def test_sizes() -> None:
         with pytest.raises(PromptCBLUEError):
             parse_sizes(wrong, ["MedDG"])
     for wrong in ("-5", "abc", "5,x,1", "9" * 300 + ".json"):
-        with pytest.raises(
-            PromptCBLUEError, match=rf"expected `paper`, N, .* found '{wrong:.80}', and no file"
-        ) as caught:
+        with pytest.raises(PromptCBLUEError, match=rf"expected `paper`, N, .* found '{wrong:.80}', which is no file"):
             parse_sizes(wrong, ["MedDG"])
-        assert "Errno" not in str(caught.value)
 
 
 def test_sizes_from_a_file(tmp_path: Path) -> None:
