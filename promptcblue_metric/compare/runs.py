@@ -21,6 +21,9 @@ from .significance import Difference, compare, counts_by_task
 #: A difference counts as established when its adjusted p-value is below this.
 LEVEL = 0.05
 
+#: What a table whose intervals and verdicts disagree is to be read by.
+_RESTS_ON = "Conclusions rest on the randomisation test, not on the intervals: with few samples the two can differ."
+
 #: How many sample ids a message lists.
 _LISTED = 5
 
@@ -164,7 +167,7 @@ def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, R
     some = [f"{result['samples']} of {references} references are in the runs"] if result["samples"] < references else []
     for comparison in comparisons:
         show(comparison.table(), [comparison.conclusion()])
-    show_lines([*some, f"signature: {result['signature']}"])
+    show_lines([_RESTS_ON, *some, f"signature: {result['signature']}"])
 
 
 def print_published(results: Mapping[str, Result], split: str | None) -> None:

@@ -174,6 +174,7 @@ def test_compare_says_in_words_what_is_established(
     output = tmp_path / "comparison.json"
     said = invoke("compare", base, tuned, again, "--references", references, "--json", output)
     assert "Overall, " in said
+    assert said.count("Conclusions rest on the randomisation test") == 1
     written = json.loads(output.read_text())
     better, same = written["comparisons"]
     assert better["differences"]["overall"]["low"] > 0
