@@ -46,12 +46,20 @@ from promptcblue_metric.tasks import REGISTRY, SUITES, get_task, suite_of
 
 @dataclass
 class Made:
-    """A folder that was written, the report beside it, whether the datasets cache has it, and tasks without samples."""
+    """A folder that was written.
+
+    Attributes:
+        report: stands beside it.
+        cached: whether the datasets cache has it; None where only a full set would have gone there unasked.
+        missing: tasks without samples.
+        replaced: what the cache had in its place.
+    """
 
     output: Path
     report: Path
-    cached: bool
+    cached: bool | None
     missing: list[str]
+    replaced: str = field(default="", init=False)
 
     def finish(self, report: Mapping[str, object], configs: Sequence[str], on_progress: Progress) -> None:
         """Write the report and fill the cache."""
@@ -59,7 +67,7 @@ class Made:
         if self.cached:
             from promptcblue_dataset.promptcblue_dataset import prime
 
-            prime(self.output, configs, on_progress)
+            self.replaced = prime(self.output, configs, on_progress)
 
 
 # --- Official files ---
@@ -84,7 +92,7 @@ def import_files(
     *,
     skip_bad: bool = False,
     overwrite: bool = False,
-    cache: bool = True,
+    cache: bool | None = None,
     on_progress: Progress = lambda doing, item, total: None,
 ) -> Imported:
     """Check the official files of ``source`` and write them to ``output`` in the Hub layout, whole or not at all.
@@ -93,7 +101,8 @@ def import_files(
         source: a folder with the official files, or the word ``sample``.
         skip_bad: leave bad rows out and list them in the report, rather than stop.
         overwrite: replace ``output`` whatever it holds; without it, only what was written before and not changed since.
-        cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder.
+        cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder; by default where they
+            are a full set, of all tasks of their suite.
 
     Raises:
         PromptCBLUEError: there is nothing to read, rows are bad (all are named), or something cannot be written.
@@ -122,7 +131,8 @@ def import_files(
         write_card(temporary, infos, origin("embedded" if folder == sample_path() else "official"))
     missing = [task for task in suite.tasks if task not in infos]
     missing_splits = [split for split in SPLITS if not any(split in splits for splits in checked.samples.values())]
-    imported = Imported(output, report_path(output, "import"), cache, missing, missing_splits, checked)
+    cached = cache if cache is not None or missing else True
+    imported = Imported(output, report_path(output, "import"), cached, missing, missing_splits, checked)
     imported.finish(_import_report(imported, folder), list(infos), on_progress)
     return imported
 
@@ -236,7 +246,7 @@ def build(
     workers: int | None = None,
     must_have: Sequence[str] = (),
     overwrite: bool = False,
-    cache: bool = True,
+    cache: bool | None = None,
     on_progress: Progress = lambda doing, item, total: None,
 ) -> Built:
     """Build the tasks of ``plan``, which are of one suite, from raw corpora into ``output``, whole or not at all.
@@ -277,7 +287,7 @@ def build(
         ]
         report = report_path(output, "import" if plan.whole and not plan.from_test else "build")
         missing = [task for task in REGISTRY if task in plan.sizes and task not in tasks]
-        cached = cache and not plan.from_test
+        cached = cache if cache is not None or plan.from_test or len(tasks) < len(suite.tasks) else True
         result = Built(output, report, cached, missing, tasks, sorted(all_done.bad), read, passed_over)
         _stop_where_needed(raw, result, plan, must_have)
         write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(suite.name, plan, read))

@@ -59,7 +59,13 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds, changes by hand too.")
 ]
 Cache = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Make load_dataset of the suite's name work in any folder.")
+    bool | None,
+    typer.Option(
+        "--prime/--no-cache",
+        help="Make load_dataset of the suite's name give this in any folder, or leave that alone; by default a full "
+        "set does, and a part of the tasks does not.",
+        show_default=False,
+    ),
 ]
 Use = Annotated[
     list[Path] | None,
@@ -109,7 +115,7 @@ def import_(
     use: Use = None,
     max_unpacked: MaxUnpacked = 8,
     overwrite: Overwrite = False,
-    cache: Cache = True,
+    cache: Cache = None,
 ) -> None:
     """Check official files, or read raw ChineseBLUE, and write a dataset: Parquet by config and split, and a card."""
     from promptcblue_dataset.build import import_files
@@ -170,9 +176,14 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
 
 def _next(done: Made, config: str) -> Iterator[str]:
     yield f"wrote {done.output} and {done.report}"
-    name = suite_of([config]).name if done.cached else done.output.name
+    suite = suite_of([config]).name
+    name = suite if done.cached else done.output.name
     where = "in any folder" if done.cached else f"from {done.output.absolute().parent}"
     yield f'load_dataset("{name}", "{config}") now works {where}'
+    if done.replaced:
+        yield f'load_dataset("{suite}") elsewhere gave until now: {done.replaced}'
+    if done.cached is None:
+        yield f'load_dataset("{suite}") is elsewhere what it was: this is no full set; --prime makes it give this'
 
 
 @app.command("build", epilog="Example: promptcblue-dataset build CBLUE --output promptcblue --seed 0")
@@ -199,7 +210,7 @@ def build_(
     use: Use = None,
     max_unpacked: MaxUnpacked = 8,
     overwrite: Overwrite = False,
-    cache: Cache = True,
+    cache: Cache = None,
 ) -> None:
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
     from promptcblue_dataset.build import parse_sizes
@@ -227,13 +238,29 @@ def build_(
 
 
 def _build(
-    raw: Path, output: Path, plan: Plan, workers: int | None = None, must_have: Sequence[str] = (), **folder: bool
+    raw: Path,
+    output: Path,
+    plan: Plan,
+    workers: int | None = None,
+    must_have: Sequence[str] = (),
+    *,
+    overwrite: bool,
+    cache: bool | None,
 ) -> None:
 
     from promptcblue_dataset.build import build
 
     with progress_bars() as on_progress:
-        built = build(raw, output, plan, workers=workers, must_have=must_have, on_progress=on_progress, **folder)
+        built = build(
+            raw,
+            output,
+            plan,
+            workers=workers,
+            must_have=must_have,
+            overwrite=overwrite,
+            cache=cache,
+            on_progress=on_progress,
+        )
     show(
         _files_table(built, from_test=plan.from_test) if plan.whole else _built_table(built), _built_notes(built, plan)
     )

@@ -34,6 +34,8 @@ from promptcblue_metric.version import VERSION
 
 #: What the names of our entries in the datasets cache start with.
 _PREFIX = "promptcblue-"
+#: Beside them, the folder whose samples they hold.
+_SOURCE = "primed-from.txt"
 _AHEAD = 10 * 365 * 24 * 3600  # seconds
 
 
@@ -136,8 +138,11 @@ def fingerprint(folder: Path, config: str) -> str:
     return _PREFIX + digest.hexdigest()[:32]
 
 
-def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda doing, item, total: None) -> None:
+def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda doing, item, total: None) -> str:
     """Make the samples of a folder's configs what ``load_dataset`` gives in any folder by the name of their suite.
+
+    Returns:
+        What it gave before, if that was something else.
 
     Raises:
         PromptCBLUEError: the cache cannot be written.
@@ -149,10 +154,15 @@ def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda d
     try:
         # First, so that an import which is cut short leaves configs missing rather than stale.
         current = {fingerprint(folder, name) for name in (names[0], ALL)}
-        _remove_outdated(Path(datasets.config.HF_DATASETS_CACHE) / suite.name, names, current)
+        root = Path(datasets.config.HF_DATASETS_CACHE) / suite.name
+        root.mkdir(parents=True, exist_ok=True)
+        before = _given(root, suite, current)
+        _remove_outdated(root, names, current)
+        (root / _SOURCE).write_text(str(folder.absolute()), encoding="utf-8")
         for name in names:
             _prepare(builder_of(suite)(config_name=name, dataset_name=suite.name, source=folder))
             on_progress("caching", name, len(names))
+        return before
     except (OSError, DatasetsError) as error:
         raise PromptCBLUEError(
             f"{folder} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
@@ -161,6 +171,20 @@ def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda d
     finally:
         if bars:
             datasets.enable_progress_bars()
+
+
+def _given(root: Path, suite: Suite, fingerprints: Collection[str]) -> str:
+    """The tasks that the suite's name gives and where they are from; empty if they are those of the fingerprints."""
+    entries = [entry for entry in root.glob("*/*/*") if entry.is_dir()]
+    ours = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+    found = {entry.parts[-3] for entry in ours or entries if entry.name not in fingerprints}
+    if not found:
+        return ""
+    tasks = [task for task in suite.tasks if task in found]
+    what = f"all {len(tasks)} tasks" if len(tasks) == len(suite.tasks) else ", ".join(tasks or sorted(found))
+    source = root / _SOURCE
+    known = source.is_file() and bool(ours)
+    return f"{what}, from {source.read_text(encoding='utf-8')}" if known else f"{what}, from a folder not on record"
 
 
 def _remove_outdated(root: Path, configs: Collection[str], fingerprints: Collection[str]) -> None:

@@ -325,7 +325,7 @@ def test_the_command_builds_no_task_of_it_from_cblue(tmp_path: Path) -> None:
 def test_load_dataset_finds_it_by_its_own_name(raw: Path, load: Load, tmp_path: Path, run_python: Any) -> None:
     code = "import sys; from promptcblue_dataset.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
     cache = str(tmp_path / "cache")
-    arguments = ("import", raw, "--suite", "chineseblue", "--output", tmp_path / "out")
+    arguments = ("import", raw, "--suite", "chineseblue", "--output", tmp_path / "out", "--prime")
     done = run_python(code, *arguments, HF_HOME=cache)
     assert done.returncode == 0, done.stderr
     assert "not in the source: cEHRNER (validation, test)" in done.stdout

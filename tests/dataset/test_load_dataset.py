@@ -32,12 +32,13 @@ def samples(imported: Imported) -> Any:
 def run_import(run_python: Run, tmp_path: Path) -> Any:
     """Import into ``here/promptcblue`` with a cache of the test's own."""
 
-    def run(source: str | Path, *options: str) -> None:
+    def run(source: str | Path, *options: str) -> str:
         (tmp_path / "here").mkdir(exist_ok=True)
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         settings = {"cwd": tmp_path / "here", "HF_HOME": str(tmp_path / "cache")}
         done = run_python(COMMAND, "import", source, *options, **settings)
         assert done.returncode == 0, done.stderr
+        return str(done.stdout)
 
     return run
 
@@ -80,14 +81,32 @@ def test_changed_files_give_new_rows_everywhere(
     old = {name: {"旧"} for name in ("default", ALL, "CHIP-STS", "MedDG")}
     # A config that is no more is an error, not the rows of the earlier import.
     new = {name: {"新"} for name in ("default", ALL, "CHIP-STS")}
-    run_import(official(train=[row(input="旧"), row("MedDG", input="旧")]))
+    run_import(official(train=[row(input="旧"), row("MedDG", input="旧")]), "--prime")
     assert inputs("here") == inputs("elsewhere") == old
-    run_import(official(train=[row(input="新")]))
+    run_import(official(train=[row(input="新")]), "--prime")
     assert inputs("elsewhere") == inputs("here") == inputs("elsewhere") == new
-    run_import(official(train=[row(input="旧"), row("MedDG", input="旧")]))
+    run_import(official(train=[row(input="旧"), row("MedDG", input="旧")]), "--prime")
     assert inputs("elsewhere") == old
     entries = (cache / "datasets" / "promptcblue").glob("*/*/promptcblue-*")
     assert sorted(path.parts[-3] for path in entries if path.is_dir()) == ["CHIP-STS", "MedDG", ALL]
     run_import(official(train=[row(input="新")]), "--no-cache")
     assert inputs("elsewhere") == old
     assert inputs("here") == new
+
+
+def test_only_a_full_set_takes_the_name_unasked(
+    run_import: Any, load: Load, tmp_path: Path, three_tasks: Path, sample_dataset: Imported
+) -> None:
+    def said(text: str) -> str:
+        return "".join(text.split())
+
+    assert "until now" not in run_import("sample")
+    assert "--prime makes" in run_import(three_tasks, "--output", "part")
+    name = "MedDG"
+    found = load([name], cwd=tmp_path / "elsewhere", HF_HOME=str(tmp_path / "cache"))
+    assert found[name] == expected(sample_dataset)[name]
+    replaced = run_import(three_tasks, "--output", "part", "--prime")
+    assert said(f"all {len(TASKS)} tasks, from {tmp_path / 'here' / 'promptcblue'}") in said(replaced)
+    assert "until now" not in run_import(three_tasks, "--output", "part", "--prime")
+    assert said(f"CMeEE-V2, CHIP-STS, MedDG, from {tmp_path / 'here' / 'part'}") in said(run_import("sample"))
+    assert load([name], cwd=tmp_path / "elsewhere", HF_HOME=str(tmp_path / "cache")) == found

@@ -104,7 +104,7 @@ def test_the_name_of_the_cached_dataset_is_a_source(run_python: Run, tmp_path: P
     code = (
         "import sys; from promptcblue_dataset import load_samples\n"
         "from promptcblue_dataset.build import import_files\n"
-        "folder = sys.argv[1]; import_files(folder, 'made/promptcblue')\n"
+        "folder = sys.argv[1]; import_files(folder, 'made/promptcblue', cache=True)\n"
         "key = lambda sample: (sample['task_dataset'], sample['sample_id'])\n"
         "for tasks in (None, ['CHIP-STC', 'MedDG']):\n"
         "    loaded, written = (load_samples(source, 'dev', tasks) for source in ('promptcblue', folder))\n"
