@@ -42,12 +42,15 @@ from promptcblue_metric.data.samples import SPLITS
 @labelled("entities")
 def _entities(record: Record) -> Content:
     """Mentions come from the offsets (``end_idx`` is the last character) where the record does not spell them out."""
-    text = record.get("text")
+    line, text = record.line("text"), record.get("text")
     found = []
     for entity in sorted(record.records("entities"), key=_span):
         mention = entity.line("entity") if entity.has("entity") else _mention(entity, text)
+        start, end = _span(entity)
+        if not 0 <= start <= end < len(text):
+            record.place.note("kept", "an entity whose offsets are not within the text", f"{mention} {start} {end}")
         found.append({"entity": mention, "type": our_label(entity, "type", "CMeEE-V2")})
-    return Content({"INPUT_TEXT": record.line("text")}, _unique(found))
+    return Content({"INPUT_TEXT": line}, _unique(found))
 
 
 def _span(entity: Record) -> tuple[int, int]:

@@ -95,6 +95,18 @@ def test_mentions_can_come_from_inclusive_offsets(tmp_path: Path) -> None:
     assert contents(read("CMeEE-V2", tmp_path), "CMeEE-V2")[0].answer == [{"entity": "发热", "type": "临床表现"}]
 
 
+def test_offsets_beyond_the_text_of_a_mention_that_is_spelled_out_are_counted(tmp_path: Path) -> None:
+    offsets = ((2, 3), (9999, 10000), (-1, 1), (3, 2), (4, 6))
+    entities = [{"start_idx": start, "end_idx": end, "type": "sym", "entity": "发热"} for start, end in offsets]
+    put(tmp_path, "CMeEE_train.json", [{"text": "患儿发热三天", "entities": entities}])
+    reading = read("CMeEE-V2", tmp_path)
+    assert contents(reading, "CMeEE-V2")[0].answer == [{"entity": "发热", "type": "临床表现"}]
+    findings = reading.splits["CMeEE-V2"]["train"].notes.findings
+    assert {kind: found.times for kind, found in findings.items()} == {
+        ("kept", "an entity whose offsets are not within the text"): 4
+    }
+
+
 def test_lists_lines_and_objects_of_records_are_told_apart(tmp_path: Path) -> None:
     one, two = {"a": 1}, {"a": {"b": 2}}
     for name, text in {
