@@ -65,6 +65,9 @@ def predict(
     """
     if not is_first():
         return _help(backend, times)
+    for path in outputs(output, times):
+        if path.is_dir():
+            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
     splits, split = Splits(dataset, configs) if isinstance(dataset, str) else dataset, canonical_split(split)
     samples = splits.chosen(split)
     check_unique(samples, f"{splits.source} {split}")

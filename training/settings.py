@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +17,7 @@ from trl import SFTConfig, TrlParser
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .model import best_dtype
-from .recipe import Recipe, defaults, find_recipe, read_recipe, said
+from .recipe import Recipe, SettingError, check_numbers, defaults, find_recipe, read_recipe, said
 from .run import CHOICES, Rule
 
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
@@ -140,10 +142,13 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
                 raise PromptCBLUEError(f"{name}: {FIXED[name]}")
         if self.save_strategy == SaveStrategy.BEST:
             raise PromptCBLUEError(f"save_strategy best: {_CHOICE}")
-        for name, least in (("steps_after_best", 0), ("patience", 1), ("score_samples", 0), ("score_steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise PromptCBLUEError(f"{name} {value}: expected {least} or more")
+        check_numbers(self)
+        if self.max_steps < 0 and self.num_train_epochs <= 0:
+            raise SettingError("num_train_epochs", self.num_train_epochs, "a number above 0, or max_steps")
+        folder = Path(str(self.output_dir)).absolute()
+        for each in (folder, *folder.parents):
+            if os.path.lexists(each) and not each.is_dir():
+                raise SettingError("output_dir", self.output_dir, f"a folder, new or not, and {each} is none")
         check_trackers(self.report_to)
 
     def deciding(self) -> dict[str, object]:
@@ -212,10 +217,13 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__((Recipe, TrainingSettings), prog="promptcblue-train sft", allow_abbrev=False)
+        #: Where each setting that is not the default was said.
+        self.origins: dict[str, str] = {}
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for a value that cannot be read."""
-        raise PromptCBLUEError(f"command line: {message}")
+        option = re.match(r"argument --(\w+)", message)
+        raise PromptCBLUEError(f"{self.origins.get(option[1] if option else '', 'command line')}: {message}")
 
     def check_keys(self, keys: Sequence[str], where: str) -> None:
         """Refuse settings that nothing reads.
@@ -248,9 +256,13 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
         raise PromptCBLUEError(f"{path}: env: a recipe sets no variables of the environment; set them in the shell")
     parser.check_keys(list(written), str(path))
     parser.set_defaults_with_config(**defaults())
-    parser.check_keys([_key(word) for word in overrides if word.startswith("--")], "command line")
+    options = [_key(word) for word in overrides if word.startswith("--")]
+    parser.check_keys(options, "command line")
+    parser.origins = {**dict.fromkeys(written, str(path)), **dict.fromkeys(options, "command line")}
     try:
         run, training = parser.parse_args_and_config(["--config", str(path), *overrides])
+    except SettingError as error:
+        raise PromptCBLUEError(f"{parser.origins.get(error.name, path)}: {error}") from error
     except PromptCBLUEError:
         raise
     except (TypeError, ValueError) as error:

@@ -410,3 +410,8 @@ def test_several_answers_to_a_prompt_are_scored_with_their_spread(
     scores = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     each = [answer["overall"] for answer in scores["answers"]]
     assert scores["mean_and_deviation"]["overall"][0] == pytest.approx(sum(each) / 3)
+
+
+def test_a_folder_is_no_output_and_nothing_is_loaded_first(tmp_path: Path) -> None:
+    with pytest.raises(PromptCBLUEError, match=r"is a folder; name a file, such as .*predictions\.jsonl"):
+        predict("no-such-data", "test", tmp_path, BackendSettings(model="no-such-model"))

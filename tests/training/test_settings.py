@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.model import best_dtype, choose_dtype
-from promptcblue_training.recipe import shipped
+from promptcblue_training.recipe import NUMBERS, Recipe, shipped
 from promptcblue_training.run import differences
 from promptcblue_training.settings import FIXED, INDIFFERENT, TrainingSettings, parse_recipe
 
@@ -85,6 +86,56 @@ def test_a_cpu_gets_float32(recipe: Path) -> None:
 def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(PromptCBLUEError, match=message):
         parse_recipe(write(tmp_path / "recipe.yaml", text), overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("seed", "-1", "from 0"),
+        ("seed", f"1{400 * '0'}", "from 0"),
+        ("learning_rate", "-1", "above 0"),
+        ("learning_rate", ".nan", "above 0"),
+        ("learning_rate", ".inf", "above 0"),
+        ("num_train_epochs", ".nan", "a number"),
+        ("batch_size", "0", "1 or more"),
+        ("batch_size", "8.5", "(whole|invalid)"),
+        ("batch_tokens", "0", "1 or more"),
+        ("max_length", "0", "1 or more"),
+        ("weight_decay", "-1", "0 or more"),
+        ("max_steps", "0", "or -1"),
+        ("max_steps", "-2", "or -1"),
+        ("num_train_epochs", "0", "or max_steps"),
+        ("num_train_epochs", "-1", "or max_steps"),
+        ("lora_dropout", "1", "below 1"),
+        ("logging_steps", "true", "(above 0|invalid)"),
+        ("learning_rate", "fast", "invalid"),
+        ("output_dir", "recipe.yaml", "a folder"),
+        ("output_dir", "recipe.yaml/below", "a folder"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_blamed_on_where_it_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(Path("recipe.yaml"), "")
+    with pytest.raises(PromptCBLUEError, match=rf"^command line: (argument --)?{name}\b.*{expected}"):
+        parse_recipe(path, [f"--{name}={value.removeprefix('.')}"])
+    path.write_text(f"model: a/b\n{'' if name == 'output_dir' else 'output_dir: out'}\n{name}: {value}\n")
+    with pytest.raises(PromptCBLUEError, match=rf"^recipe.yaml: (argument --)?{name}\b.*{expected}"):
+        parse_recipe(path)
+
+
+def test_steps_make_epochs_needless(recipe: Path) -> None:
+    assert parse_recipe(recipe, ["--max_steps", "1", "--num_train_epochs", "0"])[1].max_steps == 1
+
+
+def test_every_number_has_its_range() -> None:
+    numeric = {each.name for kind in (Recipe, TrainingSettings) for each in fields(kind) if _is_number(str(each.type))}
+    assert numeric - {"local_rank", "pad_to_multiple_of", "dataset_num_proc"} == set(NUMBERS)
+
+
+def _is_number(kind: str) -> bool:
+    return not {"dict", "str", "list"} & set(re.findall(r"\w+", kind)) and bool(re.search(r"\b(int|float)\b", kind))
 
 
 def test_a_recipe_must_be_there_and_hold_settings(tmp_path: Path) -> None:
