@@ -221,7 +221,7 @@ def parse_sizes(text: str, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
         try:
             given = {get_task(name).name: value for name, value in read_json_object(Path(text)).items()}
         except PromptCBLUEError as error:
-            expected = "`paper`, N, TRAIN,DEV,TEST (whole numbers from 0), or a JSON file of task to such"
+            expected = "`paper`, N, TRAIN,DEV,TEST (whole numbers from 0), or a JSON file of task to such numbers"
             no_file = isinstance(error.__cause__, OSError)
             found = f"found '{text:.80}', which is no file that can be read" if no_file else error
             raise PromptCBLUEError(f"--sizes: expected {expected}; {found}") from error
