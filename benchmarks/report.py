@@ -35,7 +35,7 @@ def main() -> None:
         wall = time.perf_counter() - start
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         sizes = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
-    print(f"promptcblue-metric report, {rows} predictions, 1,000 resamples, start and reading included:")
+    print(f"promptcblue-metric report, {rows} predictions, start and reading included:")
     print(f"  {wall:.1f} s, {used.ru_utime + used.ru_stime:.1f} s process time, {used.ru_maxrss / 1024:.0f} MiB peak")
     print("  " + ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items()))
 
