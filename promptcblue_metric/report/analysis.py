@@ -753,6 +753,43 @@ def protocol_differences(
     ]
 
 
+#: What is said of a `Garbled` task.
+GARBLED = (
+    "{task}: {n} output(s) that are no label count as {classes} class(es) of their own officially, so its score and "
+    "interval are those of a run with this many garbled outputs; by the paper's protocol {score}, "
+    "95% interval {low} to {high}"
+)
+
+
+class Garbled(TypedDict):
+    """A task whose official macro-F1 has classes of outputs that are no label: how many, and its scores without."""
+
+    task: str
+    n: int
+    classes: int
+    paper: float
+    paper_interval: list[float]
+
+
+def garbled(counts: Mapping[str, Sequence[Counts]], protocol: Protocol) -> list[Garbled]:
+    """The tasks, of samples with these counts, whose interval is that of so many garbled outputs."""
+    from ..compare.significance import intervals  # numpy, which nothing else here needs
+
+    found = list[Garbled]()
+    for name, samples in counts.items():
+        scorer, totals = REGISTRY[name].scorer, sum_counts(samples)
+        # `ClassF1`, a kind of it, makes no class of an output.
+        if protocol != "official" or type(scorer) is not LabelF1 or scorer.average != "macro":
+            continue
+        for reason in _reasons(name, totals):
+            if reason["kind"] == "invalid classes":
+                paper = float(scorer.score(totals, "paper")[scorer.primary])
+                between = list(intervals({name: samples}, "paper")[name])
+                n, classes = reason["n"], reason["classes"]
+                found.append({"task": name, "n": n, "classes": classes, "paper": paper, "paper_interval": between})
+    return found
+
+
 def _reasons(task: str, totals: Counts) -> list[Reason]:
     scorer = REGISTRY[task].scorer
     if not isinstance(scorer, LabelF1):

@@ -9,6 +9,7 @@ from .report import Report, TaskReport
 from .tables import (
     SCORE_COLUMNS,
     as_markdown,
+    garbled_notes,
     markdown_text,
     other_table,
     protocol_table,
@@ -40,6 +41,7 @@ def _summary(report: Report) -> Iterator[str]:
     yield "\n".join(f"- {name}: {markdown_text(value)}" for name, value in facts.items())
     yield "## Scores"
     yield as_markdown(score_table(report, report["intervals"]).without(*SCORE_COLUMNS))
+    yield from (f"{note}." for note in garbled_notes(report))
     if other := report["other"]:
         yield "## Two runs beside each other"
         yield "The first run is the one of this report."

@@ -97,6 +97,7 @@ def page(report: Report) -> str:
             dict.fromkeys([*(row["kind"] for row in others), *(kind for row in examples for kind in row["kinds"])])
         ),
         others=others,
+        garbled=tables.garbled_notes(report),
         tables={
             "scores": tables.score_table(report, report["intervals"]),
             "protocols": tables.protocol_table(report),

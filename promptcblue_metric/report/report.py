@@ -19,7 +19,7 @@ from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
 from ..tasks import suite_of
 from ..version import VERSION
-from .analysis import Analysis, ProtocolDifference, analyse, protocol_differences, rightness
+from .analysis import Analysis, Garbled, ProtocolDifference, analyse, garbled, protocol_differences, rightness
 from .text import ShownText, short, shown
 
 #: The files of a report.
@@ -103,6 +103,7 @@ class Report(TypedDict):
     groups: dict[str, float]
     tasks: dict[str, TaskReport]
     intervals: dict[str, list[float]]
+    garbled: list[Garbled]
     protocols: dict[str, ProtocolScores]
     protocol_differences: list[ProtocolDifference]
     other: Other | None
@@ -156,6 +157,7 @@ def build_report(
         "missing_predictions": sum(sample.prediction is None for sample in scored),
         "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
         "intervals": {name: list(interval) for name, interval in between.items()},
+        "garbled": garbled(counts, protocol) if resamples else [],
         "protocols": {name: _scores(result) for name, result in results.items()},
         "protocol_differences": protocol_differences(results["official"], results["paper"], counts),
         "other": None,

@@ -15,7 +15,7 @@ from ..data.predictions import Provenance
 from ..evaluation import Evaluation, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Counts, Protocol
 from ..tasks import REGISTRY, suite_of
-from .analysis import REASONS, STATES
+from .analysis import GARBLED, REASONS, STATES, Garbled, garbled
 from .text import visible
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ SCORE_COLUMNS = {"P / R-1": ("precision", "rouge1"), "R / R-2": ("recall", "roug
 
 
 class Scores(Result):
-    """The scores of a run, as ``score --json`` writes them; intervals by task, group and ``overall``, if asked for."""
+    """The scores of a run, as ``score --json`` writes them; intervals by task, group and ``overall``, if asked for.
+
+    ``garbled`` are the tasks whose interval has to be read with care, none without intervals.
+    """
 
     provenance: Provenance
     missing_predictions: int
     intervals: dict[str, list[float]] | None
+    garbled: list[Garbled]
 
 
 def scores_of(
@@ -50,7 +54,13 @@ def scores_of(
         from ..compare.significance import intervals as intervals_of  # numpy, which nothing else here needs
 
         between = {name: list(ends) for name, ends in intervals_of(counts, protocol).items()}
-    return {**result, "provenance": origin, "missing_predictions": absent, "intervals": between}
+    return {
+        **result,
+        "provenance": origin,
+        "missing_predictions": absent,
+        "intervals": between,
+        "garbled": garbled(counts, protocol) if intervals else [],
+    }
 
 
 class Phrase(str):
@@ -153,6 +163,22 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
     title = Phrase("mean of {n} of {all} tasks", n=len(tasks), all=len(suite.tasks)) if partly else Phrase("overall")
     rows.append(row("overall", title, Phrase("mean"), result["overall"], _counted(result), "overall"))
     return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
+
+
+def garbled_notes(scores: Scores | Report) -> list[Phrase]:
+    """What is to be known of intervals of tasks with garbled outputs, a line each."""
+    return [
+        Phrase(
+            GARBLED,
+            task=row["task"],
+            n=row["n"],
+            classes=row["classes"],
+            score=number(row["paper"]),
+            low=number(row["paper_interval"][0]),
+            high=number(row["paper_interval"][1]),
+        )
+        for row in scores["garbled"]
+    ]
 
 
 def runs_table(runs: Mapping[str, Scores]) -> Table:
@@ -258,6 +284,8 @@ def print_scores(runs: Mapping[str, Scores]) -> None:
     results = list(runs.values())
     missing = ", ".join(results[0]["missing_tasks"])
     lines = [f"not in the references: {missing}"] if missing else []
+    for run, scores in runs.items():
+        lines += [f"{run}: {note}" if len(runs) > 1 else note for note in garbled_notes(scores)]
     signatures = dict.fromkeys(result["signature"] for result in results)
     show(runs_table(runs), [*lines, *(f"signature: {signature}" for signature in signatures)])
 

@@ -51,6 +51,7 @@ def test_every_figure_is_whole_at_any_width(command: str, columns: int, files: l
     assert max(map(cell_len, lines_of(shown))) <= columns
     assert "…" not in shown.replace(" … ", "")
     wide = in_terminal(400, COMMAND, *given)[1]
+    assert ("CHIP-CTC: " in wide and "by the paper's protocol" in wide) == (command == "intervals")
     assert sorted(FIGURE.findall("\n".join(lines_of(shown)))) == sorted(FIGURE.findall("\n".join(lines_of(wide))))
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from promptcblue_metric import answers
-from promptcblue_metric.compare.significance import counts_by_task
+from promptcblue_metric.compare.significance import counts_by_task, intervals
 from promptcblue_metric.evaluation import PARSERS, Evaluation, ScoredSample
 from promptcblue_metric.report.analysis import (
     EXAMPLES_OF_A_TASK,
     Analysis,
     analyse,
     analyse_task,
+    garbled,
     protocol_differences,
 )
 from promptcblue_metric.tasks import TASKS
@@ -331,6 +332,11 @@ def test_it_says_why_the_protocols_differ() -> None:
     invalid, empty = difference["reasons"]
     assert (invalid["kind"], invalid["n"], invalid["classes"]) == ("invalid classes", 3, 2)
     assert (empty["kind"], empty["n"], empty["label"]) == ("empty as label", 1, "非上述类型")
+    (found,) = garbled(counts_by_task(samples), "official")
+    assert (found["task"], found["n"], found["classes"]) == ("KUAKE-QIC", 3, 2)
+    assert found["paper"] == difference["paper"]
+    assert found["paper_interval"] == list(intervals(counts_by_task(samples), "paper")["KUAKE-QIC"])
+    assert garbled(counts_by_task(samples), "paper") == []
 
 
 def test_a_huge_output_takes_linear_time() -> None:

@@ -17,7 +17,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
 from promptcblue_metric.report.page import differences, write_report
 from promptcblue_metric.report.report import FILES, KINDS, Report, build_report, check_output
-from promptcblue_metric.report.tables import CHINESE
+from promptcblue_metric.report.tables import CHINESE, garbled_notes
 from promptcblue_metric.report.text import short, shown
 from promptcblue_metric.tasks import TASKS
 
@@ -136,6 +136,16 @@ def test_every_word_of_the_report_is_said_in_both_languages(report: Report) -> N
         assert named | {outcome["kind"] for outcome in task["outcomes"]} <= set(CHINESE)
     for english, chinese in CHINESE.items():
         assert sorted(re.findall(r"{\w+}", english)) == sorted(re.findall(r"{\w+}", chinese))
+
+
+def test_intervals_of_tasks_with_garbled_outputs_are_explained(report: Report, folder: Path) -> None:
+    tasks = [row["task"] for row in report["garbled"]]
+    assert tasks
+    page, markdown = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    for task, note in zip(tasks, garbled_notes(report), strict=True):
+        assert note.startswith(f"{task}: ")
+        assert f"\n{note}.\n" in markdown
+        assert f"{task}：按 official 协议" in page
 
 
 def test_differences_mark_what_the_other_text_lacks() -> None:
