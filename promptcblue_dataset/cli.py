@@ -353,10 +353,10 @@ def templates_check(templates: Pool = None) -> None:
 
 @templates_app.command("list", epilog="Example: promptcblue-dataset templates list --tasks CHIP-STS")
 def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
-    r"""Print one template a line: task, number and text between tabs, line ends as \n."""
+    r"""Print one template a line: suite, task, number and text between tabs, line ends as \n."""
     for task, prompts in load_pool(templates, _names(tasks), checked=False).items():
         for number, template in enumerate(prompts.templates, 1):
-            print(task, number, template.replace("\n", "\\n"), sep="\t")
+            print(REGISTRY[task].suite, task, number, template.replace("\n", "\\n"), sep="\t")
 
 
 @templates_app.command("render", epilog="Example: promptcblue-dataset templates render CMeEE-V2 3")

@@ -34,7 +34,8 @@ ReferencesOption = Annotated[
     str,
     typer.Option(
         "--references",
-        help="A file (JSON Lines or Parquet), a folder (official files or a dataset), the word sample, or a Hub id.",
+        help="A file (JSON Lines, an array, Parquet), a folder (official files or a dataset), the word sample, or a "
+        "Hub id.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the resamples.")]

@@ -181,9 +181,10 @@ def print_published(results: Mapping[str, Result], split: str | None) -> None:
     notes = [f"* {system.system}: {system.note} ({system.source})" for system in systems if system.note]
     other = _not_official(next(iter(results.values())), suite, split)
     if other:
-        notes.append(
-            f"No ranking: these references are not the official test set ({other}), so the runs and the published "
-            "systems are scored on different samples."
+        notes.insert(
+            0,
+            "No ranking: the published scores are of the official test set, or of the split that their source names; "
+            f"these references are not that test set ({other}), and the runs' scores are not comparable with them.",
         )
     for table in _published_tables(systems, suite, ranked=not other):
         title = f"{table.title} (runs on other samples than the official test)" if other else table.title

@@ -163,6 +163,8 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
             return None
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
+        if not values:
+            raise PromptCBLUEError(f"{path}: holds no predictions, only an empty array")
     elif len(values) == 1 and isinstance(values[0], dict) and all(name.isdigit() for name in values[0]):
         values = list(values[0].values())  # OpenCompass numbers its rows
     if not values or not all(isinstance(value, dict) for value in values):
@@ -171,6 +173,12 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
     if all("sample_id" in row for row in rows):
         return "a JSON array or stream", rows
     tool = next((tool for tool, (mark, _, _) in _FOREIGN.items() if all(mark in row for row in rows)), None)
+    filters = list(dict.fromkeys(str(row.get("filter")) for row in rows))
+    if tool == "lm-evaluation-harness" and len(filters) > 1:
+        raise PromptCBLUEError(
+            f"{path}: the output of {tool} holds the answers of several filters "
+            f"(field 'filter': {', '.join(filters)}); keep the rows of one"
+        )
     return (tool, [_in_our_form(row, tool) for row in rows]) if tool else None
 
 
@@ -215,10 +223,12 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
             bad.add(RowError(str(path), number, None, "has no sample_id, and its prompt is that of no sample left"))
         else:
             row.update(sample_id=answered["sample_id"], task_dataset=answered["task_dataset"])
-    bad.stop_if_any("the predictions do not fit the references")
+    bad.stop_if_any(_MISFIT if any(found) else f"{_MISFIT}: no prompt is theirs; {_OTHER_SPLIT}")
     return how
 
 
+_MISFIT = "the predictions do not fit the references"
+_OTHER_SPLIT = "are they of another split (--split)?"
 #: So many predictions that all equal their targets are worth a remark.
 _SUSPICIOUS = 20
 
@@ -330,7 +340,7 @@ def match(
             equal = equal + 1 if same and equal is not None else None
         yield sample, prediction
     bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
-    bad.stop_if_any("the predictions do not fit the references")
+    bad.stop_if_any(f"{_MISFIT}: no sample id is theirs; {_OTHER_SPLIT}" if gold is None else _MISFIT)
     if gold and not allow_gold:
         raise PromptCBLUEError(
             f"{path}: every output is the reference's own target, as if the gold answers had been handed in; pass "

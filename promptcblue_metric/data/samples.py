@@ -6,6 +6,7 @@ a file are read one by one, with errors that name file, line and field (formats.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -300,9 +301,9 @@ def iter_samples(source: str | Path, split: str, tasks: Iterable[str] | None = N
     """The samples of one split, one by one, in the order of the source.
 
     Args:
-        source: a file of JSON Lines or Parquet (``split`` is then not looked at), a folder with the official train, dev
-            and test files, a folder that ``promptcblue-dataset import`` wrote, the word ``sample`` for the embedded
-            sample, or a dataset's id on the Hub.
+        source: a file of JSON Lines, a JSON array or Parquet (``split`` is then not looked at), a folder with the
+            official train, dev and test files, a folder that ``promptcblue-dataset import`` wrote, the word ``sample``
+            for the embedded sample, or a dataset's id on the Hub.
         split: ``train``, ``validation`` (or ``dev``) or ``test``.
         tasks: names or aliases of the tasks wanted, of which there may be no samples; every task by default.
 
@@ -380,7 +381,24 @@ def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad
 def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, object]]]:
     with open_binary(path) as stream:
         parquet = is_parquet(stream)
-    return enumerate(parquet_rows(path), 1) if parquet else read_json_lines(path, bad.add)
+    if parquet:
+        return enumerate(parquet_rows(path), 1)
+    rows = _array_rows(path)
+    return read_json_lines(path, bad.add) if rows is None else enumerate(rows, 1)
+
+
+def _array_rows(path: Path) -> list[dict[str, object]] | None:
+    """The rows of a JSON array; None where the file is something else."""
+    with open_binary(path) as stream, _readable(path):
+        first = next((line for line in stream if line.strip()), b"")
+        if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            return None
+        content = first + stream.read()
+    try:
+        rows = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return rows if all(isinstance(row, dict) for row in rows) else None
 
 
 def is_parquet(stream: BinaryIO) -> bool:

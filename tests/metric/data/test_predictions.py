@@ -136,3 +136,48 @@ def test_a_broken_file_is_named(content: bytes, samples: list[Sample], tmp_path:
             list(matched)
     else:
         assert all(prediction is None for _, prediction in matched)
+
+
+def test_two_filters_in_one_file_are_named(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "samples_task.jsonl"
+    rows = [_lm_eval(sample, number) for number, sample in enumerate(samples)]
+    path.write_text(_lines([*rows, *({**row, "filter": "strip"} for row in rows)]), encoding="utf-8")
+    with pytest.raises(
+        PromptCBLUEError, match=r"several filters \(field 'filter': none, strip\); keep the rows of one"
+    ):
+        list(match(path, samples))
+
+
+@pytest.mark.parametrize("content", ["[]", " [\n]\n"])
+def test_an_empty_array_holds_no_predictions(content: str, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"predictions\.json: holds no predictions"):
+        list(match(path, samples))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_references_can_be_a_json_array(indent: int | None, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps(samples, ensure_ascii=False, indent=indent), encoding="utf-8-sig")
+    assert load_samples(path, "validation") == samples
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match="has no samples"):
+        load_samples(path, "validation")
+    path.write_text('["x"]', encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match="found a list"):
+        load_samples(path, "validation")
+
+
+def test_a_run_on_another_split_is_told_of_the_option(samples: list[Sample], tmp_path: Path) -> None:
+    path, other = tmp_path / "predictions.jsonl", load_samples("sample", "test")
+    path.write_text(_lines([_own(sample, number) for number, sample in enumerate(samples)]), encoding="utf-8")
+    for read in (lambda: list(match(path, other)), lambda: structured_answers(path, other)):
+        with pytest.raises(PromptCBLUEError, match=r"no sample id is theirs; are they of another split \(--split\)"):
+            read()
+    with pytest.raises(PromptCBLUEError) as error:
+        list(match(path, samples[1:]))
+    assert "--split" not in str(error.value)
+    path.write_text(_lines([_llama_factory(sample, 0) for sample in samples]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"no prompt is theirs; .*--split"):
+        list(match(path, other))
