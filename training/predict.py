@@ -65,9 +65,7 @@ def predict(
     """
     if not is_first():
         return _help(backend, times)
-    for path in outputs(output, times):
-        if path.is_dir():
-            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
+    _refuse_folders(outputs(output, times))
     splits, split = Splits(dataset, configs) if isinstance(dataset, str) else dataset, canonical_split(split)
     samples = splits.chosen(split)
     check_unique(samples, f"{splits.source} {split}")
@@ -96,6 +94,12 @@ def predict(
         whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
     print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
+
+
+def _refuse_folders(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
 
 
 def outputs(output: Path, times: int) -> list[Path]:
