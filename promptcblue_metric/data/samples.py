@@ -379,23 +379,21 @@ def _rows_of(source: str | Path, split: str, wanted: Collection[str] | None, bad
 
 
 def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, object]]]:
-    with open_binary(path) as stream:
+    with open_binary(path) as stream, _readable(path):
         parquet = is_parquet(stream)
+        rows = None if parquet else _array_rows(stream)
     if parquet:
         return enumerate(parquet_rows(path), 1)
-    rows = _array_rows(path)
     return read_json_lines(path, bad.add) if rows is None else enumerate(rows, 1)
 
 
-def _array_rows(path: Path) -> list[dict[str, object]] | None:
+def _array_rows(stream: BinaryIO) -> list[dict[str, object]] | None:
     """The rows of a JSON array; None where the file is something else."""
-    with open_binary(path) as stream, _readable(path):
-        first = next((line for line in stream if line.strip()), b"")
-        if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            return None
-        content = first + stream.read()
+    first = next((line for line in stream if line.strip()), b"")
+    if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        return None
     try:
-        rows = json.loads(content.decode("utf-8-sig"))
+        rows = json.loads((first + stream.read()).decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return rows if all(isinstance(row, dict) for row in rows) else None
