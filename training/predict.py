@@ -46,9 +46,7 @@ def predict(
     overwrite: bool = False,
     times: int = 1,
 ) -> bool:
-    """Predict every sample of a split that the output does not hold yet.
-
-    In a process that is not the first of several, help the first one.
+    """Predict every sample of a split that the output does not hold yet; in a further process, help the first one.
 
     Args:
         dataset: as for `load_samples`, with some of its tasks in ``configs``; or what was read of it already.
@@ -66,13 +64,13 @@ def predict(
     if not is_first():
         return _help(backend, times)
     _refuse_folders(outputs(output, times))
-    splits, split = Splits(dataset, configs) if isinstance(dataset, str) else dataset, canonical_split(split)
-    samples = splits.chosen(split)
+    splits = Splits(dataset, configs) if isinstance(dataset, str) else dataset
+    samples = splits.chosen(split := canonical_split(split))
     check_unique(samples, f"{splits.source} {split}")
     shown = Demonstrations(shots, splits, split, samples) if shots else None
     engine = load_backend(backend)
-    tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
-    tight = {} if max_new_tokens else answer_limits(splits, tasks, engine)
+    tasks = dict.fromkeys(sample["task_dataset"] for sample in samples)
+    tight = {} if max_new_tokens else answer_limits(splits, list(tasks), engine)
     limits = {task: max_new_tokens or max(tight[task], engine.least_limit(task)) for task in tasks}
     settings = {
         "samples": samples_fingerprint(samples),
