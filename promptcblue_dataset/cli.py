@@ -195,7 +195,7 @@ def build_(
     sizes: Annotated[
         str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
     ] = "paper",
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     profile: Annotated[Profile, typer.Option(help="Whom to follow where the paper and the release differ.")] = "paper",
     dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's A.1.")] = "released",
     explain_labels: ExplainLabels = False,
@@ -449,7 +449,7 @@ def review_sample(
     number: Annotated[str, typer.Option("--number", help="Samples a task: a share such as 5%, or a number.")] = "200",
     split: Annotated[str | None, typer.Option(help="Draw from this split alone.")] = None,
     tasks: Tasks = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
 ) -> None:
     """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
     for task, count in write_sheet(source, output, number, split, _names(tasks) or list(REGISTRY), seed).items():

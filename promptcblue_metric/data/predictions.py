@@ -128,6 +128,9 @@ def _text(value: object) -> str | None:
         return value
     if isinstance(value, list):
         turns = all(isinstance(part, dict) and "role" in part for part in value)
+        parts = [part for part in value if isinstance(part, dict) and part.get("type") == "text"]
+        if parts and not turns:  # of a message, beside those of its thought
+            return "".join(_text(part) or "" for part in parts)
         return _text(value[-1 if turns else 0]) if value else None
     if isinstance(value, dict):
         names = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0")

@@ -34,7 +34,8 @@ def _lm_eval(sample: Sample, number: int) -> dict[str, Any]:
 
 
 def _evalscope(sample: Sample, number: int) -> dict[str, Any]:
-    answer = {"role": "assistant", "content": [{"type": "text", "text": f"答{number}"}]}
+    thought = {"type": "reasoning", "reasoning": "想"}
+    answer = {"role": "assistant", "content": [thought, {"type": "text", "text": f"答{number}"}]}
     messages = [{"role": "system", "content": "医生"}, {"role": "user", "content": sample["input"]}]
     return {"index": number, "messages": messages, "model_output": {"choices": [{"message": answer}]}}
 
