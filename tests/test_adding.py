@@ -130,7 +130,7 @@ def _read(path: Path) -> Rows:
 @pytest.fixture(scope="module")
 def dataset(task: str, official: Path, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imported") / _SUITES[task]
-    done = command("dataset", "import", official, "--output", folder)
+    done = command("dataset", "import", official, "--output", folder, "--prime")
     assert done.returncode == 0, done.stderr
     assert task in done.stdout
     return folder
