@@ -136,14 +136,14 @@ class TreeEdit(Scorer):
         (ours, whole), theirs, expected_whole = _paths(predicted, known), list[int](), False
         if whole:
             theirs, expected_whole = _paths(expected, known)
-        hits = sum(path in set(theirs) for path in ours) if expected_whole else 0
+        wanted = set(theirs) if expected_whole else set()
         return {
             "edit": edit_distance(predicted, expected),
             "largest": sum(triples) + 2 * sum(nodes.total() for nodes in said),
             "node_tp": sum(number * said[1][node] for node, number in said[0].items()),
             "node_predicted": said[0].total(),
             "node_gold": said[1].total(),
-            "path_tp": hits,
+            "path_tp": sum(path in wanted for path in ours),
             "path_predicted": len(ours),
             "path_gold": len(theirs),
         }
