@@ -11,7 +11,15 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import typer
 
-from promptcblue_metric.cli.common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, make_app, run
+from promptcblue_metric.cli.common import (
+    JsonOption,
+    ParserOption,
+    ProtocolOption,
+    ResamplesOption,
+    check_outputs,
+    make_app,
+    run,
+)
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
@@ -259,6 +267,7 @@ def evaluate(
     from .predict import check_can_score, outputs, score
     from .processes import is_first
 
+    check_outputs(json, report, inputs=[options["dataset"], options["output"]])
     dataset, split = Splits(options["dataset"], options["config"], options["limit"], options["seed"]), options["split"]
     if is_first():
         check_can_score(dataset, split, report)

@@ -46,6 +46,19 @@ def test_evaluate_gives_the_scores_that_predict_and_score_give(
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_evaluate_overwrites_neither_its_samples_nor_its_predictions(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, data = tmp_path / "p.jsonl", tmp_path / "data.jsonl"
+    data.write_text("{}\n", encoding="utf-8")
+    options = ["--model", "x", "--dataset", data, "--output", output]
+    for taken in (output, data):
+        assert call(monkeypatch, cli.main, "evaluate", *options, option, taken) == 1
+        assert str(taken) in capsys.readouterr().err
+    assert data.read_text(encoding="utf-8") == "{}\n"
+
+
 def test_evaluate_scores_the_tasks_it_predicted_and_no_others(
     trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
