@@ -30,7 +30,7 @@ from .run import ADAPTER_CONFIG, CARD, CURVE_PNG, RunFacts, read_run
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-_SAID_ELSEWHERE = ("samples", "model", "from_config", "train_split", "validation_split")
+_SAID_ELSEWHERE = ("samples", "model", "adapter", "from_config", "train_split", "validation_split")
 #: Libraries whose version can change a result.
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 _START, _END = "<!-- scores: start -->", "<!-- scores: end -->"
@@ -178,6 +178,8 @@ def _body(folder: Path, facts: RunFacts) -> str:
 
 def _training(facts: RunFacts) -> str:
     train, validation, lines = facts.train, facts.validation, []
+    if adapter := facts.settings.get("adapter"):
+        lines.append(f"went on from the adapter `{_hub_id(facts.recipe.get('adapter')) or adapter}`")
     if "train_samples" in train:
         tasks = facts.recipe.get("configs")
         lines.append(

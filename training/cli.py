@@ -103,9 +103,10 @@ def sft(
 ) -> None:
     """Fine-tune by a recipe; --key value overrides what it says.
 
-    Keys are dataset, configs, model, from_config, method, lora_rank, dtype, batch_size, checkpoint_choice, patience,
-    score_samples, overwrite, and every setting of TRL's SFTConfig: output_dir, learning_rate, num_train_epochs,
-    max_length, report_to, seed and so on. A run that was cut short goes on from its last checkpoint when the same
+    Keys are dataset, configs, model (a backbone, or an adapter to go on from), from_config, method, lora_rank, dtype,
+    batch_size, checkpoint_choice, patience, score_samples, overwrite, and every setting of TRL's SFTConfig:
+    output_dir, learning_rate, num_train_epochs, max_length, report_to, seed and so on. A run that was cut short goes
+    on from its last checkpoint when the same
     command is given again.
     """
     if list_recipes:

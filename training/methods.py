@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -121,91 +121,52 @@ def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     from transformers.pytorch_utils import Conv1D
 
     layers = _lora_layers(recipe, model)
-    return {
-        "lora_alpha": recipe.lora_alpha,
-        "lora_dropout": recipe.lora_dropout,
-        "target_modules": sorted(layers),
-        "fan_in_fan_out": any(isinstance(layer, Conv1D) for layer in layers.values()),
-        "task_type": "CAUSAL_LM",
-    }
+    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
+    return {"target_modules": sorted(layers), "fan_in_fan_out": turned}
 
 
-def _lora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
-    from peft import LoraConfig
-
-    whole = recipe.lora_modules_to_save
-    if "lm_head" in (whole or ()):
+def _lora(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
+    if "lm_head" in (recipe.lora_modules_to_save or ()):
         raise PromptCBLUEError(
             "lora_modules_to_save: lm_head is scored by its own weights, which an adapter cannot stand for"
         )
-    return LoraConfig(
-        r=recipe.lora_rank,
-        use_dora=recipe.lora_dora,
-        use_rslora=recipe.lora_rslora,
-        modules_to_save=whole,
-        **_low_rank(recipe, model),
-    )
+    return _low_rank(recipe, model)
 
 
-def _adalora(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
-    from peft import AdaLoraConfig
-
+def _adalora(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     target = recipe.lora_rank // 2 if recipe.adalora_target_rank is None else recipe.adalora_target_rank
     if not 0 < target < recipe.lora_rank:
         raise PromptCBLUEError(
             f"adalora_target_rank {target} is not below lora_rank {recipe.lora_rank}, from which AdaLoRA lowers it; "
             "set another, or train by lora"
         )
-    return AdaLoraConfig(
-        init_r=recipe.lora_rank,
-        target_r=target,
-        orth_reg_weight=recipe.adalora_orthogonality,
-        total_step=1,  # RankSchedule puts the run's own here, which the trainer knows first
-        **_low_rank(recipe, model),
-    )
+    # RankSchedule puts the run's own number of steps here, which the trainer knows first.
+    return {"target_r": target, "total_step": 1, **_low_rank(recipe, model)}
 
 
 def _rank_schedule(recipe: Recipe) -> Sequence[TrainerCallback]:
     from .adapters.adalora import RankSchedule
 
-    return [RankSchedule(recipe.adalora_start, recipe.adalora_end, recipe.adalora_interval)]
+    # Ranks that an adapter has kept stay.
+    return [] if recipe.adapter else [RankSchedule(recipe.adalora_start, recipe.adalora_end, recipe.adalora_interval)]
 
 
-def _parallel(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
-    from .adapters import ParallelAdapterConfig
+def _parallel(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     from .adapters.blocks import sublayers
 
     sublayers(model)  # refuses a model that has nothing to stand beside
-    return ParallelAdapterConfig(
-        bottleneck=recipe.adapter_bottleneck, scale=recipe.adapter_scale, task_type="CAUSAL_LM"
-    )
+    return {}
 
 
-def _p_tuning(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
-    from peft import PromptEncoderConfig
-
-    return PromptEncoderConfig(
-        num_virtual_tokens=recipe.virtual_tokens,
-        encoder_reparameterization_type="LSTM",
-        encoder_hidden_size=recipe.encoder_width,
-        token_dim=_embedding_width(model),
-        task_type="CAUSAL_LM",
-    )
+def _p_tuning(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
+    return {"encoder_reparameterization_type": "LSTM", "token_dim": _embedding_width(model)}
 
 
-def _p_tuning_v2(recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
-    from peft import PrefixTuningConfig
-
+def _p_tuning_v2(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     from .adapters.prompts import key_value_heads
 
     heads, size = key_value_heads(model.config)
-    return PrefixTuningConfig(
-        num_virtual_tokens=recipe.virtual_tokens,
-        num_attention_heads=heads,
-        token_dim=heads * size,
-        prefix_projection=False,
-        task_type="CAUSAL_LM",
-    )
+    return {"num_attention_heads": heads, "token_dim": heads * size, "prefix_projection": False}
 
 
 @dataclass(frozen=True)
@@ -213,7 +174,9 @@ class Method:
     """One way to fine-tune.
 
     Attributes:
-        adapter: the PEFT adapter to train on a model, or None to train the model's own weights.
+        kind: PEFT's name of the adapter to train on a model, or None to train the model's own weights.
+        fields: what PEFT's config calls the recipe's settings, by their names here.
+        derived: what else the config says of an adapter of a model.
         size: the field of a recipe that decides how many parameters there are; None where nothing does.
         parameters: how many parameters a recipe trains on a backbone of a shape.
         settings: how the names of the settings begin that belong to it.
@@ -223,7 +186,9 @@ class Method:
         callbacks: what must run beside the training loop.
     """
 
-    adapter: Callable[[Recipe, PreTrainedModel], PeftConfig | None] = lambda recipe, model: None
+    kind: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[Recipe, PreTrainedModel], dict[str, object]] = lambda recipe, model: {}
     size: str | None = None
     parameters: Callable[[Recipe, Shape], int] | None = None
     settings: tuple[str, ...] = ()
@@ -232,24 +197,145 @@ class Method:
     whole: tuple[str, ...] = ()
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
+    def config(self, recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
+        """PEFT's config of a new adapter, or of the one that the recipe goes on from.
 
+        Raises:
+            PromptCBLUEError: there is no such adapter of this model.
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
+
+        if recipe.adapter:
+            return _config_of(recipe.adapter)
+        said = {theirs: getattr(recipe, ours) for ours, theirs in self.fields.items()}
+        options = {"task_type": "CAUSAL_LM", **said, **self.derived(recipe, model)}
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.kind)](**options)
+
+
+_SCALE = {"lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
 METHODS: Mapping[str, Method] = {
     # Hu et al. 2021
-    "lora": Method(_lora, "lora_rank", _low_rank_size, ("lora_",)),
+    "lora": Method(
+        "LORA",
+        {
+            "lora_rank": "r",
+            **_SCALE,
+            "lora_dora": "use_dora",
+            "lora_rslora": "use_rslora",
+            "lora_modules_to_save": "modules_to_save",
+        },
+        _lora,
+        "lora_rank",
+        _low_rank_size,
+        ("lora_",),
+    ),
     # Zhang et al. 2023
     "adalora": Method(
-        _adalora, "lora_rank", _adalora_size, ("lora_", "adalora_"), whole=(FSDP, DEEPSPEED), callbacks=_rank_schedule
+        "ADALORA",
+        {
+            "lora_rank": "init_r",
+            **_SCALE,
+            "adalora_target_rank": "target_r",
+            "adalora_orthogonality": "orth_reg_weight",
+        },
+        _adalora,
+        "lora_rank",
+        _adalora_size,
+        ("lora_", "adalora_"),
+        whole=(FSDP, DEEPSPEED),
+        callbacks=_rank_schedule,
     ),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method(_p_tuning, "encoder_width", _encoder_size, ("virtual_", "encoder_"), packs=False, whole=(FSDP,)),
+    "p-tuning": Method(
+        "P_TUNING",
+        {"virtual_tokens": "num_virtual_tokens", "encoder_width": "encoder_hidden_size"},
+        _p_tuning,
+        "encoder_width",
+        _encoder_size,
+        ("virtual_", "encoder_"),
+        packs=False,
+        whole=(FSDP,),
+    ),
     # Liu et al. 2022
     "p-tuning-v2": Method(
-        _p_tuning_v2, "virtual_tokens", _prefix_size, ("virtual_",), packs=False, recomputes=False, whole=(FSDP,)
+        "PREFIX_TUNING",
+        {"virtual_tokens": "num_virtual_tokens"},
+        _p_tuning_v2,
+        "virtual_tokens",
+        _prefix_size,
+        ("virtual_",),
+        packs=False,
+        recomputes=False,
+        whole=(FSDP,),
     ),
     # He et al. 2021
-    "parallel-adapter": Method(_parallel, "adapter_bottleneck", _parallel_size, ("adapter_",)),
+    "parallel-adapter": Method(
+        "PARALLEL_ADAPTER",
+        {"adapter_bottleneck": "bottleneck", "adapter_scale": "scale"},
+        _parallel,
+        "adapter_bottleneck",
+        _parallel_size,
+        ("adapter_",),
+    ),
     "full": Method(),
 }
+
+
+def _config_of(adapter: str) -> PeftConfig:
+    """The config of a saved adapter, to go on with its training.
+
+    Raises:
+        PromptCBLUEError: it has none that PEFT can read.
+    """
+    from peft import PeftConfig
+
+    from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
+
+    try:
+        config: PeftConfig = PeftConfig.from_pretrained(adapter)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PromptCBLUEError(f"adapter {adapter}: its config cannot be read: {error}") from error
+    config.inference_mode = False
+    return config
+
+
+def take_over(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """A recipe whose model may be an adapter, with backbone and adapter told apart, and the adapter's own settings.
+
+    Returns:
+        The recipe, and the settings of its own that it gives up for the adapter's, each with both values.
+
+    Raises:
+        PromptCBLUEError: the adapter is none of the recipe's method, or the recipe asks for another size.
+    """
+    from .model import find_model
+
+    if recipe.model is None:
+        return recipe, []
+    source = find_model(recipe.model, recipe.adapter)
+    recipe = replace(recipe, model=source.backbone, adapter=source.adapter)
+    if recipe.adapter is None:
+        return recipe, []
+    config = _config_of(recipe.adapter)
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    method = next((name for name, each in METHODS.items() if each.kind == kind), None)
+    if method != recipe.method:
+        remedy = f"say --method {method}" if method else "none of the methods here goes on with it"
+        raise PromptCBLUEError(
+            f"method {recipe.method}: {recipe.adapter}, to go on from, is a {kind} adapter: {remedy}"
+        )
+    if recipe.fit_budget is not None:
+        raise PromptCBLUEError(f"fit_budget: {recipe.adapter}, to go on from, has its size already; leave it out")
+    kept = {ours: getattr(config, theirs) for ours, theirs in METHODS[recipe.method].fields.items()}
+    if recipe.method in _LOW_RANK:
+        names = config.target_modules
+        kept["lora_target_modules"] = [names] if isinstance(names, str) else sorted(names)
+    given_up = [
+        f"{name} {value} ({getattr(recipe, name)})" for name, value in kept.items() if value != getattr(recipe, name)
+    ]
+    return replace(recipe, **kept), given_up
 
 
 def check_sharding(name: str, by: Collection[str]) -> None:

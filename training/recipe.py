@@ -141,7 +141,8 @@ class Recipe:
         "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
         "template. It is saved with the model, so that prediction does the same.",
     )
-    model: str | None = said(None, "The backbone: a folder or a Hub id.")
+    model: str | None = said(None, "The backbone, or an adapter to go on from: a folder or a Hub id.")
+    adapter: str | None = said(None, "The adapter to go on from, where the model is its backbone.")
     from_config: dict[str, Any] | str | None = said(
         None,
         "Instead of a model: build one from this config (model_type and its sizes), with random weights "
@@ -223,6 +224,8 @@ class Recipe:
                 raise PromptCBLUEError(f"unknown {name} '{getattr(self, name)}'; expected one of {', '.join(known)}")
         if (self.model is None) == (self.from_config is None):
             raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
+        if self.adapter and not self.model:
+            raise PromptCBLUEError("adapter: name the model that it is of, too")
         check_numbers(self)
         if self.adalora_start + self.adalora_end >= 1:
             raise PromptCBLUEError("adalora_start and adalora_end: expected shares of the run whose sum is below 1")

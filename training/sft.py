@@ -29,10 +29,19 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .card import versions, write_card
 from .data import Splits, cached_rows, spread, training_samples
-from .methods import DEEPSPEED, FSDP, METHODS, check_sharding, count_trainable, describe_trainable, fit_to_budget
+from .methods import (
+    DEEPSPEED,
+    FSDP,
+    METHODS,
+    check_sharding,
+    count_trainable,
+    describe_trainable,
+    fit_to_budget,
+    take_over,
+)
 from .model import (
+    ModelSource,
     attention_kernel,
-    check_exists,
     choose_dtype,
     four_bit,
     identify,
@@ -140,7 +149,7 @@ def _load(
             if not Path(name, "config.json").is_file():
                 texts = (text for sample in samples for text in (sample["input"], sample["target"]))
                 build_backbone(recipe.from_config, texts, name, training.seed)
-    tokenizer = load_tokenizer(name, trust_remote_code=trust)
+    tokenizer = load_tokenizer(ModelSource(name, recipe.adapter).tokenizer, trust_remote_code=trust)
     if recipe.prompt_format == "plain":
         tokenizer.chat_template = None
     if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
@@ -187,6 +196,12 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
             print(
                 f"gradient_checkpointing is off: {recipe.method} keeps its prompt in the cache, which it does without"
             )
+    recipe, given_up = take_over(recipe)
+    if recipe.adapter and training.process_index == 0:
+        print(
+            f"going on from the adapter {recipe.adapter}, with settings of its own (and the recipe's): "
+            f"{', '.join(given_up) or 'none that differ'}"
+        )
     if training.n_gpu > 1:
         raise PromptCBLUEError(
             f"{training.n_gpu} GPUs are visible and one process is to train: start 'accelerate launch --num_processes "
@@ -212,15 +227,13 @@ def _is_finished(
     Raises:
         PromptCBLUEError: the folder is of a run with other settings.
     """
-    if recipe.model:
-        check_exists(recipe.model)
     folder, elsewhere = (
         Path(str(training.output_dir)),
-        ("dataset", "configs", "model", "overwrite", "processes", "dry_run", "attn_implementation"),
+        ("dataset", "configs", "model", "adapter", "overwrite", "processes", "dry_run", "attn_implementation"),
     )
     settings = {
         "samples": samples_fingerprint(samples),
-        "model": identify(recipe.model) if recipe.model else None,
+        **{name: value and identify(value) for name, value in (("model", recipe.model), ("adapter", recipe.adapter))},
         **{key: value for key, value in asdict(recipe).items() if key not in elsewhere},
         **training.deciding(),
     }

@@ -27,7 +27,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from .adapters.adalora import adalora_tuner, orthogonality
 from .adapters.prompts import pad_before_prompt
-from .adapters.resuming import TRAINING_STATE, is_incomplete, load_training_state, training_state
+from .adapters.resuming import TRAINING_STATE, go_on_from, is_incomplete, load_training_state, training_state
 from .data import Rows, to_measure, with_empty_rows
 from .methods import DEEPSPEED, FSDP, METHODS, check_sharding
 from .model import has_variable_lengths
@@ -319,10 +319,12 @@ def with_adapter(recipe: Recipe, training: TrainingSettings, model: PreTrainedMo
     here &= model.device.type != "cpu" or not has_variable_lengths(model)  # such kernels are of GPUs
     routers = hasattr(model.config.get_text_config(), "output_router_logits") and training.router_aux_loss_coef != 0
     try:
-        config = METHODS[recipe.method].adapter(recipe, model)
-        if config is not None:
+        if METHODS[recipe.method].kind:
+            config = METHODS[recipe.method].config(recipe, model)
             # ZeRO-3 gathers parameters of one format at a time.
             model = get_peft_model(model, config, autocast_adapter_dtype=not zero3 or recipe.dtype == FOUR_BIT)
+            if recipe.adapter:
+                go_on_from(model, recipe.adapter)
         if here:
             ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 0]], device=model.device)
             with torch.no_grad():

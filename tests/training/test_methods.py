@@ -33,6 +33,8 @@ SMALL: dict[str, dict[str, Any]] = {
 #: Sixteen samples, eight a step.
 TASKS = ["CMeEE-V2", "CHIP-STS", "CHIP-CTC", "KUAKE-QIC", "KUAKE-IR", "KUAKE-QQR", "KUAKE-QTR", "CHIP-CDN"]
 STEPS, HALF, EPOCH = 10, 5, 2
+#: Rates at which methods learn in a few steps, where the usual one does not.
+RATES = {name: changes["learning_rate"] for name, changes in SMALL.items() if "learning_rate" in changes}
 
 Trained = Callable[[str], Path]
 
@@ -233,6 +235,76 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
         assert tensor.sub(found[name]).abs().sum() < 1e-5 * max(1, tensor.numel()), name
     if method == "adalora":
         assert ranks(whole) == ranks(cut)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "full"])
+def test_training_goes_on_from_an_adapter(
+    method: str,
+    run_of: Trained,
+    fit: Fit,
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    start = run_of(method)
+    sizes = dict.fromkeys(SMALL[method], None) | {"learning_rate": RATES.get(method, 5e-3)}
+    changes = {**settings(method, start), **sizes, "steps_after_best": 0}
+
+    # A step too small to see gives the adapter as it was, whichever settings the recipe has.
+    same = fit(**{**changes, "max_steps": 1, "learning_rate": 1e-9})
+    said = capsys.readouterr().out
+    assert f"going on from the adapter {start}" in said
+    for name in SMALL[method].keys() - {"learning_rate", "adalora_interval"}:
+        assert name in said
+    expected, found = weights(start), weights(same)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(tensor, found[name], atol=1e-5), name
+    assert loss_of(same, data) == pytest.approx(loss_of(start, data), abs=1e-4)
+
+    # It learns more, says what it came from, and predicts.
+    whole = fit(**changes)
+    losses = [entry["loss"] for entry in log(whole) if "loss" in entry]
+    assert sum(losses[:EPOCH]) < sum([entry["loss"] for entry in log(start) if "loss" in entry][:EPOCH])
+    assert sum(losses[-EPOCH:]) < sum(losses[:EPOCH])
+    record = json.loads((whole / "run.json").read_text())
+    assert record["settings"]["adapter"].startswith(start.name)
+    assert record["notes"]["recipe"]["model"] == str(trained)
+    assert start.name in (whole / "README.md").read_text(encoding="utf-8")
+    assert answers(whole, data, 1, None) != answers(start, data, 1, None)
+
+    # Killed in the middle, it ends alike.
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copy(whole / "run.json", cut)
+    shutil.copytree(whole / f"checkpoint-{HALF}", cut / f"checkpoint-{HALF}")
+    fit(output_dir=cut, **changes)
+    for name, tensor in weights(whole).items():
+        assert torch.allclose(tensor, weights(cut)[name], atol=1e-4), name
+
+
+def test_an_adapter_of_another_method_is_not_gone_on_from(
+    run_of: Trained, fit: Fit, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PromptCBLUEError, match=r"method lora: .* is a P_TUNING adapter: say --method p-tuning"):
+        fit(**settings("lora", run_of("p-tuning")))
+    with pytest.raises(PromptCBLUEError, match="method full"):
+        fit(**settings("full", run_of("lora")))
+    with pytest.raises(PromptCBLUEError, match="fit_budget"):
+        fit(**settings("lora", run_of("lora"), fit_budget=0.1))
+    with pytest.raises(PromptCBLUEError, match="name the model"):
+        fit(**settings("lora", trained, model=None, from_config={"model_type": "llama"}, adapter=str(run_of("lora"))))
+    with pytest.raises(PromptCBLUEError, match="config cannot be read"):
+        fit(**settings("lora", trained, adapter=str(trained)))
+    other = tmp_path / "other"
+    shutil.copytree(run_of("lora"), other, ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+    with pytest.raises(PromptCBLUEError, match="does not fit"):
+        fit(**settings("lora", other))
 
 
 def ranks(folder: Path) -> dict[str, list[bool]]:
@@ -445,7 +517,7 @@ def test_every_method_fits_every_architecture(architecture: str, tmp_path: Path)
         size = backbone.num_parameters()
         recipe = Recipe(model="x", method=name, lora_rank=4, adapter_bottleneck=8, virtual_tokens=5, encoder_width=6)
         expected = method.parameters(recipe, shape_of(recipe, backbone))
-        model = get_peft_model(backbone, method.adapter(recipe, backbone)).eval()
+        model = get_peft_model(backbone, method.config(recipe, backbone)).eval()
         assert count_trainable(model) == (expected, size), name
         if method.packs:
             assert torch.allclose(model(ids).logits, reference, atol=1e-5), name

@@ -28,6 +28,19 @@ def pad_before_prompt(model: Any) -> Any:
     return model
 
 
+def begin_at_saved_prompt(model: Any) -> None:
+    """Have P-tuning's encoder, which is not saved and begins anew, make the virtual tokens that were saved.
+
+    PEFT has put them where the encoder's input is; what lacks is added to all that the encoder makes.
+    """
+    encoder = model.prompt_encoder[model.active_adapter].eval()
+    saved = encoder.embedding.weight.detach().clone()
+    with torch.no_grad():
+        lacks = saved - encoder(torch.arange(len(saved), device=saved.device)[None])[0]
+    encoder.register_buffer("lacks", lacks, persistent=False)
+    encoder.register_forward_hook(lambda module, places, made: made + module.lacks[places[0]])
+
+
 def virtual_tokens(model: Any) -> int:
     """How many positions the active adapter's virtual tokens take from the model's context; 0 for other models."""
     config = getattr(model, "active_peft_config", None)

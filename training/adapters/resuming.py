@@ -1,4 +1,4 @@
-"""Checkpoints of adapters from which training can go on.
+"""Adapters and checkpoints of them from which training can go on.
 
 PEFT saves what generation needs, which is less than training needs for two methods: P-tuning's encoder is left out,
 and AdaLoRA's masked ranks and its record of what mattered.
@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftType
+from peft import PeftType, load_peft_weights, set_peft_model_state_dict
+
+from promptcblue_metric.errors import PromptCBLUEError
 
 from .adalora import adalora_tuner
+from .prompts import begin_at_saved_prompt
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -22,6 +25,24 @@ if TYPE_CHECKING:
 TRAINING_STATE = "adapter_training_state.pt"
 _INCOMPLETE = (PeftType.P_TUNING, PeftType.ADALORA)
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def go_on_from(model: PeftModel, adapter: str) -> None:
+    """Put a saved adapter's weights into a new one of its config, to be trained on.
+
+    Raises:
+        PromptCBLUEError: they do not fit the model.
+    """
+    try:
+        result = set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"))
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise PromptCBLUEError(f"adapter {adapter} does not fit {model.name_or_path}: {error}") from error
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    strange = [*result.unexpected_keys, *trained.intersection(result.missing_keys)]
+    if strange and not model.active_peft_config.is_prompt_learning:
+        raise PromptCBLUEError(f"adapter {adapter} does not fit {model.name_or_path}: {strange[0]}")
+    if model.active_peft_config.peft_type == PeftType.P_TUNING:
+        begin_at_saved_prompt(model)
 
 
 def is_incomplete(model: PreTrainedModel | PeftModel) -> bool:
