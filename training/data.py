@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from promptcblue_metric.data.samples import (
 )
 from promptcblue_metric.data.writing import replacing_file
 from promptcblue_metric.errors import PromptCBLUEError, RowError
+from promptcblue_metric.tasks import get_task
 from promptcblue_metric.version import VERSION
 
 from .prompts import IGNORED, PromptEncoder
-from .recipe import EXTRA, Recipe
+from .recipe import EXTRA, Recipe, read_recipe
 from .run import samples_fingerprint
 
 if TYPE_CHECKING:
@@ -228,6 +230,31 @@ def training_samples(recipe: Recipe, splits: Splits, seed: int) -> list[Sample]:
     if recipe.extra:
         samples = [*samples, *read_messages(Path(recipe.extra).expanduser())]
     return mix(samples, recipe.mixing, seed) if isinstance(recipe.mixing, dict) else samples
+
+
+def read_groups(groups: str, tasks: Sequence[str]) -> dict[str, list[str]]:
+    """The groups of tasks to train adapters for: those of a YAML file, or one for each ``task_type``.
+
+    Args:
+        tasks: those that there are samples of; others are left out of the groups.
+
+    Raises:
+        PromptCBLUEError: the file cannot be read, a group's name is none of a folder, or a task is in none or several.
+    """
+    found: dict[str, list[str]] = {}
+    if groups == "task_type":
+        for task in tasks:
+            found.setdefault(get_task(task).task_type, []).append(task)
+        return found
+    path = Path(groups).expanduser()
+    for name, members in read_recipe(path).items():
+        if not re.fullmatch(r"\w[\w.-]*", str(name)) or not isinstance(members, list):
+            raise PromptCBLUEError(f"{path}: {name}: expected the name of a folder, and a list of tasks")
+        found[str(name)] = [task for task in (get_task(str(each)).name for each in members) if task in tasks]
+    count = Counter(task for members in found.values() for task in members)
+    if odd := [task for task in tasks if count[task] != 1]:
+        raise PromptCBLUEError(f"{path}: expected each task in one group; not so {', '.join(odd)} (see configs)")
+    return {name: members for name, members in found.items() if members}
 
 
 def read_messages(path: Path) -> list[Sample]:

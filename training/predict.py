@@ -133,6 +133,7 @@ def _requests(
             limits[sample["task_dataset"]],
             shown.of(sample) if shown else (),
             choices_of(sample) if constrained else None,
+            sample["task_dataset"],
         )
         for index, sample in enumerate(samples)
         if sample_key(sample) not in file.done

@@ -132,6 +132,11 @@ class Recipe:
         "Instruction data of one's own to mix in: JSON Lines of messages, a user's (after a system's, if any) and an "
         "assistant's. Its weight in mixing is that of 'extra'.",
     )
+    groups: str | None = said(
+        None,
+        "Train an adapter for each group of tasks, in a folder of output_dir each: a YAML file of 'group: [tasks]', or "
+        "task_type. Prediction with output_dir as the model answers each sample by its group's.",
+    )
     few_shot: bool = said(
         False, "Train on the paper's demonstrations alone: 122 samples that cover the labels (Table 7)."
     )
@@ -232,6 +237,10 @@ class Recipe:
         extras = ("lora_dora", "lora_rslora", "lora_plus_ratio", "lora_modules_to_save")
         if self.method != "lora" and (given := [name for name in extras if getattr(self, name)]):
             raise PromptCBLUEError(f"{given[0]} is of method lora, and not of {self.method}")
+        if self.groups and (self.method == "full" or not self.model):
+            raise PromptCBLUEError(
+                "groups: their adapters share a backbone: name one by model, and another method than full"
+            )
         if self.dtype == FOUR_BIT and self.method == "full":
             raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
 

@@ -33,6 +33,8 @@ CURVE_CSV = "loss_curve.csv"
 CURVE_PNG = "loss_curve.png"
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
+#: The tasks of each adapter in a folder of its own beside it.
+GROUPS = "groups.json"
 #: Where a run keeps the backbone that it built itself.
 BACKBONE = "backbone"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")

@@ -25,10 +25,11 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from promptcblue_metric.cli.common import run
 from promptcblue_metric.data.samples import Sample, canonical_split
+from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 
 from .card import versions, write_card
-from .data import Splits, cached_rows, spread, training_samples
+from .data import Splits, cached_rows, read_groups, spread, training_samples
 from .methods import (
     DEEPSPEED,
     FSDP,
@@ -53,11 +54,24 @@ from .processes import disconnect_at_exit
 from .progress import quiet_libraries
 from .prompts import PromptEncoder
 from .recipe import FOUR_BIT, Recipe
-from .run import BACKBONE, CURVE_CSV, FINISHED, claim, last_checkpoint, samples_fingerprint, write_curve, writing
+from .run import (
+    BACKBONE,
+    CURVE_CSV,
+    FINISHED,
+    GROUPS,
+    claim,
+    last_checkpoint,
+    samples_fingerprint,
+    write_curve,
+    writing,
+)
 from .scoring_callback import ScoreInTraining
 from .settings import TrainingSettings, parse_recipe
 from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
+
+#: Ends the name of the folder that a trial writes to and removes.
+_DRY = ".dry-run"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -70,6 +84,24 @@ def main(arguments: Sequence[str]) -> None:
         PromptCBLUEError: a setting, path or sample that cannot be used, or a loss that is no number.
     """
     recipe, training = _begin(arguments)
+    if not recipe.groups:
+        _fine_tune(recipe, training, arguments)
+        return
+    folder = Path(str(training.output_dir).removesuffix(_DRY))
+    samples = Splits(recipe.dataset, recipe.configs).samples(recipe.train_split)
+    groups = read_groups(recipe.groups, list(dict.fromkeys(sample["task_dataset"] for sample in samples)))
+    for name, tasks in groups.items():
+        own = [*arguments, "--groups", "", "--configs", *tasks, "--output_dir", str(folder / name)]
+        if training.process_index == 0:
+            print(f"{name}: {', '.join(tasks)}")
+        _fine_tune(*_begin(own), own)
+    if training.process_index == 0 and not recipe.dry_run:
+        write_json(folder / GROUPS, groups)
+        print(f"next: promptcblue-train predict --model {folder} answers each sample by its group's adapter")
+
+
+def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[str]) -> None:
+    """Fine-tune once, by what is to be read from top to bottom."""
     say: Callable[[str], None] = print if training.process_index == 0 else _silent
     folder = Path(str(training.output_dir))
 
@@ -209,7 +241,7 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
             "train on one of them"
         )
     if recipe.dry_run:
-        training.output_dir = f"{training.output_dir}.dry-run"
+        training.output_dir = f"{training.output_dir}{_DRY}"
         atexit.register(shutil.rmtree, training.output_dir, ignore_errors=True)
     set_seed(training.seed)
     return recipe, training
@@ -229,7 +261,17 @@ def _is_finished(
     """
     folder, elsewhere = (
         Path(str(training.output_dir)),
-        ("dataset", "configs", "model", "adapter", "overwrite", "processes", "dry_run", "attn_implementation"),
+        (
+            "dataset",
+            "configs",
+            "groups",
+            "model",
+            "adapter",
+            "overwrite",
+            "processes",
+            "dry_run",
+            "attn_implementation",
+        ),
     )
     settings = {
         "samples": samples_fingerprint(samples),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Literal, Protocol, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
+from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
 
 from ..processes import process_count
 from ..prompts import Shot
+from ..run import GROUPS
 
 T = TypeVar("T")
 #: Tokens that an answer of a model which was not fine-tuned may have, and with a thought before it.
@@ -123,8 +126,9 @@ class Choices:
 class Request:
     """A prompt to answer.
 
-    ``index`` is the caller's name for it; the answer has at most ``max_new_tokens`` tokens, its end included. The
-    demonstrations in ``shots`` stand before it, those that can best be spared first; ``choices`` bind the answer.
+    ``index`` is the caller's name for it, and ``task`` what it is of, where that matters; the answer has at most
+    ``max_new_tokens`` tokens, its end included. The demonstrations in ``shots`` stand before it, those that can best be
+    spared first; ``choices`` bind the answer.
     """
 
     index: int
@@ -132,6 +136,7 @@ class Request:
     max_new_tokens: int
     shots: tuple[Shot, ...] = ()
     choices: Choices | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,8 +209,48 @@ def load_backend(settings: BackendSettings) -> Backend:
         raise PromptCBLUEError(
             f"the {settings.name} backend spreads its own work: start it once, without accelerate launch or torchrun"
         )
-    backend: Backend = import_module(BACKENDS[settings.name]).load(settings)
-    return backend
+    load = import_module(BACKENDS[settings.name]).load
+    groups = Path(settings.model).expanduser() / GROUPS
+    if settings.name in ("openai", "ray") or not groups.is_file():
+        backend: Backend = load(settings)
+        return backend
+    refuse(settings, groups_of_adapters=settings.name != "transformers", adapter=settings.adapter is not None)
+    tasks = read_json_object(groups)
+    return _Grouped({name: load(replace(settings, model=str(groups.parent / name))) for name in tasks}, tasks)
+
+
+class _Grouped:
+    """Adapters for groups of tasks (`sft --groups`): each request is answered by its task's, a group after another."""
+
+    def __init__(self, engines: Mapping[str, Any], tasks: Mapping[str, Sequence[str]]) -> None:
+        self.engines, self.first = engines, next(iter(engines.values()))
+        self.of = {task: name for name, members in tasks.items() for task in members}
+        self.notes, self.count_tokens = self.first.notes, self.first.count_tokens
+
+    def identity(self) -> Mapping[str, object]:
+        """That of all the groups: they differ in their adapters."""
+        each = {name: engine.identity() for name, engine in self.engines.items()}
+        return {**self.first.identity(), "adapter": {name: identity["adapter"] for name, identity in each.items()}}
+
+    def least_limit(self, task: str) -> int:
+        """That of the task's group."""
+        return int(self.engines[self._group(task)].least_limit(task))
+
+    def summary(self) -> list[str]:
+        """Those of all groups."""
+        return [line for engine in self.engines.values() for line in engine.summary()]
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
+        """Answer every request; raises `PromptCBLUEError` where a task is in no group."""
+        for name, engine in self.engines.items():
+            if own := [request for request in requests if self._group(request.task) == name]:
+                yield from engine.generate(own)
+                del engine.model  # the next group's takes its place in memory
+
+    def _group(self, task: str) -> str:
+        if task not in self.of:
+            raise PromptCBLUEError(f"no group's adapter is for {task}; name the tasks to predict by --config")
+        return self.of[task]
 
 
 def refuse(settings: BackendSettings, **unsupported: bool) -> None:
