@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.corpora import CORPORA, find_sources
@@ -376,6 +377,18 @@ def _run(job: _Job) -> _Done:
             gc.enable()
 
 
+def _end_with_parent() -> None:
+    """Have a worker end when the process that it works for is killed, which can no longer tell it to."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     if workers == 1 or len(jobs) == 1:
         yield from map(_run, jobs)
@@ -383,7 +396,8 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[_Done]:
     # A fork starts in no time, and is safe here: the only other thread is the progress bar's, whose locks no worker
     # takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as executor:
+    workers = max(1, min(workers, len(jobs)))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as executor:
         try:
             for future in as_completed([executor.submit(_run, job) for job in jobs]):
                 yield future.result()

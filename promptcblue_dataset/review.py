@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from promptcblue_metric.data.writing import replacing_file
 from promptcblue_metric.errors import PromptCBLUEError, RowError
 from promptcblue_metric.tasks import REGISTRY
 
-# What a cell of the format cannot hold, and what would be run as a formula.
+# What a cell of the format cannot hold.
 _CONTROL = {code: None for code in range(32) if chr(code) not in "\t\n"}
 _LIMIT = 32_000
+#: Beginnings that a spreadsheet takes for a formula's, which a quotation mark before them makes text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def write_rows(
@@ -43,7 +46,9 @@ def write_rows(
 
 def _write_csv(path: Path, columns: Mapping[str, float], rows: Iterable[Sequence[str]], _: Any) -> None:
     with path.open("w", encoding="utf-8-sig", newline="") as stream:
-        csv.writer(stream).writerows([list(columns), *rows])
+        # The format knows no kinds of cells.
+        texts = ([("'" if _FORMULA.match(text) else "") + text for text in row] for row in rows)
+        csv.writer(stream).writerows([list(columns), *texts])
 
 
 def _write_xlsx(
@@ -61,7 +66,8 @@ def _write_xlsx(
         sheet.append([""] * len(row))
         for cell, value in zip(sheet[sheet.max_row], row, strict=True):
             cell.value = value.translate(_CONTROL)[:_LIMIT]
-            cell.data_type = "s"  # text, also where it begins like a formula
+            # Text, also where it begins like a formula and somebody edits it.
+            cell.data_type, cell.number_format, cell.quotePrefix = "s", "@", bool(_FORMULA.match(value))
             cell.alignment = Alignment(wrap_text=True, vertical="top")
     sheet.freeze_panes = "A2"
     for number, (title, width) in enumerate(columns.items(), 1):
@@ -93,7 +99,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 def _read_csv(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        return list(csv.reader(stream))
+        return [[text[text[:1] == "'" and bool(_FORMULA.match(text)) :] for text in row] for row in csv.reader(stream)]
 
 
 def _read_xlsx(path: Path) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import chain
@@ -156,7 +157,8 @@ def merge(
     from .model import merge as merge_adapter
 
     merge_adapter(find_model(model, adapter), output, dtype)
-    print(f"wrote {output}; next: promptcblue-train predict --model {output} answers as the adapter does")
+    command = shlex.join(["promptcblue-train", "predict", "--model", str(output)])
+    print(f"wrote {output}; next: {command} answers as the adapter does")
 
 
 @app.command(epilog="Example: promptcblue-train publish --model runs/lora --repo ORG/promptcblue-lora")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from promptcblue_metric.cli.common import make_console
 from promptcblue_metric.data.samples import Sample, parse_json_line
 from promptcblue_metric.data.writing import replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError, RowError
@@ -210,10 +211,9 @@ class Tally:
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
         """A table on stderr if it is a terminal, with a row a task and one for all; yields what redraws it."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         note = TextColumn("{task.fields[tokens]} tokens {task.fields[failed]} failed")
         columns = (BarColumn(bar_width=20), MofNCompleteColumn(), note, TimeRemainingColumn(elapsed_when_finished=True))
         table = Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)

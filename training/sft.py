@@ -363,11 +363,12 @@ def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:
     results |= {"parameters": count.backbone, "trainable_parameters": count.trained}
     if size:
         results[size] = getattr(recipe, size)
+    output = folder / "predictions.jsonl"
+    options = ["--model", str(folder), "--dataset", recipe.dataset, "--split", "test", "--output", str(output)]
     lines = [
         f"saved the {'model' if recipe.method == 'full' else 'adapter'} in {folder}",
         f"its weights are those of step {choice.step}: {choice.reason}",
-        f"next: promptcblue-train predict --model {folder} --dataset {recipe.dataset} --split test "
-        f"--output {folder / 'predictions.jsonl'}",
+        f"next: promptcblue-train predict {shlex.join(options)}",
     ]
     if trainer.args.process_index == 0:
         if not write_curve(folder, trainer.state.log_history, choice.step):

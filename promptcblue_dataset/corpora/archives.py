@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Literal, NamedTuple, NoReturn
 
-from promptcblue_metric.data.writing import process_runs
+from promptcblue_metric.data.writing import scratch_folder
 from promptcblue_metric.errors import PromptCBLUEError
 
 #: Bounds on what archives may unpack to, all together.
@@ -48,7 +47,6 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, st
 #: Folders that hold what was predicted, not data.
 _RESULTS = re.compile(r"results?|outputs?|pred(iction)?s?|submit|submissions?|examples?|提交.*|结果.*", re.IGNORECASE)
 _POINTER = b"version https://git-lfs"
-_SCRATCH = "promptcblue-raw-"
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 
 
@@ -189,7 +187,7 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
     """
     if not root.exists():
         raise PromptCBLUEError(f"{root}: no such folder or archive; expected the raw corpora")
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         files = [RawFile(path, path) for path in _files(root)]
         unpacker = _Unpacker(scratch, max_bytes)
         for archive in [file for file in files if re.search(rf"{_ARCHIVE}$", file.name.name, re.IGNORECASE)]:
@@ -222,17 +220,6 @@ def _files(root: Path) -> list[Path]:
 def _wanted(parts: Sequence[str]) -> bool:
     """Whether a path is no hidden file and none of those that macOS adds to archives."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A temporary folder; what a killed process has left of its own is taken away."""
-    for left in Path(gettempdir()).glob(f"{_SCRATCH}*-*"):
-        process = left.name.removeprefix(_SCRATCH).partition("-")[0]
-        if process.isdecimal() and not process_runs(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as folder:
-        yield Path(folder)
 
 
 class _TooMuchError(Exception):

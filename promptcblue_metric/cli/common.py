@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeAlias, cast
 
 import typer
 
@@ -108,37 +108,52 @@ def _written_out(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("promptcblue", _written_out)
 
 
-class _Shown(io.TextIOWrapper):
-    """An output on which every text is seen, whatever it holds, and which ends no command for a character it lacks."""
+class _Shown:
+    """An output on which every text is seen, whatever it holds, and which ends no command for a character it lacks.
 
-    def __init__(self, stream: io.TextIOWrapper) -> None:
-        super().__init__(stream.buffer, stream.encoding, "promptcblue", line_buffering=stream.line_buffering)
-        self._kept = stream  # else it would close the file for both
-        #: What our tables send beside text.
-        self._colours = re.compile(r"(\x1b\[[\d;]*m)" if stream.isatty() else "(?!)")
+    Args:
+        form: what is written as it is before and after a text; three groups.
+    """
+
+    def __init__(self, stream: TextIO, form: re.Pattern[str]) -> None:
+        self.stream, self._form = stream, form
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="promptcblue")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        parts = self._colours.split(text)
-        super().write("".join(part if place % 2 else visible(part) for place, part in enumerate(parts)))
+        before, said, after = cast(re.Match[str], self._form.fullmatch(text)).groups("")
+        self.stream.write(before + visible(said) + after)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+
+_TEXT = re.compile("()(.*)()", re.DOTALL)
+#: With the moves of a bar that a library shows on stderr.
+_BAR = re.compile("(\r|\n*(?:\x1b\\[A)+)?(.*?)(\r?)", re.DOTALL)
+
+
+@contextmanager
+def _all_seen() -> Iterator[None]:
+    """Within, whatever is printed is seen and not obeyed; our own tables and bars go by way of `make_console`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast(TextIO, _Shown(sys.stdout, _TEXT)), cast(TextIO, _Shown(sys.stderr, _BAR))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(errors="promptcblue")
-    before = sys.stdout
     try:
-        try:
-            if isinstance(before, io.TextIOWrapper):
-                before.flush()
-                sys.stdout = _Shown(before)
+        with _all_seen():
             app()
-        finally:
-            if isinstance(sys.stdout, _Shown):
-                # Else the file would be closed with what was put around it, under whoever called us.
-                sys.stdout.detach()
-            sys.stdout = before
     except PromptCBLUEError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(1)
@@ -170,11 +185,14 @@ def printable(text: str) -> str:
     return visible(text).encode(encoding, "promptcblue").decode(encoding)
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """A console that fits its terminal, and is wide enough for any table where there is none."""
     from rich.console import Console
 
-    console = Console()
+    stream = sys.stderr if stderr else sys.stdout
+    while isinstance(stream, _Shown):
+        stream = getattr(stream.stream, "rich_proxied_file", stream.stream)
+    console = Console(file=stream)
     # A pipe or a file has no width to fit into.
     return console if console.is_terminal else Console(width=200, file=console.file)
 
@@ -290,18 +308,19 @@ def _part(table: Table, cells: Sequence[Sequence[str]], widths: Mapping[int, int
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """Bars on stderr, one for each thing that is done; none where stderr is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    text = TextColumn("{task.description}", markup=False)
+    columns, console = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()), make_console(stderr=True)
+    # What is printed beside the bars goes through rich, which would obey it.
+    with Bars(*columns, console=console, disable=not sys.stderr.isatty()) as bars, _all_seen():
         shown = {}
 
         def on_progress(doing: str, item: str, total: int | None) -> None:
             if doing not in shown:
                 shown[doing] = bars.add_task(doing, total=total)
-            bars.update(shown[doing], advance=1, description=f"{doing} {item}")
+            bars.update(shown[doing], advance=1, description=visible(f"{doing} {item}"))
 
         yield on_progress
 
@@ -309,7 +328,7 @@ def progress_bars() -> Iterator[Progress]:
 @contextmanager
 def status_line() -> Iterator[Callable[[str], object]]:
     """A line on stderr that says what is being done, where that is a terminal."""
-    from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status("") as status:
-        yield status.update
+    with make_console(stderr=True).status("") as status, _all_seen():
+        yield lambda said: status.update(Text(visible(said)))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
@@ -28,7 +27,7 @@ from .samples import (
     resolve,
     seekable_lines,
 )
-from .writing import read_json_object
+from .writing import read_json_object, scratch_folder
 
 #: What is added to the name of a predictions file for the one beside it that says how it was made.
 META = ".meta.json"
@@ -322,14 +321,14 @@ def match(
     """
     bad = BadRows()
     foreign = _foreign_rows(path)
-    with TemporaryDirectory(prefix="promptcblue-") as scratch:
+    with scratch_folder() as scratch:
         content = path
         if foreign:
             tool, rows = foreign
             references = list(references)
             how = _identify(rows, references, path)
             print(f"{path}: read as the output of {tool}, matched {how}", file=sys.stderr)
-            content = Path(scratch, "rows.jsonl")
+            content = scratch / "rows.jsonl"
             content.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")

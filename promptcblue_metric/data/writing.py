@@ -1,7 +1,7 @@
 """Writing what a user would hate to lose, whole or not at all; and reading what was written.
 
 The new thing is made under a hidden name beside its place, ``.{name}.{process}.tmp``, and renamed. What a killed run
-left under such a name is taken away by the next one.
+left under such a name, or as a `scratch_folder`, is taken away by the next one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ..errors import PromptCBLUEError
+
+_SCRATCH = "promptcblue-scratch-"
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -112,12 +115,39 @@ def _remove_left_over(target: Path) -> None:
     """Take away what a process that is no more has left of its work on ``target``."""
     name = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
     for path in target.parent.iterdir():
-        if (found := name.fullmatch(path.name)) and not process_runs(int(found[1])):
+        if (found := name.fullmatch(path.name)) and not _another_runs(int(found[1])):
             _remove(path)
 
 
-def process_runs(process: int) -> bool:
-    """Whether there is a process of this number."""
+#: The folders that blocks of `scratch_folder` are in now.
+_in_use: set[Path] = set()
+
+
+@contextmanager
+def scratch_folder(around: str | None = None) -> Iterator[Path]:
+    """An empty folder for what is only needed in the block, in the system's temporary folder or in ``around``.
+
+    Those of killed processes are taken away. The numbers of processes start anew in each container, so that one may
+    meet what another of its own number has left.
+    """
+    folder = Path(around or tempfile.gettempdir(), f"{_SCRATCH}{os.getpid()}-{uuid4().hex}")
+    _in_use.add(folder)
+    try:
+        for left in folder.parent.glob(f"{_SCRATCH}*-*"):
+            process = left.name.removeprefix(_SCRATCH).partition("-")[0]
+            if process.isdecimal() and left not in _in_use and not _another_runs(int(process)):
+                _remove(left)
+        folder.mkdir(0o700)
+        yield folder
+    finally:
+        _remove(folder)
+        _in_use.remove(folder)
+
+
+def _another_runs(process: int) -> bool:
+    """Whether another process than this one has the number."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except OSError as error:
@@ -126,6 +156,7 @@ def process_runs(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Take away a file or folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

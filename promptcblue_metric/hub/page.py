@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..data.predictions import match
 from ..data.samples import Sample, iter_samples, open_binary
+from ..data.writing import scratch_folder
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
 from ..report.analysis import Example
@@ -118,8 +118,7 @@ def score(predictions: Given, references: Given, protocol: Protocol, parser: Par
         if time.monotonic() > deadline:
             raise RefusedError("too_slow")
 
-    with tempfile.TemporaryDirectory(prefix="promptcblue-space-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         try:
             rows = predictions.save(folder / "predictions.jsonl")
             samples = iter_samples(str(references.save(folder / "references.jsonl")), "test")
@@ -318,8 +317,8 @@ def serve() -> None:
     around = os.environ.get("GRADIO_TEMP_DIR")
     if around:
         Path(around).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="promptcblue-space-", dir=around) as uploads:
-        os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False")
+    with scratch_folder(around) as uploads:
+        os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False")
         # So that the uploads are deleted, too, when a container is stopped.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
         page = build_page().queue(max_size=16, default_concurrency_limit=4)

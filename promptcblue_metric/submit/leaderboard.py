@@ -16,7 +16,6 @@ import io
 import json
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from typing import Any, TypeAlias
 from ..answers import Parsed
 from ..data.predictions import Prediction, match, structured_answers
 from ..data.samples import BadRows, Sample, read_json_lines, sample_from_row
-from ..data.writing import replace_bytes
+from ..data.writing import replace_bytes, scratch_folder
 from ..errors import PromptCBLUEError, RowError
 from ..evaluation import Parser
 from ..lenient import parse_lenient
@@ -254,8 +253,7 @@ def _check_program(source: bytes, predictions: bytes, parser: Parser) -> int:
     Raises:
         PromptCBLUEError: it fails, or its results are not those of `structured_answers`.
     """
-    with tempfile.TemporaryDirectory(prefix="promptcblue-submit-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         (folder / PROGRAM_NAME).write_bytes(source)
         (folder / PREDICTIONS_NAME).write_bytes(predictions)
         # No site packages and no settings of the user: the standard library, and nothing else.

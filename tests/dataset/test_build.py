@@ -439,6 +439,25 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     assert list(output.parent.iterdir()) == []
 
 
+def test_a_killed_build_leaves_no_worker_and_nothing_that_the_next_does_not_clean(tmp_path: Path) -> None:
+    output, temporary = tmp_path / "work" / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    code = "from promptcblue_dataset.cli import main; main()"
+    given = ["build", RAW, "--output", output, "--sizes", "400,10,10", "--no-cache", "--workers", "2"]
+    command = [sys.executable, "-c", code, *map(str, given)]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(temporary.iterdir()) and killed.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)  # the workers start
+    killed.kill()
+    killed.communicate(timeout=60)  # to its end, which is when nobody has the pipe any more
+    assert list(temporary.iterdir())
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out", "out-build-report.json"]
+
+
 def test_load_dataset_reads_the_result(built: Path, run_python: Any) -> None:
     code = """
 from datasets import load_dataset

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import math
 import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from promptcblue_dataset.cli import app
 from promptcblue_dataset.folder import is_ours
 from promptcblue_dataset.making import Plan
 from promptcblue_dataset.prompts.render import PAPER, RELEASED, Style
-from promptcblue_dataset.review import wilson
+from promptcblue_dataset.review import read_rows, wilson, write_rows
 from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
 
@@ -215,7 +217,18 @@ def test_text_that_looks_like_a_formula_stays_text(tmp_path: Path) -> None:
     folder = official(tmp_path / "data", train=[pair(1, '=HYPERLINK("http://x")'), pair(2, "第\x07二")])
     assert run("review", "sample", folder, tmp_path / "x.xlsx").exit_code == 0
     cells = [row[3] for row in load_workbook(tmp_path / "x.xlsx").active.iter_rows(min_row=2)]
-    assert {(cell.value, cell.data_type) for cell in cells} == {('=HYPERLINK("http://x")', "s"), ("第二", "s")}
+    kinds = {(cell.value, cell.data_type, cell.number_format, bool(cell.quotePrefix)) for cell in cells}
+    assert kinds == {('=HYPERLINK("http://x")', "s", "@", True), ("第二", "s", "@", False)}
+
+
+@given(st.lists(st.text(st.sampled_from("=+-@'\t甲,\" "), min_size=1, max_size=4), min_size=1, max_size=3))
+def test_no_cell_of_a_csv_file_is_a_formula_and_each_is_read_back(texts: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path, titles = Path(folder, "x.csv"), [f"title {number}" for number in range(len(texts))]
+        write_rows(path, dict.fromkeys(titles, 10), [texts], {})
+        (cells,) = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))[1:]
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells)
+        assert read_rows(path, titles) == [dict(zip(titles, texts, strict=True))]
 
 
 def test_wilson_intervals_known_from_tables() -> None:

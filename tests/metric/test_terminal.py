@@ -128,3 +128,66 @@ def test_several_runs_make_one_table(files: list[Path], run_python: Run, tmp_pat
     assert overall[2::2] == [f"{scores['overall']:.4f}" for scores in written.values()]
     task = rows[0][0]
     assert rows[0][2::2] == [f"{scores['tasks'][task]['score']:.4f}" for scores in written.values()]
+
+
+HOSTILE = "no \x1b[2J\x1b]0;title\x07\x9b31m\x1b[31m\r\u202e[red] such"
+
+
+def obeyed(shown: str) -> list[str]:
+    """What a terminal takes for more than text, but for what moves and clears our bars."""
+    return re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", re.sub(r"\x1b\[(?:\?25[lh]|2K|1A)|\r", "", shown))
+
+
+COMMANDS = {
+    "metric": COMMAND,
+    "dataset": "from promptcblue_dataset.cli import main; main()",
+    "train": "from promptcblue_training.cli import main; main()",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("metric", ["score", HOSTILE, "--references", "sample"]),
+        ("metric", [HOSTILE]),
+        ("metric", ["score", HOSTILE]),
+        ("metric", ["score", "x", "--references", "sample", "--protocol", HOSTILE]),
+        ("metric", ["score", "x", "--json", HOSTILE + "/", "--" + HOSTILE]),
+        ("metric", ["cblue-check", HOSTILE, "--raw", HOSTILE]),
+        ("dataset", ["import", HOSTILE]),
+        ("dataset", ["import", "sample", "--suite", HOSTILE]),
+        ("dataset", ["build", HOSTILE]),
+        ("dataset", ["stats", "sample", HOSTILE]),
+        ("dataset", ["templates", "render", HOSTILE]),
+        ("train", ["sft", "--list", HOSTILE]),
+        ("train", ["card", "--model", HOSTILE]),
+        ("train", ["predict", "--model", "x", "--dataset", "sample", "--output", "x", "--decoding", HOSTILE]),
+    ],
+)
+def test_no_command_sends_a_terminal_what_it_was_given(command: str, arguments: list[str]) -> None:
+    code, shown = in_terminal(120, COMMANDS[command], *arguments)
+    assert code in (1, 2), shown
+    assert "Traceback" not in shown
+    assert not obeyed(shown)
+    assert "[31m" not in shown or re.search(r"⟨U\+001B⟩\[31m|\\x1b\[31m", shown)
+
+
+@pytest.mark.parametrize("shows", ["progress_bars", "status_line"])
+def test_what_is_said_beside_a_bar_is_shown_and_not_obeyed(shows: str) -> None:
+    say = {"progress_bars": "said('reading', text, 3)", "status_line": "said(text)"}[shows]
+    code = f"""
+import sys, time
+from promptcblue_metric.cli import common
+def work():
+    text = {HOSTILE!r}
+    with common.{shows}() as said:
+        {say}
+        print(text)
+        print(text, file=sys.stderr)
+        time.sleep(0.3)
+common.run(work)
+"""
+    returned, shown = in_terminal(200, code)
+    assert returned == 0, shown
+    assert shown.count("no ⟨U+001B⟩[2J⟨U+001B⟩]0;title⟨U+0007⟩⟨U+009B⟩31m⟨U+001B⟩[31m⟨U+000D⟩⟨U+202E⟩[red] such") >= 3
+    assert not obeyed(shown)

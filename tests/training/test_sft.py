@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,6 +138,14 @@ def test_a_subset_of_the_tasks(fit: Fit, capsys: pytest.CaptureFixture[str]) -> 
     folder = fit("--configs", "CMeEE", "KUAKE-IR", max_steps=1)
     assert json.loads((folder / "train_results.json").read_text())["train_samples"] == 4
     assert "validation: 2 samples of 2 task(s)" in capsys.readouterr().out
+
+
+def test_the_next_command_is_one_to_paste(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit(output_dir=tmp_path / "my run's 模型; $HOME", max_steps=1, configs=["CHIP-STS"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    words = shlex.split(line)[1:]
+    assert words[:4] == ["promptcblue-train", "predict", "--model", str(folder)]
+    assert words[-2:] == ["--output", str(folder / "predictions.jsonl")]
 
 
 def test_one_file_has_no_validation_split(fit: Fit, data: Path) -> None:

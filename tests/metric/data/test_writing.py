@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from promptcblue_metric.data.writing import replace_bytes, replacing, replacing_file
+from promptcblue_metric.data.writing import replace_bytes, replacing, replacing_file, scratch_folder
 from promptcblue_metric.errors import PromptCBLUEError
 
 
@@ -96,6 +96,38 @@ def test_what_a_killed_run_left_is_taken_away_and_a_running_ones_is_not(tmp_path
     with replacing(folder):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.json", "folder"]
+
+
+def test_scratch_folders_of_killed_runs_are_taken_away_and_others_are_not(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from promptcblue_metric.data.writing import scratch_folder\n"
+        "with scratch_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'part').touch(); print(folder, flush=True); input(); os._exit(9)"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdin
+    assert running.stdout
+    theirs = Path(running.stdout.readline().strip())
+    # As after a container was killed, whose processes had the same numbers.
+    left = theirs.with_name(theirs.name.replace(str(running.pid), str(os.getpid())))
+    left.mkdir()
+    with scratch_folder(str(tmp_path)) as one, scratch_folder(str(tmp_path)) as two:
+        assert sorted(tmp_path.iterdir()) == sorted([theirs, one, two])
+    running.communicate("\n")
+    assert (theirs / "part").exists()
+    with scratch_folder(str(tmp_path)) as one:
+        assert list(tmp_path.iterdir()) == [one]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_process_of_our_own_number_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / f".folder.{os.getpid()}.tmp" / "new").mkdir(parents=True)
+    with replacing(tmp_path / "folder") as new:
+        (new / "file").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "file"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
