@@ -1,5 +1,29 @@
 """What can go wrong for reasons a user can mend. Each message says what, where and how to mend it."""
 
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+#: The extra that brings each library which only some commands need.
+EXTRAS: Mapping[str, str] = {
+    **dict.fromkeys(("accelerate", "filelock", "matplotlib", "peft", "torch", "transformers", "trl"), "train"),
+    **dict.fromkeys(("tensorboard", "trackio"), "track"),
+    "bitsandbytes": "quantize",
+    "bm25s": "build",
+    "gradio": "space",
+    "jinja2": "report",
+    "openai": "openai",
+    "ray": "ray",
+    "vllm": "vllm",
+}
+
 
 class PromptCBLUEError(ValueError):
     """Base of every error raised on purpose; the commands print it as one line and exit with 1."""
@@ -27,3 +51,34 @@ class RowError(PromptCBLUEError):
         self.path, self.line, self.field, self.message = path, line, field, message
         where = f"{path}:{line}: " + (f"field '{field}': " if field else "")
         super().__init__(where + message)
+
+
+class MissingLibraryError(PromptCBLUEError):
+    """A library that is not installed and that an extra of this package brings (`EXTRAS`)."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(f"this needs {library}, not installed here: {install_command(EXTRAS[library])}")
+
+
+def require(library: str) -> None:
+    """Raise `MissingLibraryError` where the library is not installed."""
+    if find_spec(library) is None:
+        raise MissingLibraryError(library)
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of this package from where it came itself: a folder, a URL or an index."""
+    package = f"promptcblue[{extra}]"
+    try:
+        came_from = json.loads(distribution("promptcblue").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # not installed: used from a checkout, or as the metric's folder alone
+        folder = Path(__file__).parents[1]
+        came_from = {"url": folder.as_uri(), "dir_info": {}} if (folder / "setup.cfg").is_file() else {}
+    url = came_from.get("url", "")
+    if "dir_info" in came_from:
+        options = ["-e"] if came_from["dir_info"].get("editable") else []
+        return shlex.join(["pip", "install", *options, f"{url2pathname(urlsplit(url).path)}[{extra}]"])
+    if url:
+        scheme = f"{came_from['vcs_info']['vcs']}+" if "vcs_info" in came_from else ""
+        package += f" @ {scheme}{url}"
+    return shlex.join(["pip", "install", package])

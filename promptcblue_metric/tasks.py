@@ -2,7 +2,7 @@
 
 The tasks stand in suites: PromptCBLUE with the paper's 16, its CHIP-2023 edition with two more, and ChineseBLUE
 (Zhang et al. 2020) with nine of its own. A suite has one overall score; tasks of two suites are never averaged. How to
-add a task is in CONTRIBUTING.md.
+add a task is in docs/add-a-task.md.
 """
 
 from __future__ import annotations

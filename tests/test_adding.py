@@ -1,4 +1,4 @@
-"""CONTRIBUTING's "Add a task", followed to the letter: every command works on what it adds, or says what is missing."""
+"""The page on adding a task, followed to the letter: every command works on what it adds, or says what is missing."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _COMMANDS = {
 
 
 def blocks(language: str) -> list[str]:
-    """The code of CONTRIBUTING's section on adding a task."""
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## Add a task\n")[1].split("\n## ")[0]
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", section, re.DOTALL | re.MULTILINE)
+    """The code of the page on adding a task."""
+    page = (ROOT / "docs" / "add-a-task.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page, re.DOTALL | re.MULTILINE)
     return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from promptcblue_metric.errors import install_command
+
 from .conftest import ROOT
 
 
@@ -97,5 +99,5 @@ def test_a_command_without_its_extra_says_which_one_it_needs(
     code = f"import sys; sys.modules[{library!r}] = None; {command}; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"promptcblue[{extra}]" in done.stderr
+    assert install_command(extra) in done.stderr
     assert "Traceback" not in done.stderr

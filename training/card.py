@@ -236,7 +236,7 @@ def _commands(facts: RunFacts) -> str:
     dataset = shlex.quote(str(public(str(facts.recipe.get("dataset", "promptcblue")))))
     recipe = shlex.join(str(public(word)) for word in facts.command)
     lines = [
-        "pip install 'promptcblue[train]'",
+        "pip install '.[train]'  # in a checkout of promptcblue",
         f"promptcblue-train sft {recipe}",
         f"promptcblue-train predict --model OUTPUT_DIR --dataset {dataset} --split test --output predictions.jsonl",
         f"promptcblue-metric score predictions.jsonl --references {dataset} --split test --resamples 1000 "

@@ -12,9 +12,9 @@ from promptcblue_metric.cli.common import make_console, status_line
 from promptcblue_metric.data.predictions import match, provenance
 from promptcblue_metric.data.samples import Sample, canonical_split, resolve
 from promptcblue_metric.data.writing import write_json
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import PromptCBLUEError, require
 from promptcblue_metric.evaluation import Evaluation, Parser
-from promptcblue_metric.report.report import build_report, check_output, require_libraries
+from promptcblue_metric.report.report import build_report, check_output
 from promptcblue_metric.report.tables import Scores, print_scores, scores_of
 from promptcblue_metric.scoring import Protocol
 from promptcblue_metric.version import VERSION
@@ -234,7 +234,7 @@ def check_can_score(dataset: Splits, split: str, report: Path | None) -> None:
         PromptCBLUEError: samples have no target, the report's libraries are missing, or its folder is another thing's.
     """
     if report:
-        require_libraries()
+        require("jinja2")
         check_output(report)
     samples = dataset.chosen(split)
     if hidden := sum(not sample["target"] for sample in samples):

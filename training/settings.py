@@ -14,7 +14,7 @@ from typing import NoReturn
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, TrlParser
 
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
 from .model import best_dtype
 from .recipe import Recipe, SettingError, check_numbers, defaults, find_recipe, read_recipe, said
@@ -197,8 +197,8 @@ def check_trackers(names: str | list[str] | None) -> None:
                 f"wandb, {', '.join(sorted(set(INTEGRATION_TO_CALLBACK) - {'tensorboard', 'trackio', 'wandb'}))}"
             )
         if name not in get_available_reporting_integrations():
-            package = "'promptcblue[track]'" if name in ("tensorboard", "trackio") else name
-            raise PromptCBLUEError(f"report_to {name}: the package is not installed: pip install {package}")
+            remedy = install_command(EXTRAS[name]) if name in EXTRAS else f"pip install {name}"
+            raise PromptCBLUEError(f"report_to {name}: the package is not installed: {remedy}")
 
 
 def _mixed_precision(*, cpu_only: bool) -> tuple[bool, bool]:

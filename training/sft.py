@@ -26,7 +26,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 from promptcblue_metric.cli.common import run
 from promptcblue_metric.data.samples import Sample, canonical_split
 from promptcblue_metric.data.writing import write_json
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
 from .card import versions, write_card
 from .data import Splits, cached_rows, read_groups, spread, training_samples
@@ -372,7 +372,7 @@ def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:
     ]
     if trainer.args.process_index == 0:
         if not write_curve(folder, trainer.state.log_history, choice.step):
-            lines.insert(0, f"{folder / CURVE_CSV}: to have it drawn too, pip install 'promptcblue[report]'")
+            lines.insert(0, f"{folder / CURVE_CSV}: to have it drawn too, {install_command(EXTRAS['matplotlib'])}")
         write_card(folder, train=results, validation=validation)
     trainer.save_metrics("train", results)
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeAlias, cast
 
 import typer
 
-from ..errors import PromptCBLUEError
+from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
 from ..report.text import visible
 from ..scoring import Protocol
@@ -25,15 +25,6 @@ from ..version import VERSION
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-#: The extra that brings each library which only some commands need.
-EXTRAS = {
-    **dict.fromkeys(("accelerate", "peft", "torch", "transformers", "trl"), "train"),
-    "bitsandbytes": "quantize",
-    "openai": "openai",
-    "ray": "ray",
-    "vllm": "vllm",
-}
 
 ProtocolOption = Annotated[
     Protocol, typer.Option(help="official: equal to the official scorer. paper: the paper's definitions at their word.")
@@ -161,7 +152,7 @@ def run(app: Callable[[], object]) -> None:
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             raise
-        print(f"error: this needs {library}: pip install 'promptcblue[{EXTRAS[library]}]'", file=sys.stderr)
+        print(f"error: {MissingLibraryError(library)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

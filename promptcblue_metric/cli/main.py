@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import PromptCBLUEError
+from ..errors import PromptCBLUEError, require
 from ..evaluation import Evaluation
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
 from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, check_outputs, make_app, run, status_line
@@ -316,10 +316,10 @@ def report(
     """
     from ..compare.runs import run_names
     from ..data.predictions import provenance
-    from ..report.report import FILES, beside, build_report, check_output, require_libraries
+    from ..report.report import FILES, beside, build_report, check_output
 
     check_outputs(output, *(output / name for name in FILES), inputs=[*predictions, references])
-    require_libraries()
+    require("jinja2")
     from ..report.page import write_report
 
     if len(predictions) > 2:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
@@ -37,12 +36,6 @@ KINDS = (
 _ALIKE = KINDS[0], KINDS[-1]
 #: Samples of a task and kind on which two runs differ.
 _OF_A_KIND = 6
-
-
-def require_libraries() -> None:
-    """Raise `PromptCBLUEError` if a library is missing that only the report needs."""
-    if find_spec("jinja2") is None:
-        raise PromptCBLUEError("the report needs jinja2, not installed here: pip install 'promptcblue[report]'")
 
 
 class TaskReport(TaskResult, Analysis):

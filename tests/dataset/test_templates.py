@@ -101,14 +101,14 @@ def test_list_prints_one_template_a_line() -> None:
     assert lines[0].split("\t")[3].replace("\\n", "\n") == POOL["CHIP-STS"].templates[0]
 
 
-def test_list_prints_what_the_readme_says() -> None:
+def test_list_prints_what_the_page_on_building_says() -> None:
     listed = [line.split("\t") for line in run("list").stdout.splitlines()]
     every, own, tasks = len(listed), sum(row[0] == "promptcblue" for row in listed), len({row[1] for row in listed})
-    root = Path(__file__).parents[2]
+    pages = Path(__file__).parents[2] / "docs"
     said = f"{every} templates of {tasks} tasks, {own} of them PromptCBLUE's"
-    assert said in (root / "README.md").read_text(encoding="utf-8")
+    assert said in (pages / "build.md").read_text(encoding="utf-8")
     said = f"{tasks} 个任务的 {every} 个模板，其中 PromptCBLUE {own} 个"
-    assert said in (root / "README.zh.md").read_text(encoding="utf-8")
+    assert said in (pages / "build.zh.md").read_text(encoding="utf-8")
 
 
 def test_render_shows_additional_contents() -> None:

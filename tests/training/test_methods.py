@@ -351,11 +351,11 @@ def test_sharded_training_is_refused_where_it_would_go_wrong(
     check_sharding("lora", ["FSDP", "DeepSpeed"])
 
 
-def test_the_readme_says_what_is_refused() -> None:
+def test_the_page_on_fine_tuning_says_what_is_refused() -> None:
     from promptcblue_training.memory import sharding_notes
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert all(note in readme for note in sharding_notes())
+    page = (Path(__file__).parents[2] / "docs" / "finetune.md").read_text(encoding="utf-8")
+    assert all(note in page for note in sharding_notes())
 
 
 def test_sizes_are_read_where_the_weights_lie_on_other_processes() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from promptcblue_metric.data.predictions import Provenance
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import PromptCBLUEError, install_command
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
 from promptcblue_metric.report.page import differences, write_report
 from promptcblue_metric.report.report import FILES, KINDS, Report, build_report, check_output
@@ -248,7 +248,7 @@ importlib.util.find_spec = lambda name, *rest: None if name == "jinja2" else fin
     done = run_python(code, "report", "none.jsonl", "--references", "none", "--output", tmp_path / "report")
     assert done.returncode == 1
     assert "jinja2" in done.stderr
-    assert "promptcblue[report]" in done.stderr
+    assert install_command("report") in done.stderr
 
 
 @pytest.fixture(scope="module")

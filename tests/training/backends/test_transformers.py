@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from promptcblue_dataset import load_samples
-from promptcblue_metric.cli import common as console
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 from promptcblue_training import cli
 from promptcblue_training.backends import BACKENDS, BackendSettings, Completion, Failure, Request, load_backend
 from promptcblue_training.backends.encoding import Encoded, until
@@ -161,9 +160,9 @@ def test_a_backend_whose_library_is_missing_names_its_extra(
     with pytest.raises(SystemExit) as done:
         cli.main()
     assert done.value.code == 1
-    assert f"pip install 'promptcblue[{extra}]'" in capsys.readouterr().err
+    assert install_command(extra) in capsys.readouterr().err
     assert not (tmp_path / "p.jsonl").exists()
-    assert console.EXTRAS[library] == extra
+    assert EXTRAS[library] == extra
     assert backend in BACKENDS
 
 
