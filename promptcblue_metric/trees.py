@@ -7,8 +7,9 @@ each list is built, measured and compared in time linear in its nodes (and in wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 from .answers import Answer, TreeLines
@@ -35,8 +36,13 @@ class Tree(NamedTuple):
     """
 
     nodes: Sequence[Node]
-    children: Mapping[int, tuple[int, int]]
+    children: Mapping[int | None, tuple[int, int]]
     parents: Mapping[int, tuple[int, str]]
+
+
+def lowered(triple: Sequence[str]) -> tuple[str, ...]:
+    """A triple as it is compared."""
+    return tuple(part.lower() for part in triple)
 
 
 def build_tree(answer: Sequence[Mapping[str, Any]]) -> Tree:
@@ -49,11 +55,11 @@ def build_tree(answer: Sequence[Mapping[str, Any]]) -> Tree:
         (
             node["role"],
             node["logical_rel"],
-            frozenset(tuple(part.lower() for part in triple) for triple in node["triples"]),
+            frozenset(map(lowered, node["triples"])),
         )
         for node in answer
     ]
-    children: dict[int, tuple[int, int]] = {}
+    children: dict[int | None, tuple[int, int]] = {}
     parents: dict[int, tuple[int, str]] = {}
     open_nodes: list[tuple[int, str]] = []
     for number, (role, _, _) in enumerate(nodes):
@@ -75,27 +81,23 @@ def node_distance(first: Node, second: Node) -> int:
     return (first[0] != second[0]) + (first[1] != second[1]) + len(first[2] ^ second[2])
 
 
-def edit_distance(first: Tree, second: Tree) -> int:
-    """Distances of the nodes that stand at one place in both trees, and of what stands below a leaf of the other."""
-    distance, pairs = 0, [(0, 0)]
-    while pairs:
-        ours, theirs = pairs.pop()
-        distance += node_distance(first.nodes[ours], second.nodes[theirs])
-        if ours in first.children and theirs in second.children:
-            pairs += zip(first.children[ours], second.children[theirs], strict=True)
-        else:
-            distance += _below(first, ours) + _below(second, theirs)
-    return distance
-
-
-def _below(tree: Tree, root: int) -> int:
-    """The distance of every node below one from no node."""
-    distance, left = 0, list(tree.children.get(root, ()))
+def places(first: Tree, second: Tree) -> Iterator[tuple[int | None, int | None]]:
+    """The nodes that stand at one place in both trees, by number, in preorder; None where only one has such a place."""
+    left: list[tuple[int | None, int | None]] = [(0, 0)]
     while left:
-        node = left.pop()
-        distance += node_distance(tree.nodes[node], _NO_NODE)
-        left += tree.children.get(node, ())
-    return distance
+        ours, theirs = left.pop()
+        yield ours, theirs
+        left += reversed([*zip_longest(first.children.get(ours, ()), second.children.get(theirs, ()))])
+
+
+def edit_distance(first: Tree, second: Tree) -> int:
+    """The distances of the nodes at each place of the two trees (`places`)."""
+    return sum(
+        node_distance(
+            _NO_NODE if ours is None else first.nodes[ours], _NO_NODE if theirs is None else second.nodes[theirs]
+        )
+        for ours, theirs in places(first, second)
+    )
 
 
 def _paths(tree: Tree, known: dict[tuple[int, str, Node], int]) -> tuple[list[int], bool]:

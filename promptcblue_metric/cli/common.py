@@ -18,7 +18,6 @@ import typer
 
 from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
-from ..report.text import visible
 from ..scoring import Protocol
 from ..version import VERSION
 
@@ -82,6 +81,18 @@ def make_app(help_text: str) -> typer.Typer:
     )
     app.callback()(_options)
     return app
+
+
+#: Controls (but tab and line feed), directional marks, zero-width characters, line separators, lone surrogates, tags.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """``text`` with what a reader cannot see, and what a terminal or a text's order obeys, written as ``⟨U+202E⟩``."""
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
 #: What stands for our own characters where the output takes ASCII alone; any other is written as ``\\uXXXX``.

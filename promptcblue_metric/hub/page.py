@@ -25,10 +25,9 @@ from ..data.samples import Sample, iter_samples, open_binary
 from ..data.writing import scratch_folder
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
-from ..report.analysis import Example
+from ..report.analysis import Example, short
 from ..report.report import Report, TaskReport, build_report
 from ..report.tables import CHINESE, Phrase, score_table
-from ..report.text import short
 from ..scoring import PROTOCOLS, Protocol
 
 Language = Literal["zh", "en"]
@@ -322,10 +321,13 @@ def serve() -> None:
         # So that the uploads are deleted, too, when a container is stopped.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
         page = build_page().queue(max_size=16, default_concurrency_limit=4)
-        page.launch(
-            max_file_size=MAX_UPLOAD,
-            footer_links=[],
-            css=(_HERE / "space.css").read_text(encoding="utf-8"),
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            ssr_mode=False,
-        )
+        try:
+            page.launch(
+                max_file_size=MAX_UPLOAD,
+                footer_links=[],
+                css=(_HERE / "space.css").read_text(encoding="utf-8"),
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                ssr_mode=False,
+            )
+        finally:
+            page.close(verbose=False)  # else it could go on writing uploads while they are deleted

@@ -1,28 +1,30 @@
 """What a run did wrong: error analysis as in the paper's section 4.3.1, for every task.
 
-Each kind of answer has an analyzer that sorts a sample's result into outcomes: pairs of a gold and a predicted item (or
-one of the two alone) of exactly one kind each, so that the shares of the kinds add up to one. Items are paired
-greedily in a fixed order, the closest kinds first, in time linear in the output but for a bounded number of
-look-ups.
+A sample's result is sorted into outcomes: pairs of a gold and a predicted item (or one of the two alone) of exactly one
+kind each, so that the shares of the kinds add up to one. Answers made of items are compared item by item: equal ones
+are correct, then the rules of their format (`rules.json`) pair what is left, the closest kinds first, in a fixed order
+and in time linear in the output but for a bounded number of look-ups. Labels and texts are one item each.
 """
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
-from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import Literal, NamedTuple, TypeAlias, TypedDict
 
-from ..answers import Answer, TermList
+from ..answers import Answer, TermList, TreeLines
+from ..cli.common import visible
 from ..evaluation import Result, ScoredSample
 from ..lenient import parse_lenient, well_formedness
 from ..scoring import Counts, LabelCounts, LabelF1, MeanRouge, Protocol, SetF1, item_key, rouge_scores, sum_counts
 from ..tasks import REGISTRY, Task
-from .text import ShownText, short, shown
+from ..trees import Node as TreeNode
+from ..trees import build_tree, lowered, places
 
 #: Two protocols differ where their scores are further apart than this.
 PROTOCOL_TOLERANCE = 0.001
@@ -32,6 +34,10 @@ WORST, EXAMPLES_OF_A_KIND, EXAMPLES_OF_A_TASK = 8, 2, 16
 
 #: How many confusions, invalid outputs, templates, and errors of an example are listed; others are only counted.
 LISTED = 12
+#: Nodes of a tree that are drawn, and triples of a node.
+DRAWN_NODES, DRAWN_TRIPLES = 30, 8
+#: Characters that are shown of a text, and of a part of an answer.
+TEXT_LIMIT, PART_LIMIT = 1200, 80
 
 #: Items of an output that are compared with gold items they are not equal to; any more are spurious.
 _COMPARED_ITEMS = 500
@@ -50,16 +56,68 @@ INVALID, EMPTY = "invalid", "empty"
 NOT_WRONG = ("correct", "comparable length")
 
 
+class Rule(NamedTuple):
+    """What a pair is whose fields are ``equal``, and the texts of others ``overlapping`` (`_overlap_in`)."""
+
+    kind: str
+    equal: Sequence[str] = ()
+    overlapping: Sequence[str] = ()
+
+
+class Rules(NamedTuple):
+    """How the items of an answer are compared: the pairs, in this order, and what items are that are in none.
+
+    ``none_given`` are the gold items of a sample without any predicted one.
+    """
+
+    pairs: tuple[Rule, ...] = ()
+    extra: str = "spurious"
+    missed: str = "missed"
+    none_given: str = "missed"
+
+
+#: By the name of a format.
+_RULES: Mapping[str, Rules] = {
+    name: Rules(tuple(Rule(**rule) for rule in found.pop("pairs", ())), **found)
+    for name, found in json.loads(Path(__file__).with_name("rules.json").read_text(encoding="utf-8")).items()
+}
+#: The kinds that stand last in lists, and those before them.
+_LAST = (
+    *("several fields", "spurious", "chose extra", "missed", "chose none", "wrong label", "wrong answer"),
+    *("missing section", "too short", "too long", INVALID, EMPTY, NO_PREDICTION),
+)
+_FIRST = (*NOT_WRONG, *(rule.kind for rules in _RULES.values() for rule in rules.pairs if rule.kind not in _LAST))
+
+
+class ShownText(TypedDict):
+    """The beginning of a text, and how many characters were left out at its end."""
+
+    text: str
+    omitted: int
+
+
+def shown(text: str, limit: int = TEXT_LIMIT) -> ShownText:
+    """The beginning of ``text``, made visible, in at most ``limit`` characters."""
+    kept = min(len(text), limit)
+    beginning = visible(text[:kept])
+    while len(beginning) > limit:  # since characters were written out
+        kept = kept * limit // len(beginning)
+        beginning = visible(text[:kept])
+    return {"text": beginning, "omitted": len(text) - kept}
+
+
+def short(text: str, limit: int = PART_LIMIT) -> str:
+    """At most ``limit`` characters of ``text`` on one line, made visible."""
+    beginning = shown(text[: limit + 1].replace("\n", "⏎"), limit)
+    return beginning["text"] + "…" * bool(beginning["omitted"])
+
+
 class Outcome(NamedTuple):
     """What became of one item: a gold item, the predicted item it was paired with, or one of the two alone."""
 
     kind: str
     gold: Answer | None
     predicted: Answer | None
-
-
-#: What became of a sample's items.
-Outcomes: TypeAlias = list[Outcome]
 
 
 class KindCount(TypedDict):
@@ -80,31 +138,8 @@ class Bin(TypedDict):
     score: float
 
 
-class LabelScores(TypedDict):
-    """What a label is worth: how often it is gold and predicted, and its scores."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    gold: int
-    predicted: int
-
-
-class Mistake(TypedDict):
-    """Another label, or a column that is none, in place of the gold label; ``of_gold`` is its share of that label."""
-
-    gold: str
-    predicted: str
-    n: int
-    of_gold: float
-
-
-class InvalidOutput(TypedDict):
-    """An output that is no label of the task."""
-
-    text: str
-    n: int
+#: A row of a list, with the fields that ``lists.json`` names.
+Listed: TypeAlias = dict[str, "str | float"]
 
 
 class Confusion(TypedDict):
@@ -117,40 +152,19 @@ class Confusion(TypedDict):
     labels: list[str]
     others: list[str]
     matrix: list[list[int]]
-    per_label: list[LabelScores]
-    most_frequent: list[Mistake]
-    invalid_outputs: list[InvalidOutput]
+    per_label: list[Listed]
+    most_frequent: list[Listed]
+    invalid_outputs: list[Listed]
     invalid_classes: int
 
 
-class Length(TypedDict):
-    """Lengths of texts, in characters."""
-
-    mean: float
-    median: float
-    longest: int
-
-
-class Section(TypedDict):
-    """One section of reports, over the ``n`` samples whose gold has it: ROUGE, and mean lengths in characters."""
-
-    section: str
-    rouge1: float
-    rouge2: float
-    rougeL: float
-    n: int
-    missing: int
-    predicted_characters: float
-    reference_characters: float
-
-
 class Details(TypedDict, total=False):
-    """What only some analyzers find: wrong fields in pairs of items, a confusion matrix, or lengths and sections."""
+    """What only some tasks have: wrong fields in pairs of items, a confusion matrix, lengths, or reports' sections."""
 
     fields: dict[str, int]
     confusion: Confusion
-    lengths: dict[Literal["predicted", "reference"], Length]
-    sections: list[Section]
+    lengths: dict[Literal["predicted", "reference"], Listed]
+    sections: list[Listed]
 
 
 class Field(TypedDict):
@@ -169,7 +183,32 @@ class ItemError(TypedDict):
     predicted: list[Field] | None
 
 
-class Example(TypedDict):
+class Node(TypedDict):
+    """A node of a tree: its depth, whether it is its parent's ``yes`` or ``no``, and what it says.
+
+    ``kind`` is how it stands to the node at its place in the other tree.
+    """
+
+    depth: int
+    branch: str
+    kind: str
+    parts: list[Field]
+
+
+class Drawing(TypedDict):
+    """The first nodes of a tree, in preorder, and how many more there are."""
+
+    nodes: list[Node]
+    more: int
+
+
+class Drawn(TypedDict, total=False):
+    """Of a sample whose answer is a decision tree: the gold one and the predicted one, as far as there is one."""
+
+    trees: dict[Literal["gold", "predicted"], Drawing]
+
+
+class Example(Drawn):
     """A sample to look at: its score, the kinds of error in it, the most frequent first, and its state.
 
     Errors are listed where an answer has items; texts and labels are seen as they are.
@@ -206,286 +245,109 @@ class Analysis(Details):
     examples: list[Example]
 
 
-class _Mentions:
-    """Where mentions stand in a prompt."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._spans: dict[str, list[tuple[int, int]]] = {}
-
-    def overlap(self, one: str, other: str) -> bool:
-        """Whether one mention holds the other, or the two share characters of the prompt."""
-        if not one or not other:
-            return False
-        if one in other or other in one:
-            return True
-        return any(a < d and c < b for a, b in self._places(one) for c, d in self._places(other))
-
-    def _places(self, mention: str) -> list[tuple[int, int]]:
-        if mention not in self._spans:
-            spans: list[tuple[int, int]] = []
-            start = self._text.find(mention)
-            while start >= 0 and len(spans) < _PLACES:
-                spans.append((start, start + len(mention)))
-                start = self._text.find(mention, start + 1)
-            self._spans[mention] = spans
-        return self._spans[mention]
+def _rules_of(task: Task) -> Rules | None:
+    """How the items of a task's answers are compared; None where an answer is one label or text."""
+    return _RULES.get(type(task.format).__name__, Rules() if isinstance(task.scorer, SetF1) else None)
 
 
-class Analyzer(ABC):
-    """How the results of one kind of answer are sorted; ``unit`` is what an outcome is one of."""
-
-    unit: ClassVar[str] = "samples"
-
-    @property
-    @abstractmethod
-    def kinds(self) -> tuple[str, ...]:
-        """Every kind of outcome, the good one first."""
-
-    @abstractmethod
-    def outcomes(self, sample: ScoredSample) -> Outcomes:
-        """The sample's outcomes; all of its items stand in them once."""
-
-    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
-        """What it finds besides."""
-        return {}
-
-    def size(self, gold: Answer) -> int | None:
-        """How large a gold answer is, or None where all are one label."""
-        return len(gold)
+def outcomes_of(sample: ScoredSample) -> list[Outcome]:
+    """The sample's outcomes; each of its items stands in them once."""
+    if rules := _rules_of(sample.task):
+        return _compared(rules, sample)
+    predicted = None if sample.parsed is None else sample.parsed.answer
+    kind = _kind_of_text if isinstance(sample.task.scorer, MeanRouge) else _kind_of_label
+    return [Outcome(NO_PREDICTION if predicted is None else kind(predicted, sample), sample.gold, predicted)]
 
 
-class Rule(NamedTuple):
-    """What a pair is whose fields are ``equal``, and the texts of others ``overlapping`` (`_Mentions.overlap`)."""
-
-    kind: str
-    equal: Sequence[str] = ()
-    overlapping: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class ItemAnalyzer(Analyzer):
-    """Pairs the predicted items of a sample with the gold ones.
-
-    Equal items are correct. Then each rule in turn pairs what is left, in the order of the answers. Items that are
-    left at the end are ``extra`` and ``missed``; missed items of a sample without any predicted item are
-    ``none_given``.
-    """
-
-    rules: tuple[Rule, ...] = ()
-    extra: str = "spurious"
-    missed: str = "missed"
-    none_given: str = "missed"
-
-    unit = "items"
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        ordered = ("correct", *(rule.kind for rule in self.rules), self.extra, self.missed, self.none_given)
-        return tuple(dict.fromkeys(ordered))
-
-    def outcomes(self, sample: ScoredSample) -> Outcomes:
-        predicted = {item_key(item): item for item in (sample.parsed.answer if sample.parsed else ())}
-        gold = {item_key(item): item for item in sample.gold}
-        missed = self.missed if predicted else self.none_given
-        found = [Outcome("correct", item, predicted[key]) for key, item in gold.items() if key in predicted]
-        wrong = [item for key, item in predicted.items() if key not in gold]
-        left = [item for key, item in gold.items() if key not in predicted]
-        mentions = _Mentions(sample.reference.get("input", ""))
-        compared, beyond = wrong[:_COMPARED_ITEMS], wrong[_COMPARED_ITEMS:]
-        for rule in self.rules:
-            found += self._paired(rule, left, compared, mentions)
-        found += (Outcome(self.extra, None, item) for item in (*compared, *beyond))
-        return found + [Outcome(missed, item, None) for item in left]
-
-    @staticmethod
-    def _paired(rule: Rule, gold: list[Answer], predicted: list[Answer], mentions: _Mentions) -> Outcomes:
-        """Take the pairs of a rule out of the two lists."""
-
-        def key(item: Mapping[str, Answer]) -> Hashable:
-            return item_key({name: item[name] for name in rule.equal})
-
-        buckets: dict[Hashable, list[Answer]] = {}
-        for item in predicted:
-            buckets.setdefault(key(item), []).append(item)
-        pairs: list[Outcome] = []
-        for item in list(gold):
-            bucket = buckets.get(key(item), [])
-            for candidate in bucket:
-                if all(mentions.overlap(item[name], candidate[name]) for name in rule.overlapping):
-                    pairs.append(Outcome(rule.kind, item, candidate))
-                    bucket.remove(candidate)
-                    break
-        paired_gold, paired = {id(pair.gold) for pair in pairs}, {id(pair.predicted) for pair in pairs}
-        gold[:] = (item for item in gold if id(item) not in paired_gold)
-        predicted[:] = (item for item in predicted if id(item) not in paired)
-        return pairs
-
-    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
-        """``fields``: for each, in how many pairs it is wrong."""
-        wrong: Counter[str] = Counter()
-        for outcome in (outcome for found in outcomes for outcome in found):
-            if outcome.gold is not None and outcome.predicted is not None:
-                wrong.update(name for name, value in outcome.gold.items() if outcome.predicted.get(name) != value)
-        return {"fields": dict(wrong.most_common())} if wrong else {}
-
-
-class SampleAnalyzer(Analyzer):
-    """One outcome a sample: the right answer, another, an empty output, or none."""
-
-    kinds: tuple[str, ...] = ("correct", "wrong answer", EMPTY, NO_PREDICTION)
-
-    def outcomes(self, sample: ScoredSample) -> Outcomes:
-        predicted = None if sample.parsed is None else sample.parsed.answer
-        if predicted is None:
-            kind = NO_PREDICTION
-        elif predicted == sample.gold:
-            kind = "correct"
-        else:
-            kind = self.wrong(predicted, sample) if (sample.prediction or "").strip() else EMPTY
-        return [Outcome(kind, sample.gold, predicted)]
-
-    def wrong(self, predicted: Answer, sample: ScoredSample) -> str:
-        """What an answer is that is not the right one."""
+def _kind_of_label(predicted: Answer, sample: ScoredSample) -> str:
+    if predicted == sample.gold:
+        return "correct"
+    if not (sample.prediction or "").strip():
+        return EMPTY
+    if not isinstance(sample.task.scorer, LabelF1):
         return "wrong answer"
-
-    def size(self, gold: Answer) -> int | None:
-        return None
+    return "wrong label" if predicted in sample.task.labels else INVALID
 
 
-class LabelAnalyzer(SampleAnalyzer):
-    """One outcome a sample: the right label, another label of the task, no label of it, an empty output, or none."""
-
-    kinds = ("correct", "wrong label", INVALID, EMPTY, NO_PREDICTION)
-
-    def wrong(self, predicted: Answer, sample: ScoredSample) -> str:
-        return "wrong label" if predicted in sample.task.labels else INVALID
-
-    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
-        """``confusion``: the matrix, the labels' scores, the most frequent confusions and invalid outputs."""
-        task = samples[0].task
-        pairs, invalid = Counter[tuple[str, str]](), Counter[str]()
-        for sample, (outcome,) in zip(samples, outcomes, strict=True):
-            own = outcome.kind in ("correct", "wrong label")
-            pairs[str(outcome.gold), str(outcome.predicted) if own else outcome.kind] += 1
-            if outcome.kind == INVALID:
-                # An output that the lenient parser could not read has no label to show, only its text.
-                invalid[str(outcome.predicted or str(sample.prediction).strip())] += 1
-        seen = {label for pair in pairs for label in pair}
-        others = [column for column in (INVALID, EMPTY, NO_PREDICTION) if column in seen and column not in task.labels]
-        labels = [label for label in task.labels if label in seen]
-        labels += sorted(seen - {*labels, *others})
-        per_gold = Counter(str(sample.gold) for sample in samples)
-        rows = [label for label in labels if label in per_gold]
-        mistakes = Counter({pair: n for pair, n in pairs.items() if pair[0] != pair[1]}).most_common(LISTED)
-        confusion: Confusion = {
-            "rows": [short(label) for label in rows],
-            "labels": [short(label) for label in labels],
-            "others": others,
-            "matrix": [[pairs[row, column] for column in (*labels, *others)] for row in rows],
-            "per_label": self._per_label(task, samples, labels, protocol),
-            "most_frequent": [
-                {"gold": short(gold), "predicted": short(predicted), "n": n, "of_gold": n / per_gold[gold]}
-                for (gold, predicted), n in mistakes
-            ],
-            "invalid_outputs": [{"text": short(text), "n": n} for text, n in invalid.most_common(LISTED)],
-            "invalid_classes": len(invalid),
-        }
-        return {"confusion": confusion}
-
-    @staticmethod
-    def _per_label(
-        task: Task, samples: Sequence[ScoredSample], labels: Sequence[str], protocol: Protocol
-    ) -> list[LabelScores]:
-        assert isinstance(task.scorer, LabelF1)
-        counted = task.scorer.per_label(sum_counts([sample.counts for sample in samples]), protocol)
-        return [
-            {"label": short(label), **counts.scores(), "gold": int(counts.gold), "predicted": int(counts.predicted)}  # type: ignore[typeddict-item]
-            for label in labels
-            for counts in [counted.get(label, LabelCounts(0, 0, 0))]
-        ]
+def _kind_of_text(predicted: Answer, sample: ScoredSample) -> str:
+    """What can be said of a text without reading it: its sections and its length."""
+    ours, theirs = _sections(predicted), _sections(sample.gold)
+    length, expected = _characters(ours), _characters(theirs)
+    if not length:
+        return EMPTY
+    if any(text and not ours.get(name) for name, text in theirs.items()):
+        return "missing section"
+    if 2 * length < expected:
+        return "too short"
+    return "too long" if length > 2 * expected else "comparable length"
 
 
-class TextAnalyzer(Analyzer):
-    """One outcome a sample, by what can be said of a text without reading it: its sections and its length."""
-
-    kinds = ("comparable length", "missing section", "too short", "too long", EMPTY, NO_PREDICTION)
-
-    def outcomes(self, sample: ScoredSample) -> Outcomes:
-        predicted = None if sample.parsed is None else sample.parsed.answer
-        return [Outcome(self._kind(predicted, sample.gold), sample.gold, predicted)]
-
-    def _kind(self, predicted: Answer, gold: Answer) -> str:
-        if predicted is None:
-            return NO_PREDICTION
-        ours, theirs = self.sections(predicted), self.sections(gold)
-        length, expected = _characters(ours), _characters(theirs)
-        if not length:
-            return EMPTY
-        if any(text and not ours.get(name) for name, text in theirs.items()):
-            return "missing section"
-        if 2 * length < expected:
-            return "too short"
-        return "too long" if length > 2 * expected else "comparable length"
-
-    @staticmethod
-    def sections(answer: Answer) -> Mapping[str, str]:
-        """The text by section; a text without sections is one without a name."""
-        return {"": answer} if isinstance(answer, str) else answer
-
-    def details(self, samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], protocol: Protocol) -> Details:
-        """``lengths`` in characters over the whole texts, and ``sections`` with their ROUGE and mean lengths."""
-        ours = [self.sections(sample.parsed.answer if sample.parsed else "") for sample in samples]
-        theirs = [self.sections(sample.gold) for sample in samples]
-        found: Details = {"lengths": {"predicted": _length(ours), "reference": _length(theirs)}}
-        names = dict.fromkeys(name for sections in theirs for name in sections)
-        if len(names) > 1:
-            found["sections"] = [_section(name, list(zip(samples, ours, theirs, strict=True))) for name in names]
-        return found
-
-    def size(self, gold: Answer) -> int | None:
-        return _characters(self.sections(gold))
+def _sections(answer: Answer) -> Mapping[str, str]:
+    """The text by section; a text without sections is one without a name."""
+    return {"": answer} if isinstance(answer, str) else answer
 
 
 def _characters(sections: Mapping[str, str]) -> int:
     return sum(map(len, sections.values()))
 
 
-def _length(texts: Sequence[Mapping[str, str]]) -> Length:
-    lengths = list(map(_characters, texts))
-    return {"mean": fmean(lengths), "median": median(lengths), "longest": max(lengths)}
+def _compared(rules: Rules, sample: ScoredSample) -> list[Outcome]:
+    predicted = {item_key(item): item for item in (sample.parsed.answer if sample.parsed else ())}
+    gold = {item_key(item): item for item in sample.gold}
+    found = [Outcome("correct", item, predicted[key]) for key, item in gold.items() if key in predicted]
+    wrong = [item for key, item in predicted.items() if key not in gold]
+    left = [item for key, item in gold.items() if key not in predicted]
+    overlap = _overlap_in(sample.reference.get("input", ""))
+    compared, beyond = wrong[:_COMPARED_ITEMS], wrong[_COMPARED_ITEMS:]
+    for rule in rules.pairs:
+        found += _paired(rule, left, compared, overlap)
+    found += (Outcome(rules.extra, None, item) for item in (*compared, *beyond))
+    return found + [Outcome(rules.missed if predicted else rules.none_given, item, None) for item in left]
 
 
-def _section(name: str, texts: Sequence[tuple[ScoredSample, Mapping[str, str], Mapping[str, str]]]) -> Section:
-    """ROUGE and lengths of one section over the samples whose gold has it."""
-    pairs = [(sample, ours.get(name, ""), theirs[name]) for sample, ours, theirs in texts if name in theirs]
-    scores = [rouge_scores(ours, theirs) if sample.parsed else {} for sample, ours, theirs in pairs]
-    rouge1, rouge2, rouge_l = (fmean(score.get(key, 0.0) for score in scores) for key in ("rouge1", "rouge2", "rougeL"))
-    return {
-        "section": name,
-        "rouge1": rouge1,
-        "rouge2": rouge2,
-        "rougeL": rouge_l,
-        "n": len(pairs),
-        "missing": sum(bool(theirs) and not ours for _, ours, theirs in pairs),
-        "predicted_characters": fmean(len(ours) for _, ours, _ in pairs),
-        "reference_characters": fmean(len(theirs) for _, _, theirs in pairs),
-    }
+def _overlap_in(text: str) -> Callable[[str, str], bool]:
+    """Whether one mention holds another, or the two share characters of the text."""
+
+    @cache
+    def spans(mention: str) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        start = text.find(mention)
+        while start >= 0 and len(found) < _PLACES:
+            found.append((start, start + len(mention)))
+            start = text.find(mention, start + 1)
+        return found
+
+    def overlap(one: str, other: str) -> bool:
+        if not one or not other:
+            return False
+        return one in other or other in one or any(a < d and c < b for a, b in spans(one) for c, d in spans(other))
+
+    return overlap
 
 
-#: How items are analysed, by the name of their format; those of any other format are right, spurious or missed.
-_ITEMS: Mapping[str, ItemAnalyzer] = {
-    name: ItemAnalyzer(tuple(Rule(**rule) for rule in found.pop("rules", ())), **found)
-    for name, found in json.loads(Path(__file__).with_name("rules.json").read_text(encoding="utf-8")).items()
-}
+def _paired(
+    rule: Rule, gold: list[Answer], predicted: list[Answer], overlap: Callable[[str, str], bool]
+) -> list[Outcome]:
+    """Take the pairs of a rule out of the two lists."""
 
+    def key(item: Mapping[str, Answer]) -> Hashable:
+        return item_key({name: item[name] for name in rule.equal})
 
-def analyzer_of(task: Task) -> Analyzer:
-    """How a task's results are sorted: by what its scorer counts, and items by their format."""
-    if isinstance(task.scorer, SetF1) or type(task.format).__name__ in _ITEMS:
-        return _ITEMS.get(type(task.format).__name__, ItemAnalyzer())
-    known = {LabelF1: LabelAnalyzer, MeanRouge: TextAnalyzer}
-    return next((analyzer() for scorer, analyzer in known.items() if isinstance(task.scorer, scorer)), SampleAnalyzer())
+    buckets: dict[Hashable, list[Answer]] = {}
+    for item in predicted:
+        buckets.setdefault(key(item), []).append(item)
+    pairs: list[Outcome] = []
+    for item in gold:
+        bucket = buckets.get(key(item), [])
+        for candidate in bucket:
+            if all(overlap(item[name], candidate[name]) for name in rule.overlapping):
+                pairs.append(Outcome(rule.kind, item, candidate))
+                bucket.remove(candidate)
+                break
+    taken = {id(item) for pair in pairs for item in (pair.gold, pair.predicted)}
+    for items in (gold, predicted):
+        items[:] = (item for item in items if id(item) not in taken)
+    return pairs
 
 
 def analyse(
@@ -508,24 +370,22 @@ def analyse(
 def analyse_task(samples: Sequence[ScoredSample], protocol: Protocol = "official") -> Analysis:
     """The error analysis of samples of one task."""
     task = samples[0].task
-    analyzer = analyzer_of(task)
-    outcomes = [analyzer.outcomes(sample) for sample in samples]
-    states, repairs, problems = [], Counter[str](), Counter[str]()
+    outcomes = [outcomes_of(sample) for sample in samples]
+    states, repairs, problems = list[str](), Counter[str](), Counter[str]()
     for sample in samples:
         state, mended = _state(sample)
         states.append(state)
         repairs.update(mended)
         problems.update({problem.kind for problem in sample.parsed.problems} if sample.parsed else ())
-    counted = Counter(states)
     return {
-        **analyzer.details(samples, outcomes, protocol),
+        **_details(task, samples, outcomes, protocol),
         "group": task.group,
-        "unit": analyzer.unit,
-        "outcomes": _kind_counts(analyzer.kinds, [outcome for found in outcomes for outcome in found]),
-        "states": {state: counted[state] for state in STATES if counted[state]},
+        "unit": "items" if _rules_of(task) else "samples",
+        "outcomes": _kind_counts([*chain.from_iterable(outcomes)]),
+        "states": {state: n for state in STATES if (n := states.count(state))},
         "repairs": dict(sorted(repairs.items(), key=lambda entry: (-entry[1], entry[0]))),
         "problems": dict(sorted(problems.items(), key=lambda entry: (-entry[1], entry[0]))),
-        "breakdowns": _breakdowns(samples, analyzer, protocol),
+        "breakdowns": _breakdowns(samples, protocol),
         "examples": _examples(samples, outcomes, states, protocol),
     }
 
@@ -541,7 +401,7 @@ def _state(sample: ScoredSample) -> tuple[str, set[str]]:
     return well_formedness(parsed), set(parsed.repairs)
 
 
-def _kind_counts(kinds: Sequence[str], outcomes: Sequence[Outcome]) -> list[KindCount]:
+def _kind_counts(outcomes: Sequence[Outcome]) -> list[KindCount]:
     every = Counter(outcome.kind for outcome in outcomes)
     predicted = Counter(outcome.kind for outcome in outcomes if outcome.predicted is not None)
     gold = Counter(outcome.kind for outcome in outcomes if outcome.gold is not None)
@@ -557,9 +417,90 @@ def _kind_counts(kinds: Sequence[str], outcomes: Sequence[Outcome]) -> list[Kind
             "of_predicted": part(predicted, kind),
             "of_gold": part(gold, kind),
         }
-        for kind in kinds
+        for kind in dict.fromkeys((*_FIRST, *_LAST))
         if every[kind]
     ]
+
+
+def _details(
+    task: Task, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
+) -> Details:
+    if not _rules_of(task):
+        if isinstance(task.scorer, LabelF1):
+            return {"confusion": _confusion(task, task.scorer, samples, [found[0] for found in outcomes], protocol)}
+        return _lengths(samples) if isinstance(task.scorer, MeanRouge) else {}
+    wrong = Counter[str]()
+    for _, gold, predicted in chain.from_iterable(outcomes):
+        if gold is not None and predicted is not None:
+            wrong.update(name for name, value in gold.items() if predicted.get(name) != value)
+    return {"fields": dict(wrong.most_common())} if wrong else {}
+
+
+def _confusion(
+    task: Task, scorer: LabelF1, samples: Sequence[ScoredSample], outcomes: Sequence[Outcome], protocol: Protocol
+) -> Confusion:
+    pairs, invalid = Counter[tuple[str, str]](), Counter[str]()
+    for sample, outcome in zip(samples, outcomes, strict=True):
+        own = outcome.kind in ("correct", "wrong label")
+        pairs[str(outcome.gold), str(outcome.predicted) if own else outcome.kind] += 1
+        if outcome.kind == INVALID:
+            # An output that the lenient parser could not read has no label to show, only its text.
+            invalid[str(outcome.predicted or str(sample.prediction).strip())] += 1
+    seen = set(chain.from_iterable(pairs))
+    others = [column for column in (INVALID, EMPTY, NO_PREDICTION) if column in seen and column not in task.labels]
+    labels = [label for label in task.labels if label in seen]
+    labels += sorted(seen - {*labels, *others})
+    per_gold = Counter(str(sample.gold) for sample in samples)
+    rows = [label for label in labels if label in per_gold]
+    mistakes = Counter({pair: n for pair, n in pairs.items() if pair[0] != pair[1]}).most_common(LISTED)
+    counted = scorer.per_label(sum_counts([sample.counts for sample in samples]), protocol)
+    counts = {label: counted.get(label, LabelCounts(0, 0, 0)) for label in labels}
+    return {
+        "rows": [short(label) for label in rows],
+        "labels": [short(label) for label in labels],
+        "others": others,
+        "matrix": [[pairs[row, column] for column in (*labels, *others)] for row in rows],
+        "per_label": [
+            {"label": short(label), **n.scores(), "gold": int(n.gold), "predicted": int(n.predicted)}  # type: ignore[dict-item]
+            for label, n in counts.items()
+        ],
+        "most_frequent": [
+            {"gold": short(gold), "predicted": short(predicted), "n": n, "of_gold": n / per_gold[gold]}
+            for (gold, predicted), n in mistakes
+        ],
+        "invalid_outputs": [{"text": short(text), "n": n} for text, n in invalid.most_common(LISTED)],
+        "invalid_classes": len(invalid),
+    }
+
+
+def _lengths(samples: Sequence[ScoredSample]) -> Details:
+    """Lengths in characters of the texts, and ROUGE and mean lengths of each section over the gold that has it."""
+
+    def length(texts: Sequence[Mapping[str, str]]) -> Listed:
+        lengths = [*map(_characters, texts)]
+        return {"mean": fmean(lengths), "median": median(lengths), "longest": max(lengths)}
+
+    def section(name: str) -> Listed:
+        pairs = [(s, ours.get(name, ""), theirs[name]) for s, ours, theirs in texts if name in theirs]
+        scores = [rouge_scores(ours, theirs) if sample.parsed else {} for sample, ours, theirs in pairs]
+        return {
+            "section": name,
+            **{key: fmean(score.get(key, 0.0) for score in scores) for key in ("rouge1", "rouge2", "rougeL")},
+            "n": len(pairs),
+            "missing": sum(bool(theirs) and not ours for _, ours, theirs in pairs),
+            "predicted_characters": fmean(len(ours) for _, ours, _ in pairs),
+            "reference_characters": fmean(len(theirs) for _, _, theirs in pairs),
+        }
+
+    texts = [(s, _sections(s.parsed.answer if s.parsed else ""), _sections(s.gold)) for s in samples]
+    found: Details = {
+        "lengths": {
+            "predicted": length([ours for _, ours, _ in texts]),
+            "reference": length([theirs for _, _, theirs in texts]),
+        }
+    }
+    names = dict.fromkeys(name for _, _, theirs in texts for name in theirs)
+    return {**found, "sections": [*map(section, names)]} if len(names) > 1 else found
 
 
 def _score(samples: Sequence[ScoredSample], protocol: Protocol) -> float:
@@ -568,53 +509,49 @@ def _score(samples: Sequence[ScoredSample], protocol: Protocol) -> float:
     return float(scorer.score(sum_counts([sample.counts for sample in samples]), protocol)[scorer.primary])
 
 
-def _breakdowns(samples: Sequence[ScoredSample], analyzer: Analyzer, protocol: Protocol) -> dict[str, list[Bin]]:
+def _breakdowns(samples: Sequence[ScoredSample], protocol: Protocol) -> dict[str, list[Bin]]:
+    """Scores by template, the most frequent first, the rarest left out, and by ranges of what can be measured."""
+
+    def size(sample: ScoredSample) -> int | None:
+        text = isinstance(sample.task.scorer, MeanRouge)
+        return _characters(_sections(sample.gold)) if text else len(sample.gold) if _rules_of(sample.task) else None
+
     measures: dict[str, Callable[[ScoredSample], int | None]] = {
         "prompt length": lambda sample: len(sample.reference.get("input", "")),
-        "answer size": lambda sample: analyzer.size(sample.gold),
+        "answer size": size,
         "choices offered": lambda sample: len(sample.reference.get("answer_choices") or ()) or None,
     }
-    found = {name: _by_quantile(samples, measure, protocol) for name, measure in measures.items()}
-    found = {"template": _by_template(samples, protocol), **found}
-    return {name: bins for name, bins in found.items() if len(bins) > 1}
-
-
-def _bin(name: str, samples: Sequence[ScoredSample], protocol: Protocol) -> Bin:
-    return {"name": short(name), "n": len(samples), "score": _score(samples, protocol)}
-
-
-def _by_template(samples: Sequence[ScoredSample], protocol: Protocol) -> list[Bin]:
-    """Scores by the ``template`` field of the references, the most frequent first, the rarest left out."""
-    groups: dict[str, list[ScoredSample]] = {}
+    templates: dict[str, list[ScoredSample]] = {}
     for sample in samples:
         if (template := sample.reference.get("template")) is not None:
-            groups.setdefault(str(template), []).append(sample)
-    frequent = sorted(groups.items(), key=lambda group: -len(group[1]))[:LISTED]
-    return [_bin(name, group, protocol) for name, group in frequent]
+            templates.setdefault(str(template), []).append(sample)
+    found = {"template": sorted(templates.items(), key=lambda group: -len(group[1]))[:LISTED]}
+    found |= {name: _quantiles(samples, measure) for name, measure in measures.items()}
+    return {
+        name: [{"name": short(title), "n": len(part), "score": _score(part, protocol)} for title, part in groups]
+        for name, groups in found.items()
+        if len(groups) > 1
+    }
 
 
-def _by_quantile(
-    samples: Sequence[ScoredSample], measure: Callable[[ScoredSample], int | None], protocol: Protocol
-) -> list[Bin]:
-    """Scores by a whole number, in bins of about equal numbers of samples; samples of one value share a bin."""
+def _quantiles(
+    samples: Sequence[ScoredSample], measure: Callable[[ScoredSample], int | None]
+) -> list[tuple[str, list[ScoredSample]]]:
+    """Samples by ranges of a whole number, about equally many in each; those of one value share a range."""
     measured = sorted(
         ((value, place) for place, sample in enumerate(samples) if (value := measure(sample)) is not None)
     )
     wanted = min(_QUANTILE_BINS, len(measured) // _SAMPLES_IN_A_BIN)
     if wanted < 2:
         return []
-    # A value belongs to the bin in which its first sample falls.
+    # A value belongs to the range in which its first sample falls.
     bin_of: dict[int, int] = {}
     groups: dict[int, list[tuple[int, int]]] = {}
     for rank, (value, place) in enumerate(measured):
         bin_of.setdefault(value, rank * wanted // len(measured))
         groups.setdefault(bin_of[value], []).append((value, place))
     return [
-        _bin(
-            f"{group[0][0]}–{group[-1][0]}" if group[0][0] < group[-1][0] else str(group[0][0]),
-            [samples[place] for _, place in group],
-            protocol,
-        )
+        ("–".join(map(str, dict.fromkeys((group[0][0], group[-1][0])))), [samples[place] for _, place in group])
         for group in groups.values()
     ]
 
@@ -630,7 +567,7 @@ class _Candidate(NamedTuple):
 
 
 def _examples(
-    samples: Sequence[ScoredSample], outcomes: Sequence[Outcomes], states: Sequence[str], protocol: Protocol
+    samples: Sequence[ScoredSample], outcomes: Sequence[list[Outcome]], states: Sequence[str], protocol: Protocol
 ) -> list[Example]:
     """The lowest-scoring samples, and some of every kind of error and state."""
     candidates = []
@@ -655,8 +592,8 @@ def _examples(
 
 def _example(example: _Candidate) -> Example:
     sample = example.sample
-    listed = example.errors if analyzer_of(sample.task).unit == "items" else []
-    return {
+    listed = example.errors if _rules_of(sample.task) else []
+    found: Example = {
         "sample_id": short(str(sample.reference["sample_id"])),
         "score": example.score,
         "kinds": example.kinds(),
@@ -674,6 +611,12 @@ def _example(example: _Candidate) -> Example:
         ],
         "more_errors": len(listed[LISTED:]),
     }
+    if isinstance(sample.task.format, TreeLines):
+        predicted = sample.parsed.answer if sample.parsed else []
+        found["trees"] = {"gold": _drawn(sample.gold, predicted, "missed")}
+        if predicted:
+            found["trees"]["predicted"] = _drawn(predicted, sample.gold, "spurious")
+    return found
 
 
 def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
@@ -699,7 +642,56 @@ def _as_text(value: Answer) -> str:
     return str(value)
 
 
-def _errors(outcomes: Outcomes) -> list[Outcome]:
+def _drawn(answer: Sequence[Answer], other: Sequence[Answer], alone: str) -> Drawing:
+    """A tree, each node compared with that at its place in the other one, as the edit distance does it.
+
+    Args:
+        alone: the kind of a node that has none there.
+    """
+    ours, theirs = build_tree(answer), build_tree(other)
+    partners = dict(places(ours, theirs)) if other else {}
+    depths: dict[int, int] = {}
+    for number in range(len(answer)):
+        parent = ours.parents.get(number, (-1, ""))[0]
+        if not number or parent in depths:
+            depths[number] = depths[parent] + 1 if number else 0
+    order = [*depths, *(number for number in range(len(answer)) if number not in depths)]
+    nodes = list[Node]()
+    for number in order[:DRAWN_NODES]:
+        partner = partners.get(number)
+        across = None if partner is None else theirs.nodes[partner]
+        kind = alone if across is None else "correct" if across == ours.nodes[number] else "wrong node"
+        nodes.append(
+            {
+                "depth": depths.get(number, 0),
+                "branch": {"L": "yes", "R": "no", "": ""}[ours.parents.get(number, (0, ""))[1]],
+                "kind": kind if number in depths else "in no tree",
+                "parts": _parts_of_node(answer[number], across),
+            }
+        )
+    return {"nodes": nodes, "more": len(order[DRAWN_NODES:])}
+
+
+def _parts_of_node(said: Mapping[str, Answer], across: TreeNode | None) -> list[Field]:
+    """Role, logical relation and triples of a node, with what the node at its place in the other tree does not say."""
+    parts: list[Field] = [
+        {"field": name, "text": short(said[name]), "differs": across is not None and said[name] != across[place]}
+        for place, name in enumerate(("role", "logical_rel"))
+    ]
+    parts += (
+        {
+            "field": "triple",
+            "text": short(_as_text(triple)),
+            "differs": across is not None and lowered(triple) not in across[2],
+        }
+        for triple in said["triples"][:DRAWN_TRIPLES]
+    )
+    if more := said["triples"][DRAWN_TRIPLES:]:
+        parts.append({"field": "more", "text": f"+{len(more)}", "differs": False})
+    return parts
+
+
+def _errors(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.kind not in NOT_WRONG]
 
 
@@ -710,9 +702,9 @@ def _is_right(sample: ScoredSample, errors: Sequence[Outcome], score: float) -> 
 
 def rightness(sample: ScoredSample, protocol: Protocol = "official") -> float:
     """1 where nothing is wrong with a sample, and else its score, which is lower."""
-    score, outcomes = _score([sample], protocol), analyzer_of(sample.task).outcomes(sample)
+    score = _score([sample], protocol)
     # A ranking has no score of a single sample.
-    return 1.0 if _is_right(sample, _errors(outcomes), score) else min(score, 1 - 1e-6)
+    return 1.0 if _is_right(sample, _errors(outcomes_of(sample)), score) else min(score, 1 - 1e-6)
 
 
 class Reason(TypedDict):
@@ -791,21 +783,16 @@ def garbled(counts: Mapping[str, Sequence[Counts]], protocol: Protocol) -> list[
 
 
 def _reasons(task: str, totals: Counts) -> list[Reason]:
-    scorer = REGISTRY[task].scorer
+    scorer, found = REGISTRY[task].scorer, list[Reason]()
     if not isinstance(scorer, LabelF1):
-        return []
-    by_kind: dict[str, dict[str, int]] = {"gold": {}, "predicted": {}}
-    for key, n in totals.items():
-        if isinstance(key, tuple) and key[0] in by_kind:
-            by_kind[key[0]][key[1]] = int(n)
-    known = {*scorer.labels, *by_kind["gold"], ""}
-    invalid = {label: n for label, n in by_kind["predicted"].items() if label not in known}
-    empty = by_kind["predicted"].get("", 0)
-    reasons: list[tuple[str, int, int, str]] = []
+        return found
+    keys = [key for key in totals if isinstance(key, tuple)]
+    known = {*scorer.labels, "", *(label for kind, label in keys if kind == "gold")}
+    invalid = [int(totals[key]) for key in keys if key[0] == "predicted" and key[1] not in known]
     if invalid:
-        reasons.append(("invalid classes", sum(invalid.values()), len(invalid), ""))
-    if empty:
-        reasons.append(("empty as label", empty, 0, scorer.labels[0]))
+        found.append({"kind": "invalid classes", "n": sum(invalid), "classes": len(invalid), "label": ""})
+    if empty := int(totals.get(("predicted", ""), 0)):
+        found.append({"kind": "empty as label", "n": empty, "classes": 0, "label": scorer.labels[0]})
     if scorer.average == "weighted":
-        reasons.append(("weighted", 0, 0, ""))
-    return [{"kind": kind, "n": n, "classes": classes, "label": label} for kind, n, classes, label in reasons]
+        found.append({"kind": "weighted", "n": 0, "classes": 0, "label": ""})
+    return found

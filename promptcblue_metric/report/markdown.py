@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .analysis import LISTED
+from .analysis import LISTED, Example
 from .report import Report, TaskReport
 from .tables import (
     SCORE_COLUMNS,
@@ -67,3 +67,26 @@ def _task(name: str, task: TaskReport) -> Iterator[str]:
     lowest = [f"{row['sample_id']} ({row['score']:.3f})" for row in task["examples"][:5]]
     if lowest:
         yield f"Lowest-scoring samples: {markdown_text(', '.join(lowest))}."
+    trees = [row for row in task["examples"][:5] if "trees" in row]
+    if trees:
+        yield (
+            "Their trees, each node compared with the one at its place in the other tree: = equal, ! wrong, - missed, "
+            "+ spurious, ? in no tree; in brackets what the other one does not say."
+        )
+        yield "\n".join(line for row in trees for line in _drawn(row))
+
+
+#: The kinds of a tree's node.
+_MARKS = {"correct": "=", "wrong node": "!", "missed": "-", "spurious": "+", "in no tree": "?"}
+
+
+def _drawn(example: Example) -> Iterator[str]:
+    """The trees of a sample as indented lines of a code block."""
+    for side, drawing in example["trees"].items():
+        yield f"    {example['sample_id']}, {side}"
+        for node in drawing["nodes"]:
+            said = ", ".join(f"[{part['text']}]" if part["differs"] else part["text"] for part in node["parts"])
+            branch = node["branch"] and f"{node['branch']}: "
+            yield f"    {_MARKS[node['kind']]} {'  ' * node['depth']}{branch}{said}"
+        if drawing["more"]:
+            yield f"      … and {drawing['more']} more"

@@ -21,11 +21,10 @@ from rapidfuzz.distance import Indel
 from ..data.writing import replacing
 from ..tasks import REGISTRY, suite_of
 from . import tables
-from .analysis import STATES
+from .analysis import STATES, ShownText
 from .markdown import markdown
 from .report import FILES, Report, TaskReport, check_output
 from .tables import CHINESE, Phrase
-from .text import ShownText
 
 _HERE = Path(__file__).parent
 
@@ -36,7 +35,7 @@ _COLOURS = {
     "near": ("partly wrong", "repaired"),
     "extra": ("more than the gold", "spurious", "chose extra", "too long", "unreadable"),
     "missed": ("less than the gold", "missed", "chose none", "missing section", "too short", "truncated"),
-    "void": ("no label", "invalid", "empty"),
+    "void": ("no label", "invalid", "empty", "in no tree"),
     "none": ("no prediction",),
 }
 

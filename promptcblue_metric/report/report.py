@@ -18,8 +18,18 @@ from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
 from ..tasks import suite_of
 from ..version import VERSION
-from .analysis import Analysis, Garbled, ProtocolDifference, analyse, garbled, protocol_differences, rightness
-from .text import ShownText, short, shown
+from .analysis import (
+    Analysis,
+    Garbled,
+    ProtocolDifference,
+    ShownText,
+    analyse,
+    garbled,
+    protocol_differences,
+    rightness,
+    short,
+    shown,
+)
 
 #: The files of a report.
 FILES = ("index.html", "report.md", "report.json")

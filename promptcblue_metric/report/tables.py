@@ -16,7 +16,6 @@ from ..evaluation import Evaluation, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Counts, Protocol
 from ..tasks import REGISTRY, suite_of
 from .analysis import GARBLED, REASONS, STATES, Garbled, garbled
-from .text import visible
 
 if TYPE_CHECKING:
     from .report import Other, Report, TaskReport
@@ -249,7 +248,7 @@ def as_latex(table: Table) -> str:
     """The table as a ``tabular`` of LaTeX's ``booktabs``."""
 
     def line(cells: Iterable[str]) -> str:
-        return " & ".join(visible(cell).translate(_LATEX) for cell in cells) + r" \\"
+        return " & ".join(common.visible(cell).translate(_LATEX) for cell in cells) + r" \\"
 
     lines = [r"\begin{tabular}{" + "".join("lr"[column.number] for column in table.columns) + "}", r"\toprule"]
     lines += [line(column.title for column in table.columns), r"\midrule"]

@@ -215,7 +215,7 @@ def test_reports_are_seen_by_section_and_length() -> None:
     assert sections["诊断"]["predicted_characters"] == pytest.approx((4 + 0 + 1 + 80 + 0) / 5)
     assert analysis["lengths"]["reference"]["mean"] == 5 + 11 + 4
     # The mean over the sections is the task's score.
-    mean = sum(row["rougeL"] for row in sections.values()) / 3
+    mean = sum(float(row["rougeL"]) for row in sections.values()) / 3
     evaluation = Evaluation()
     for sample in samples:
         evaluation.add_scored(sample)

@@ -15,10 +15,10 @@ import pytest
 from promptcblue_metric.data.predictions import Provenance
 from promptcblue_metric.errors import PromptCBLUEError, install_command
 from promptcblue_metric.evaluation import Evaluation, ScoredSample
+from promptcblue_metric.report.analysis import short, shown
 from promptcblue_metric.report.page import differences, write_report
 from promptcblue_metric.report.report import FILES, KINDS, Report, build_report, check_output
 from promptcblue_metric.report.tables import CHINESE, garbled_notes
-from promptcblue_metric.report.text import short, shown
 from promptcblue_metric.tasks import TASKS
 
 from ...browser import Page, browser_page, find_chromium
