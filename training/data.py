@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
 from promptcblue_dataset.draws import Draws
@@ -34,8 +37,12 @@ from .run import samples_fingerprint
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: Samples tokenised at a time: enough for a fast tokenizer's threads, little beside the rows themselves.
+#: Samples that are worth a process of their own to tokenise, which takes a while to start.
+_WORTH_A_WORKER = 4000
+#: Rows of the cache that are read at once.
 _CHUNK = 1000
+#: Marks a row whose prompt was cut.
+_CUT = -1
 
 
 @dataclass(frozen=True)
@@ -71,52 +78,90 @@ class Rows:
 
 
 def training_rows(
-    samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str, *, skip: bool = False
+    samples: Sequence[Sample],
+    encoder: PromptEncoder,
+    max_length: int | None,
+    name: str,
+    *,
+    skip: bool = False,
+    workers: int | None = None,
 ) -> Rows:
     """Tokenise samples, each in at most ``max_length`` tokens; what is too long loses the middle of its prompt.
 
     Args:
         name: what the samples are, for error messages.
         skip: leave out samples whose targets are so long that no prompt fits beside them.
+        workers: processes to share the work, which makes no difference to the rows; as many as the samples are worth
+            and there are cores by default.
 
     Raises:
         PromptCBLUEError: a target is empty, or too long where those are not skipped, or no sample is left.
     """
-    import pyarrow as pa
-    from datasets import Dataset
+    import pyarrow.compute as pc
+    from datasets import Dataset, Features, Value
+    from datasets import List as ListOf
 
     _refuse_empty_targets(samples, name)
-    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
-    cut: Counter[str] = Counter()
-    too_long: dict[int, int] = {}
-    tables, longest = [], 0
-    for start in range(0, len(samples), _CHUNK):
-        rows: list[dict[str, list[int]]] = []
-        for index, (prompt, target) in enumerate(_tokenised(samples[start : start + _CHUNK], encoder), start):
-            room = len(prompt) if max_length is None else max_length - len(target)
-            try:
-                kept = encoder.fit(prompt, room)
-            except ValueError:
-                too_long[index] = len(target) + sum(encoder.frame) + 2
-                continue
-            cut[samples[index]["task_dataset"]] += len(kept) < len(prompt)
-            longest = max(longest, len(kept) + len(target))
-            rows.append({"input_ids": kept + target, "labels": [IGNORED] * len(kept) + target})
-        tables.append(pa.Table.from_pylist(rows, schema=schema))
+    if workers is None:
+        # Half the cores: a fast tokenizer in one process has threads on all of them.
+        most = len(os.sched_getaffinity(0)) // 2 if sys.platform == "linux" else 1
+        workers = min(len(samples) // _WORTH_A_WORKER, most)
+    ids = ListOf(Value("int32"))
+    table = (
+        Dataset.from_dict({field: [sample[field] for sample in samples] for field in ("input", "target")})
+        .map(
+            partial(_tokenised, encoder=encoder, max_length=max_length),
+            batched=True,
+            num_proc=workers if workers > 1 else None,
+            remove_columns=["input", "target"],
+            features=Features({"input_ids": ids, "labels": ids, "needed": Value("int32")}),
+            new_fingerprint="rows",
+        )
+        .data.table
+    )
+    needed = table["needed"].to_pylist()
+    too_long = [index for index, tokens in enumerate(needed) if tokens > 0]
     if too_long and (not skip or len(too_long) == len(samples)):
-        worst = max(too_long, key=too_long.__getitem__)
+        worst = max(too_long, key=needed.__getitem__)
         raise PromptCBLUEError(
             f"{name}: the targets of {len(too_long)} sample(s) leave no room for a prompt in max_length {max_length}; "
-            f"the longest is {_named(samples[worst])}: set max_length to {too_long[worst]} or more"
+            f"the longest is {_named(samples[worst])}: set max_length to {needed[worst]} or more"
         )
-    counts, skipped = (
-        Counter(samples[index]["task_dataset"] for index in chosen) for chosen in (range(len(samples)), too_long)
+    cut = [index for index, tokens in enumerate(needed) if tokens == _CUT]
+    counts, was_cut, skipped = (
+        Counter(samples[index]["task_dataset"] for index in chosen) for chosen in (range(len(samples)), cut, too_long)
     )
-    return Rows(Dataset(pa.concat_tables(tables)), counts, +cut, skipped, longest)
+    table = table.filter(pc.less_equal(table["needed"], 0)).drop_columns("needed")
+    longest = pc.max(pc.list_value_length(table["input_ids"])).as_py()
+    return Rows(Dataset(table), counts, was_cut, skipped, longest)
+
+
+def _tokenised(
+    samples: Mapping[str, list[str]], encoder: PromptEncoder, max_length: int | None
+) -> dict[str, list[Any]]:
+    """Columns of rows; ``needed`` is 0, or `_CUT`, or the tokens that a sample needs which has no row for it."""
+    rows: dict[str, list[Any]] = {"input_ids": [], "labels": [], "needed": []}
+    for prompt, target in zip(encoder.prompts(samples["input"]), encoder.targets(samples["target"]), strict=True):
+        room = len(prompt) if max_length is None else max_length - len(target)
+        try:
+            kept = encoder.fit(prompt, room)
+        except ValueError:
+            row: tuple[list[int], list[int], int] = ([], [], len(target) + sum(encoder.frame) + 2)
+        else:
+            row = (kept + target, [IGNORED] * len(kept) + target, _CUT if len(kept) < len(prompt) else 0)
+        for name, value in zip(rows, row, strict=True):
+            rows[name].append(value)
+    return rows
 
 
 def cached_rows(
-    samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, name: str, *, skip: bool = False
+    samples: Sequence[Sample],
+    encoder: PromptEncoder,
+    max_length: int | None,
+    name: str,
+    *,
+    skip: bool = False,
+    workers: int | None = None,
 ) -> Rows:
     """As `training_rows`, from a file that an earlier run or another process wrote, if there is one for this content.
 
@@ -133,12 +178,12 @@ def cached_rows(
     digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     path = Path(config.HF_DATASETS_CACHE) / "promptcblue_rows" / f"{digest}.arrow"
     if not path.is_file():
-        rows = training_rows(samples, encoder, max_length, name, skip=skip)
+        rows = training_rows(samples, encoder, max_length, name, skip=skip, workers=workers)
         path.parent.mkdir(parents=True, exist_ok=True)
         notes = json.dumps([rows.samples, rows.cut, rows.skipped, rows.longest])
         table = rows.dataset.data.table.replace_schema_metadata({"rows": notes})
         with replacing_file(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table.combine_chunks(), max_chunksize=_CHUNK)
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     counts, cut, skipped, longest = json.loads(table.schema.metadata[b"rows"])
     return Rows(Dataset(table.replace_schema_metadata(None)), Counter(counts), Counter(cut), Counter(skipped), longest)
@@ -167,11 +212,6 @@ def with_empty_rows(rows: Dataset, count: int) -> Dataset:
         lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
     )
     return concatenate_datasets([rows, empty])
-
-
-def _tokenised(samples: Sequence[Sample], encoder: PromptEncoder) -> Iterator[tuple[list[int], list[int]]]:
-    prompts = encoder.prompts([sample["input"] for sample in samples])
-    return zip(prompts, encoder.targets([sample["target"] for sample in samples]), strict=True)
 
 
 def _refuse_empty_targets(samples: Sequence[Sample], name: str) -> None:

@@ -57,7 +57,7 @@ _RANGES: Mapping[Numbers, str] = {
         lora_rank lora_alpha adalora_target_rank adalora_interval adapter_bottleneck virtual_tokens encoder_width
         processes batch_size batch_tokens patience score_steps gradient_accumulation_steps
         per_device_train_batch_size per_device_eval_batch_size eval_accumulation_steps torch_empty_cache_steps
-        dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout
+        dataset_num_proc dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout
     """,
     _COUNT._replace(also=(None,)): "max_length",
     _COUNT_OR_0: "steps_after_best score_samples save_total_limit dataloader_num_workers",

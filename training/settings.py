@@ -34,7 +34,7 @@ FIXED: Mapping[str, str] = {
     **dict.fromkeys(("packing", "eval_packing", "packing_strategy"), _PACKING),
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _CHOICE),
     **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), _TEMPLATE),
-    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "truncation_mode"), _TOKENISED),
+    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _TOKENISED),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "length_column_name"), _TOKENISED),
     "shuffle_dataset": "each epoch has an order of its own, by seed or data_seed",
     "model_init_kwargs": "say model, dtype or trust_remote_code",
@@ -55,7 +55,8 @@ _INDIFFERENT = """
     batch_size batch_tokens per_device_train_batch_size gradient_accumulation_steps padding_free pad_to_multiple_of
     per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches eval_use_gather_object
     prediction_loss_only include_for_metrics batch_eval_metrics
-    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataset_num_proc dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
+    dataloader_prefetch_factor
     dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names
     use_cpu local_rank fsdp fsdp_config deepspeed accelerator_config ddp_find_unused_parameters ddp_bucket_cap_mb
     ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout
@@ -106,6 +107,9 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         "Logged as eval_overall and eval_TASK.",
     )
     score_steps: int = said(200, "Steps from one such scoring to the next.")
+    dataset_num_proc: int | None = said(
+        None, "Processes that tokenise; by default as many as the samples are worth and half the cores."
+    )
     report_to: str | None = said("none", "Where to log: none, tensorboard, trackio, wandb …")
     bf16: bool | None = said(None, "bfloat16 mixed precision; where the hardware has it.")
     fp16: bool = said(False, "float16 mixed precision; on GPUs without bfloat16.")

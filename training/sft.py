@@ -125,7 +125,13 @@ def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[s
     # Rows of tokens: the target and its end are in the loss, the prompt is not
     encoder = PromptEncoder(tokenizer)
     say(f"prompts: {encoder.describe()}; answers are trained without a thought before them")
-    rows = partial(cached_rows, encoder=encoder, max_length=training.max_length, skip=recipe.long_targets == "skip")
+    rows = partial(
+        cached_rows,
+        encoder=encoder,
+        max_length=training.max_length,
+        skip=recipe.long_targets == "skip",
+        workers=training.dataset_num_proc,
+    )
     with training.main_process_first(desc="tokenising"):
         train = rows(train_samples, name=f"{recipe.dataset} {recipe.train_split}")
         name = f"{recipe.dataset} {recipe.validation_split}"

@@ -53,6 +53,31 @@ def test_rows_are_tokenised_once_for_one_content(trained: Path, data: Path, monk
         module.cached_rows(samples, encoder, 90, "train", skip=True)
 
 
+def test_rows_are_the_same_bytes_however_many_processes_make_them(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    from promptcblue_training.data import cached_rows
+    from promptcblue_training.model import load_tokenizer
+    from promptcblue_training.prompts import PromptEncoder
+
+    samples = [
+        {**sample, "input": sample["input"] * (number % 3 + 1)}
+        for sample in load_samples(data, "train")
+        for number in range(40)
+    ]
+    encoder, written = PromptEncoder(load_tokenizer(str(trained))), []
+    for workers in (1, 3):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / str(workers))
+        rows = cached_rows(samples, encoder, 60, "train", skip=True, workers=workers)  # type: ignore[arg-type]
+        assert rows.cut
+        assert rows.skipped
+        (file,) = tmp_path.glob(f"{workers}/*/*.arrow")
+        written.append((file.name, file.read_bytes(), rows.summary()))
+    assert written[0] == written[1]
+
+
 def test_instruction_data_of_one_s_own_is_mixed_in(
     fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

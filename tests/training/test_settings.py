@@ -131,7 +131,7 @@ def test_steps_make_epochs_needless(recipe: Path) -> None:
 
 def test_every_number_has_its_range() -> None:
     numeric = {each.name for kind in (Recipe, TrainingSettings) for each in fields(kind) if _is_number(str(each.type))}
-    assert numeric - {"local_rank", "pad_to_multiple_of", "dataset_num_proc"} == set(NUMBERS)
+    assert numeric - {"local_rank", "pad_to_multiple_of"} == set(NUMBERS)
 
 
 def _is_number(kind: str) -> bool:
@@ -221,7 +221,7 @@ def test_what_does_not_decide_makes_no_other_run(recipe: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", sorted(FIXED.keys() - {"parallelism_config"}))
 def test_a_setting_that_would_do_nothing_is_refused_with_what_to_do_instead(recipe: Path, name: str) -> None:
     values = {"truncation_mode": "keep_end", "packing_strategy": "wrapped", "dataset_kwargs": '{"a": 1}'}
-    values |= {"model_init_kwargs": '{"a": 1}', "dataset_num_proc": "2"}
+    values |= {"model_init_kwargs": '{"a": 1}'}
     with pytest.raises(PromptCBLUEError, match=name):
         parse_recipe(recipe, [f"--{name}", values.get(name, "true")])
 
