@@ -39,7 +39,7 @@ from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Pl
 from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
 from promptcblue_metric.cli.common import Progress
-from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, resolve, sample_path, split_files
+from promptcblue_metric.data.samples import LISTED, SAMPLE, SPLITS, official_files, resolve, sample_path
 from promptcblue_metric.data.writing import read_json_object, replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, SUITES, get_task, suite_of
@@ -99,7 +99,7 @@ def import_files(
     """Check the official files of ``source`` and write them to ``output`` in the Hub layout, whole or not at all.
 
     Args:
-        source: a folder with the official files, or the word ``sample``.
+        source: a folder with the official files, or the word ``sample``, or ``sample:SUITE``.
         skip_bad: leave bad rows out and list them in the report, rather than stop.
         overwrite: replace ``output`` whatever it holds; without it, only what was written before and not changed since.
         cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder; by default where they
@@ -109,7 +109,7 @@ def import_files(
         PromptCBLUEError: there is nothing to read, rows are bad (all are named), or something cannot be written.
     """
     folder, output = resolve(source), Path(output).expanduser()
-    files = split_files(folder) if folder.is_dir() else {}
+    files = official_files(folder) if folder.is_dir() else {}
     if not files:
         what = "no official files" if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise PromptCBLUEError(
@@ -117,19 +117,20 @@ def import_files(
             f"(the embedded sample is called '{SAMPLE}')"
         )
     check_output(output, folder, overwrite)
-    checked = check_files(files, lambda split: on_progress("reading", split, None))
+    pairs = [(split, path) for split, paths in files.items() for path in paths]
+    checked = check_files(pairs, lambda split: on_progress("reading", split, None))
     if not skip_bad:
         checked.bad.stop_if_any("nothing was written; mend the files, or leave the rows out with --on-error skip")
     if not checked.samples:
         checked.bad.stop_if_any("no other rows are there; nothing was written")
-        raise PromptCBLUEError(f"{folder}: no rows in {', '.join(path.name for path in files.values())}")
+        raise PromptCBLUEError(f"{folder}: no rows in {', '.join(path.name for _, path in pairs)}")
     suite = suite_of(checked.samples)  # before anything is written: a folder holds one suite
     with replacing(output) as temporary:
         infos = {}
         for task, splits in checked.samples.items():
             infos[task] = write_config(temporary, task, splits)
             on_progress("writing", task, len(checked.samples))
-        write_card(temporary, infos, origin("embedded" if folder == sample_path() else "official"))
+        write_card(temporary, infos, origin("embedded" if folder.is_relative_to(sample_path()) else "official"))
     missing = [task for task in suite.tasks if task not in infos]
     missing_splits = [split for split in SPLITS if not any(split in splits for splits in checked.samples.values())]
     cached = cache if cache is not None or missing else True

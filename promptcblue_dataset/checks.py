@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ class Checked:
     warnings: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def check_files(files: Mapping[str, Path], on_row: Callable[[str], object] = lambda split: None) -> Checked:
-    """Read and check the file of each split; ``on_row`` is called with the split of every row that is JSON."""
+def check_files(files: Iterable[tuple[str, Path]], on_row: Callable[[str], object] = lambda split: None) -> Checked:
+    """Read and check files, each of a split; ``on_row`` is called with the split of every row that is JSON."""
     checked = Checked()
-    for split, path in files.items():
+    for split, path in files:
         _check_file(path, split, checked, on_row)
     checked.rows += len(checked.bad.errors)
     checked.samples = {name: checked.samples[name] for name in REGISTRY if name in checked.samples}

@@ -15,7 +15,7 @@ from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_req
 from promptcblue_dataset.review import tally, write_sheet
 from promptcblue_dataset.statistics import notes, statistics, tables, write_into_card
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show, show_lines
-from promptcblue_metric.data.samples import ALL, LISTED, SPLITS
+from promptcblue_metric.data.samples import ALL, LISTED, SAMPLE, SPLITS
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.client import (
@@ -103,7 +103,11 @@ def import_(
     ] = None,
     suite: Annotated[
         str,
-        typer.Option(metavar="SUITE", help="promptcblue: files in the official form. chineseblue: its raw corpora."),
+        typer.Option(
+            metavar="SUITE",
+            help="promptcblue: files in the official form. chineseblue, promptcblue-chip2023: its raw corpora, "
+            "or the word `sample` for what comes with the package.",
+        ),
     ] = "promptcblue",
     on_error: Annotated[
         OnError | None,
@@ -124,7 +128,9 @@ def import_(
     if suite not in SUITES:
         raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
     output = output or Path(suite)
-    if suite != "promptcblue":
+    if source == SAMPLE and suite != "promptcblue":
+        source = f"{SAMPLE}:{suite}"
+    elif suite != "promptcblue":
         sizes, skip = dict.fromkeys(SUITES[suite].tasks), on_error != "stop"
         plan = Plan(sizes, skip_bad=skip, use=use or (), max_bytes=int(max_unpacked * (1 << 30)))
         _build(Path(source), output, plan, overwrite=overwrite, cache=cache)
@@ -171,15 +177,15 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
     if kinds := _summed(checked.warnings, 1):
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         yield f"targets kept though not quite in the dialect: {listed}"
-    yield from _next(imported, next(iter(checked.samples)))
+    yield from _next(imported, list(checked.samples))
 
 
-def _next(done: Made, config: str) -> Iterator[str]:
+def _next(done: Made, configs: Sequence[str]) -> Iterator[str]:
     yield f"wrote {done.output} and {done.report}"
-    suite = suite_of([config]).name
+    suite = suite_of(configs).name
     name = suite if done.cached else done.output.name
     where = "in any folder" if done.cached else f"from {done.output.absolute().parent}"
-    yield f'load_dataset("{name}", "{config}") now works {where}'
+    yield f'load_dataset("{name}", "{configs[0]}") now works {where}'
     if done.replaced:
         yield f'load_dataset("{suite}") elsewhere gave until now: {done.replaced}'
     if done.cached is None:
@@ -318,7 +324,7 @@ def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
         yield f"passed over {more:,} more files; the report lists them"
     if built.bad:
         yield f"skipped {len(built.bad):,} raw records that cannot be used; the report lists them"
-    yield from _next(built, next(iter(built.tasks)))
+    yield from _next(built, list(built.tasks))
 
 
 def _documented(built: Built) -> Iterator[str]:

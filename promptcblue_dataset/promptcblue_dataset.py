@@ -75,7 +75,7 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         name = ALL if config_name in (None, ALL) else get_task(str(config_name)).name
-        self._source = resolve(source or data_dir or SAMPLE)
+        self._source = resolve(source or data_dir or SAMPLE, [] if name == ALL else [name])
         super().__init__(
             cache_dir=cache_dir,
             dataset_name=dataset_name,

@@ -21,7 +21,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, NoReturn, cast
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
-from ..tasks import REGISTRY, get_task
+from ..tasks import REGISTRY, SUITES, get_task
 from ..tasks import Sample as Sample
 
 #: Each split of the dataset, in its order, and the names its file can have (the first is the official one).
@@ -30,7 +30,8 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "validation": ("dev", "validation"),
     "test": ("test",),
 }
-#: The word that names the embedded sample where a source is asked for.
+#: The word that names the embedded sample where a source is asked for, that of the paper's tasks; with ``:SUITE``, that
+#: of a later edition.
 SAMPLE = "sample"
 #: The config of a dataset that holds the samples of every task.
 ALL = "all"
@@ -231,6 +232,13 @@ def split_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def official_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split of an official folder; a later edition's embedded sample goes on from that it lies in."""
+    files = split_files(folder)
+    before = split_files(folder.parent) if folder.parent.name == SAMPLE and folder.name in SUITES else {}
+    return {split: [*([before[split]] if split in before else []), path] for split, path in files.items()}
+
+
 def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """The Parquet files of an imported folder, by config and split; empty where the folder is no such folder."""
     found: dict[str, dict[str, list[Path]]] = {}
@@ -252,30 +260,47 @@ def folder_files(folder: Path) -> Mapping[str, Sequence[Path]]:
     if configs := parquet_files(folder):
         by_split = {split: [path for files in configs.values() for path in files.get(split, ())] for split in SPLITS}
         return {split: paths for split, paths in by_split.items() if paths}
-    if files := split_files(folder):
-        return {split: [path] for split, path in files.items()}
+    if files := official_files(folder):
+        return files
     raise PromptCBLUEError(
         f"{folder}: expected the official train, dev and test files (.json or .jsonl, .gz or not), "
         "or a folder that `promptcblue-dataset import` wrote; found neither"
     )
 
 
-def sample_path() -> Path:
+def sample_path(suite: str = "") -> Path:
     """The folder of the embedded sample, in the official form, test targets included.
 
+    Args:
+        suite: by default the first, that of the paper's tasks.
+
     Raises:
-        PromptCBLUEError: it is not there, as where the metric alone is installed.
+        PromptCBLUEError: it is not there, as where the metric alone is installed, or there is none of the suite.
     """
     spec = find_spec("promptcblue_dataset")
     if not spec or not spec.submodule_search_locations:
         raise PromptCBLUEError("the embedded sample comes with promptcblue_dataset, which is not installed here")
-    return Path(spec.submodule_search_locations[0]) / SAMPLE
+    folder, first = Path(spec.submodule_search_locations[0]) / SAMPLE, next(iter(SUITES))
+    if suite in ("", first):
+        return folder
+    if suite not in SUITES or not (folder / suite).is_dir():
+        there = ", ".join(name for name in SUITES if name == first or (folder / name).is_dir())
+        raise PromptCBLUEError(f"there is no embedded sample of a suite '{suite}', only of {there}")
+    return folder / suite
 
 
-def resolve(source: str | Path) -> Path:
-    """The path that ``source`` names: the embedded sample for the word ``sample``, unless such a path exists."""
+def resolve(source: str | Path, tasks: Iterable[str] = ()) -> Path:
+    """The path that ``source`` names: the embedded sample for the word ``sample``, unless such a path exists.
+
+    Args:
+        tasks: config names that the sample is wanted of; by default those of the suite that the word names.
+    """
     path = Path(source).expanduser()
-    return sample_path() if str(source) == SAMPLE and not path.exists() else path
+    word, _, suite = str(source).partition(":")
+    if word != SAMPLE or path.exists():
+        return path
+    later = [name for name in tasks if REGISTRY[name].suite != next(iter(SUITES))]
+    return sample_path(suite or (REGISTRY[later[0]].suite if later else ""))
 
 
 def splits_of(source: str | Path) -> Collection[str]:
@@ -303,7 +328,7 @@ def iter_samples(source: str | Path, split: str, tasks: Iterable[str] | None = N
     Args:
         source: a file of JSON Lines, a JSON array or Parquet (``split`` is then not looked at), a folder with the
             official train, dev and test files, a folder that ``promptcblue-dataset import`` wrote, the word ``sample``
-            for the embedded sample, or a dataset's id on the Hub.
+            for the embedded sample (``sample:SUITE`` for that of another suite), or a dataset's id on the Hub.
         split: ``train``, ``validation`` (or ``dev``) or ``test``.
         tasks: names or aliases of the tasks wanted, of which there may be no samples; every task by default.
 
@@ -314,6 +339,7 @@ def iter_samples(source: str | Path, split: str, tasks: Iterable[str] | None = N
     split = canonical_split(split)
     wanted = None if tasks is None else {get_task(name).name for name in tasks}
     bad = BadRows()
+    source = resolve(source, wanted) if str(source) == SAMPLE and wanted else source
     return _wanted(_rows_of(source, split, wanted, bad), wanted, bad, _described(source, split))
 
 

@@ -25,7 +25,7 @@ COMMAND = "import sys; from promptcblue_dataset.cli import main; sys.argv[0] = '
 
 
 def bad_rows(folder: Path, **files: str) -> list[tuple[str, int, str | None]]:
-    checked = check_files({split: folder / name for split, name in files.items()})
+    checked = check_files((split, folder / name) for split, name in files.items())
     return [(Path(error.path).name, error.line, error.field) for error in checked.bad.errors]
 
 
@@ -83,7 +83,7 @@ def test_the_test_split_alone_may_have_no_targets(official: Official) -> None:
 
 def test_a_readable_target_with_flaws_is_kept_and_counted(official: Official) -> None:
     target = "以下是实体：\n疾病实体：肺炎"
-    checked = check_files({"train": official(train=[row("CMeEE-V2", target=target)]) / "train.json"})
+    checked = check_files([("train", official(train=[row("CMeEE-V2", target=target)]) / "train.json")])
     assert checked.samples["CMeEE-V2"]["train"][0]["target"] == target
     assert checked.warnings == {("CMeEE-V2", "missing lead line"): 1, ("CMeEE-V2", "missing line"): 1}
 
@@ -108,7 +108,7 @@ json_values = st.recursive(
 def test_whatever_a_file_holds_every_row_is_good_or_named(tmp_path: Path, rows: list[Any], junk: list[bytes]) -> None:
     path = tmp_path / "train.json"
     path.write_bytes(b"".join(line + b"\n" for line in [*(json.dumps(line).encode() for line in rows), *junk]))
-    checked = check_files({"train": path})
+    checked = check_files([("train", path)])
     good = sum(len(samples) for splits in checked.samples.values() for samples in splits.values())
     assert good + len(checked.bad.errors) == checked.rows == len(rows) + len(junk)
     assert all(isinstance(error, RowError) and error.line <= checked.rows for error in checked.bad.errors)

@@ -9,7 +9,7 @@ import pytest
 from promptcblue_dataset import load_samples, sample_path
 from promptcblue_dataset.build import Imported, import_files
 from promptcblue_metric.errors import PromptCBLUEError, UnknownTaskError
-from promptcblue_metric.tasks import TASKS
+from promptcblue_metric.tasks import SUITES, TASKS
 
 from ..conftest import Run
 from .conftest import Official, row
@@ -45,6 +45,22 @@ def test_the_word_sample_names_the_embedded_sample() -> None:
     samples = load_samples("sample", "train")
     assert samples == load_samples(sample_path(), "train")
     assert {sample["task_dataset"] for sample in samples} == set(TASKS)
+
+
+def test_a_later_edition_s_sample_is_named_by_its_suite_or_its_tasks(tmp_path: Path) -> None:
+    edition, further = SUITES["promptcblue-chip2023"], ["CMedCausal", "Text2DT"]
+    for split in ("train", "validation", "test"):
+        samples = load_samples(f"sample:{edition.name}", split)
+        assert samples == [*load_samples("sample", split), *load_samples("sample", split, further)]
+        assert {sample["task_dataset"] for sample in samples} == set(edition.tasks) == {*TASKS, *further}
+    assert load_samples("sample", "test", ["MedDG", "Text2DT"]) == load_samples(
+        f"sample:{edition.name}", "test", ["MedDG", "Text2DT"]
+    )
+    imported = import_files(f"sample:{edition.name}", tmp_path / "edition", cache=False)
+    assert list(imported.counts()) == list(edition.tasks)
+    assert not imported.missing
+    with pytest.raises(PromptCBLUEError, match="only of promptcblue, promptcblue-chip2023"):
+        load_samples("sample:chineseblue", "test")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pytest
 
 from promptcblue_metric import Evaluation
 from promptcblue_metric.answers import TreeLines
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.report.page import write_report
 from promptcblue_metric.report.report import Report, build_report
 from promptcblue_metric.report.tables import CHINESE
 from promptcblue_metric.tasks import SUITES
 
 from ...browser import browser_page, find_chromium
-from ...conftest import ROOT
 
 TREE = TreeLines()
 
@@ -140,12 +140,7 @@ def test_the_page_shows_them_on_a_phone_in_both_languages(large: Path, tmp_path:
 
 
 def test_every_word_of_the_edition_s_report_is_said_in_both_languages() -> None:
-    rows = [
-        json.loads(line)
-        for line in (ROOT / "promptcblue_dataset" / "sample" / "chip2023" / "train.json")
-        .read_text("utf-8")
-        .splitlines()
-    ]
+    rows = load_samples("sample", "train", ["CMedCausal", "Text2DT"])
     cut: Mapping[str, Callable[[str], str]] = {
         "": lambda text: "",
         "half": lambda text: text[: len(text) // 2],

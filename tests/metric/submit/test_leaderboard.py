@@ -15,12 +15,13 @@ import pytest
 
 from promptcblue_metric import TASKS, Evaluation, PromptCBLUEError
 from promptcblue_metric.data.predictions import structured_answers
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.evaluation import PARSERS, Parser
 from promptcblue_metric.submit.leaderboard import MAX_OUTPUT_BYTES, write_submission
 from promptcblue_metric.tasks import SUITES
 
-from ...conftest import ROOT, Run, SampleRows
+from ...conftest import Run, SampleRows
 from ..test_cli import COMMAND
 from ..test_lenient import ROWS as CORPUS
 
@@ -163,9 +164,8 @@ def test_the_program_holds_only_the_parser_that_was_asked_for_and_the_standard_l
         assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
-def test_the_edition_of_eighteen_tasks_is_handed_in_in_the_same_way(sample_rows: SampleRows, tmp_path: Path) -> None:
-    further = ROOT / "promptcblue_dataset" / "sample" / "chip2023" / "test.json"
-    rows = [*sample_rows("test"), *map(json.loads, further.read_text(encoding="utf-8").splitlines())]
+def test_the_edition_of_eighteen_tasks_is_handed_in_in_the_same_way(tmp_path: Path) -> None:
+    rows = load_samples("sample:promptcblue-chip2023", "test")
     rows = [{**row, "sample_id": str(n), "target": damaged(row["target"], n)} for n, row in enumerate(rows)]
     test = write_lines(tmp_path / "test.json", [{**row, "target": ""} for row in rows])
     output = tmp_path / "test_predictions.zip"
