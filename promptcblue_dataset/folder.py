@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from string import Template
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from promptcblue_metric.data.samples import ALL, LISTED, SPLITS, Sample, parquet_files
 from promptcblue_metric.data.writing import read_json_object, replace_bytes, write_json
@@ -24,6 +24,7 @@ CARDS = Path(__file__).parent / "cards"
 FIELDS = ("input", "target", "answer_choices", "sample_id", "task_type", "task_dataset")
 # `sequence` rather than the newer `list`, which datasets 3 cannot read; the result is the same type.
 _FEATURE_KINDS = {"answer_choices": "sequence"}
+_ROWS = 100_000  # of one Arrow array, which holds at most 2 GiB
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -80,14 +81,33 @@ def _write_split(folder: Path, name: str, rows: Sequence[Sample]) -> FileInfo:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"answer_choices": pa.list_(pa.string())}
     # A schema of our own carries none of datasets' metadata, whose newest form datasets 3 cannot read.
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in FIELDS])
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    schema = pa.schema([(name, pa.list_(pa.string()) if name in _FEATURE_KINDS else pa.string()) for name in FIELDS])
+    columns = {field.name: [row[field.name] for row in rows] for field in schema}  # type: ignore[literal-required]
+    batches = [
+        pa.record_batch([_column(field.type, columns[field.name][start : start + _ROWS]) for field in schema], schema)
+        for start in range(0, len(rows), _ROWS)
+    ]
+    table = pa.Table.from_batches(batches, schema)
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
     return {"path": name, "num_bytes": table.nbytes, "num_examples": len(rows), "file_bytes": path.stat().st_size}
+
+
+def _column(kind: Any, values: Sequence[Any]) -> Any:
+    """An Arrow array of strings or of lists of strings, or none; made of bytes, since `pa.array` loads pandas first."""
+    import numpy as np
+    import pyarrow as pa
+
+    there = np.packbits([value is not None for value in values], bitorder="little") if None in values else None
+    texts = kind == pa.string()
+    known: list[Any] = [(value.encode() if texts else value) if value is not None else b"" for value in values]
+    ends = np.cumsum([0, *map(len, known)], dtype=np.int32)
+    buffers = [pa.py_buffer(there) if there is not None else None, pa.py_buffer(ends)]
+    if texts:
+        return pa.Array.from_buffers(kind, len(values), [*buffers, pa.py_buffer(b"".join(known))])
+    return pa.Array.from_buffers(kind, len(values), buffers, children=[_column(kind.value_type, list(chain(*known)))])
 
 
 def _card(infos: Mapping[str, ConfigInfo], origin: Origin) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,17 +141,21 @@ class Drawing(Making):
 
     def samples(self, split: str) -> list[Sample]:
         size = (self.plan.sizes[self.task] or {})[split]
-        # Where the raw samples of the split are: long ones are composed when they are drawn.
-        pool = [(group.samples, at) for group in self.groups.get(split, ()) for at in range(len(group.samples))]
-        templates = self.templates
-        self.counts[split] = Counter({"raw samples": len(pool), "templates": len(templates), "rows asked for": size})
-        order = Draws(self.plan.seed, self.task, split, "order").order(len(pool) * len(templates))
+        groups, templates = self.groups.get(split, ()), self.templates
+        ends = list(itertools.accumulate((len(group.samples) for group in groups), initial=0))
+
+        def raw_sample(number: int) -> Content:  # composed when it is drawn
+            group = bisect_right(ends, number) - 1
+            return groups[group].samples[number - ends[group]]
+
+        self.counts[split] = Counter({"raw samples": ends[-1], "templates": len(templates), "rows asked for": size})
+        order = Draws(self.plan.seed, self.task, split, "order").order(ends[-1] * len(templates))
         contents: dict[int, Content | None] = {}
         made: list[Sample] = []
         # Samples are left out for many reasons, so what is missing is drawn again.
         while len(made) < size and (drawn := list(itertools.islice(order, size - len(made)))):
             numbers = dict.fromkeys(place // len(templates) for place in drawn)
-            fresh = {number: pool[number][0][pool[number][1]] for number in numbers if number not in contents}
+            fresh = {number: raw_sample(number) for number in numbers if number not in contents}
             contents |= self._apart(split, fresh)
             for place in drawn:
                 number, template = divmod(place, len(templates))

@@ -1,4 +1,8 @@
-"""Texts that are equal or nearly so: MinHash over three-character pieces, then the exact likeness of what it finds."""
+"""Texts that are like others.
+
+Equal or nearly so: MinHash over three-character pieces, then the exact likeness of what it finds. Most like a text of
+all in a list: BM25.
+"""
 
 from __future__ import annotations
 
@@ -134,3 +138,76 @@ def _bands(hashes: Array, starts: Array) -> Array:
             key = (key ^ row) * np.uint64(0x9E3779B97F4A7C15)
         bands.append(key)
     return np.stack(bands, axis=1)
+
+
+class Candidates:
+    """Ranks terms by their likeness to a text: BM25 (Lucene's form) over single characters and pairs of neighbours.
+
+    Args:
+        terms: the vocabulary; kept, so that its identity can be compared.
+    """
+
+    _K1, _B = 1.5, 0.75
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        import numpy as np
+
+        self.terms = terms
+        tokens, owners = _tokens(terms)
+        # What a token adds to the score of a term that has it: token by token, `_starts` being where each begins.
+        self._tokens, numbers = np.unique(tokens, return_inverse=True)
+        self._tokens = np.append(self._tokens, np.uint64(0))  # no token's, for those after all
+        held, times = np.unique(numbers * len(terms) + owners, return_counts=True)
+        numbers, self._owners = np.divmod(held, len(terms))
+        frequencies, lengths = np.bincount(numbers), np.bincount(owners, minlength=len(terms))
+        rarity = np.log(1 + (len(terms) - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
+        damped = self._K1 * (1 - self._B + self._B * lengths / max(len(tokens) / max(len(terms), 1), 1))
+        self._parts = (rarity[numbers] * (times / (damped[self._owners] + times))).astype(np.float32)
+        self._starts = np.concatenate(([0], np.cumsum(frequencies)))
+        self._scores = np.zeros(len(terms), np.float32)
+        self._found: dict[tuple[str, int], list[str]] = {}
+
+    def best(self, text: str, count: int) -> list[str]:
+        """The ``count`` best terms, best first; terms with equal scores keep the order of the vocabulary.
+
+        There are fewer where fewer share a character with the text.
+        """
+        key = (text, count)
+        if key not in self._found:
+            self._found[key] = self._rank(text, count)
+        return self._found[key]
+
+    def _rank(self, text: str, count: int) -> list[str]:
+        import numpy as np
+
+        tokens, _ = _tokens([text])
+        tokens = tokens[np.sort(np.unique(tokens, return_index=True)[1])]
+        at = np.searchsorted(self._tokens[:-1], tokens)
+        at = at[self._tokens[at] == tokens]
+        if not len(at):
+            return []
+        slices = [slice(*ends) for ends in zip(self._starts[at].tolist(), self._starts[at + 1].tolist(), strict=True)]
+        owners = np.concatenate([self._owners[part] for part in slices])
+        np.add.at(self._scores, owners, np.concatenate([self._parts[part] for part in slices]))
+        places = np.flatnonzero(self._scores > 0)
+        # Rounded, so that the last bit of a logarithm, which machines may disagree on, decides nothing.
+        scores = np.round(self._scores[places], 3)
+        self._scores[places] = 0
+        best, least = places[:0], scores.max()
+        while len(best) < count and least > 1e-3:  # halving finds the best few sooner than sorting all would
+            least = least / 2
+            best = np.flatnonzero(scores >= max(least, 1e-3))
+        return [self.terms[place] for place in places[best[np.argsort(-scores[best], kind="stable")][:count]]]
+
+
+def _tokens(texts: Sequence[str]) -> tuple[Array, Array]:
+    """The characters of the texts and their pairs of neighbours as numbers, and which text each is of."""
+    import numpy as np
+
+    plain = ["".join(text.casefold().split()) for text in texts]
+    # From 1, so that no pair has the number of a character.
+    characters = np.frombuffer("".join(plain).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64) + 1
+    owners = np.repeat(np.arange(len(plain)), [len(text) for text in plain])
+    inside = np.flatnonzero(owners[:-1] == owners[1:])
+    pairs = characters[inside] << np.uint64(32) | characters[inside + 1]
+    return np.concatenate([characters, pairs]), np.concatenate([owners, owners[inside]])

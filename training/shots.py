@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from promptcblue_dataset.demonstrations import draw, paper_counts
-from promptcblue_dataset.neighbours import essence
-from promptcblue_dataset.prompts.render import Candidates
+from promptcblue_dataset.neighbours import Candidates, essence
 from promptcblue_metric.data.samples import Sample, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 

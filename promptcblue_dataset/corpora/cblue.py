@@ -7,14 +7,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from promptcblue_dataset.checks import encodable
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
     UNLABELLED,
-    Composed,
     Content,
     Corpus,
     FileNotes,
@@ -43,29 +42,18 @@ from promptcblue_metric.data.samples import SPLITS
 def _entities(record: Record) -> Content:
     """Mentions come from the offsets (``end_idx`` is the last character) where the record does not spell them out."""
     line, text = record.line("text"), record.get("text")
+    spans = [(entity.number("start_idx"), entity.number("end_idx"), entity) for entity in record.records("entities")]
     found = []
-    for entity in sorted(record.records("entities"), key=_span):
-        mention = entity.line("entity") if entity.has("entity") else _mention(entity, text)
-        start, end = _span(entity)
-        if not 0 <= start <= end < len(text):
+    for start, end, entity in sorted(spans, key=itemgetter(0, 1)):
+        within = 0 <= start <= end < len(text)
+        spelt = text[start : end + 1].strip() if within else ""
+        mention = entity.line("entity") if entity.has("entity") else spelt
+        if not mention:
+            entity.fail("end_idx", f"a span within {len(text)} characters", [start, end])
+        if not within:
             record.place.note("kept", "an entity whose offsets are not within the text", f"{mention} {start} {end}")
         found.append({"entity": mention, "type": our_label(entity, "type", "CMeEE-V2")})
     return Content({"INPUT_TEXT": line}, _unique(found))
-
-
-def _span(entity: Record) -> tuple[int, int]:
-    return (_offset(entity, "start_idx"), _offset(entity, "end_idx"))
-
-
-def _offset(entity: Record, name: str) -> int:
-    value = entity.get(name)
-    return value if isinstance(value, int) else entity.fail(name, "an integer", value)
-
-
-def _mention(entity: Record, text: str) -> str:
-    start, end = _span(entity)
-    mention = text[start : end + 1].strip() if 0 <= start <= end < len(text) else ""
-    return mention or entity.fail("end_idx", f"a span within {len(text)} characters", [start, end])
 
 
 @labelled("spo_list")
@@ -336,6 +324,7 @@ class _Split:
         self.pairs = list(_rows(relevance, self.notes))
         self._offsets: Mapping[str, int] = {}
         self._relevant: dict[str, list[str]] = {}
+        self._ids: list[str] = []  # the documents that are relevant to some query
 
     def read(self, offsets: Mapping[str, int]) -> RawSplit:
         """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
@@ -348,26 +337,18 @@ class _Split:
             field, name = ("document id", document) if known else ("query id", query)
             message = f"{self.notes.path}: line {line}: field '{field}': expected the id of a text, found {name!r}"
             self.notes.add("skipped", "an id of no text", line, name, message=message)
-        return RawSplit(self.notes, [self._group(query, found) for query, found in self._relevant.items()])
+        self._ids = sorted({document for found in self._relevant.values() for document in found})
+        return RawSplit(
+            self.notes, [Group(query, _Pairs(self, query, found)) for query, found in self._relevant.items()]
+        )
 
-    def _group(self, query: str, found: Sequence[str]) -> Group:
-        """Each document with both labels, if there are documents that answer others alone."""
-        labels = ("相关", "不相关") if len(self._ids) > len(set(found)) else ("相关",)
+    def labels(self, found: Sequence[str]) -> Sequence[str]:
+        """What can be said of a query with documents that answer it: both labels if there are others."""
+        return _RELEVANCE if len(self._ids) > len(set(found)) else _RELEVANCE[:1]
 
-        def compose(number: int) -> Content:
-            place, label = divmod(number, len(labels))
-            return self._sample(query, found[place], labels[label])
-
-        return Group(query, Composed(range(len(found) * len(labels)), compose))
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        """The documents that are relevant to some query."""
-        return sorted({document for of_query in self._relevant.values() for document in of_query})
-
-    def _sample(self, query: str, document: str, label: str) -> Content:
+    def sample(self, query: str, document: str, label: str) -> Content:
         """The query with its document, or with one that answers others and is drawn for this pair."""
-        if label == "不相关":
+        if label != _RELEVANCE[0]:
             draws = Draws(self._seed, self._file.name.name, query, document)
             others = (self._ids[place] for place in draws.order(len(self._ids)))
             document = next(other for other in others if other not in self._relevant[query])
@@ -375,6 +356,26 @@ class _Split:
             stream.seek(self._offsets[document])
             text = stream.readline().decode().partition("\t")[2].strip()
         return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": text}, label, query)
+
+
+_RELEVANCE = ("相关", "不相关")
+
+
+@dataclass(slots=True)
+class _Pairs(Sequence[Content]):
+    """The samples of a query: each of its documents with each label that there is for it."""
+
+    split: _Split
+    query: str
+    found: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.found) * len(self.split.labels(self.found))
+
+    def __getitem__(self, number: Any) -> Any:
+        labels = self.split.labels(self.found)
+        place, label = divmod(number, len(labels))
+        return self.split.sample(self.query, self.found[place], labels[label])
 
 
 def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:

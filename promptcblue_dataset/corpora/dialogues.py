@@ -33,8 +33,8 @@ _SPEAKERS = {
 
 def utterance(turn: Record, speaker: str, sentence: str) -> str:
     """``{speaker}：{sentence}``."""
-    who = turn.label(speaker)
-    return f"{_SPEAKERS.get(who) or _SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
+    known = _SPEAKERS.get(who := turn.label(speaker))
+    return f"{known or _SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
 
 
 # --- IMCS-V2 ---
@@ -108,6 +108,9 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     if len(tags) != len(sentence):
         turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
     found: list[dict[str, str]] = []
+    if tags.count("O") == len(tags):
+        record.mentions[place] = found
+        return found
     inside, last = "", -1
     for at in [at for at, tag in enumerate(tags) if tag != "O"]:
         mark, _, kind = tags[at].partition("-")
@@ -132,7 +135,8 @@ def sentence_text(record: Consultation, place: int) -> str:
 def _entities(record: Consultation, place: int) -> Answer:
     if not sentence_text(record, place):
         record.turns[place].fail("sentence", "text", "")
-    return list({tuple(entity.values()): entity for entity in _mentions(record, place)}.values())
+    found = _mentions(record, place)
+    return list({tuple(entity.values()): entity for entity in found}.values()) if len(found) > 1 else found
 
 
 def act_text(record: Consultation, place: int) -> str:
@@ -202,7 +206,7 @@ def _report(record: Consultation) -> Content:
 def report_text(record: Consultation) -> str:
     """What a prompt shows of a dialogue to ask for its report."""
     lines = record.lines
-    if record.has("self-report", "self_report"):
+    if record.has("self-report") or record.has("self_report"):
         opening = f"{_PATIENT}：{record.line('self-report', 'self_report')}"
         lines = lines if lines and lines[0] == opening else [opening, *lines]
     return "\n".join(["问诊对话历史：", *lines])

@@ -257,9 +257,9 @@ class Record:
         where = f"{self.place.notes.path}: {self.place.name}"
         raise RawError(f"{where}: field '{path}': expected {expected}, found {found!r:.80}")
 
-    def has(self, *names: str) -> bool:
-        """Whether one of the fields is there and not null."""
-        return any(self.value.get(name) is not None for name in names)
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not null."""
+        return self.value.get(name) is not None
 
     def get(self, *names: str) -> Any:
         """The first of these spellings of a field that is there."""
@@ -299,6 +299,11 @@ class Record:
         if type(value) is not int:
             self.fail(name, "a label", self.get(name))
         return str(value)
+
+    def number(self, name: str) -> int:
+        """A whole number."""
+        value = self.value.get(name)
+        return value if type(value) is int else self.fail(name, "an integer", self.get(name))
 
     def items(self, *names: str) -> list[Any]:
         """A list."""
@@ -504,13 +509,14 @@ def split_name(stem: str, split: str = "", suffix: str = r"\.jsonl?") -> str:
     return rf"({stem})[._-]({words}){suffix}"
 
 
-def labelled(*names: str) -> Callable[[Callable[[R], Content]], Callable[[R], Iterable[Group]]]:
-    """Make a function from record to content a reader of one sample a record, where one of these fields is there."""
+def labelled(name: str) -> Callable[[Callable[[R], Content]], Callable[[R], Iterable[Group]]]:
+    """Make a function from record to content a reader of one sample a record, where this field is there."""
 
     def reader(content: Callable[[R], Content]) -> Callable[[R], Iterable[Group]]:
         def groups(record: R) -> Iterable[Group]:
-            there = any(record.value.get(name) not in (None, "") for name in names)
-            return record.alone(content(record)) if there else record.place.note("left out", UNLABELLED)
+            if record.value.get(name) in (None, ""):
+                return record.place.note("left out", UNLABELLED)
+            return record.alone(content(record))
 
         return groups
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from promptcblue_dataset.build import Built, build, import_files, parse_sizes
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.making import Plan
-from promptcblue_dataset.neighbours import Neighbours
-from promptcblue_dataset.prompts.render import PAPER, RELEASED, Candidates, Style, write
+from promptcblue_dataset.neighbours import Candidates, Neighbours
+from promptcblue_dataset.prompts.render import PAPER, RELEASED, Style, write
 from promptcblue_metric import TASKS, Evaluation
 from promptcblue_metric.answers import Label
 from promptcblue_metric.data.samples import Sample, load_samples
