@@ -147,7 +147,7 @@ def fine_tuned(task: str, dataset: Path, folder: Path, options: argparse.Namespa
         "per_device_train_batch_size": 32 if not options.model else 8,
         "max_length": 1024,
         "warmup_steps": 50,
-        "gradient_checkpointing": bool(options.model),
+        "gradient_checkpointing": options.checkpointing,
         "eval_strategy": "no",
         "checkpoint_choice": "last",
         "logging_steps": 50,
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--tasks", help="tasks with a train file, separated by commas")
     parser.add_argument("--model", help="backbone to fine-tune: a folder or a Hub id")
     parser.add_argument("--method", default="full", help="how to fine-tune the backbone: full, lora …")
+    parser.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
     parser.add_argument("--epochs", type=float, help="times the train file is seen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", help="folder for dataset, models and predictions; by default a temporary one")
