@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import shlex
 import subprocess
 import sys
 import venv
@@ -101,3 +104,43 @@ def test_a_command_without_its_extra_says_which_one_it_needs(
     assert done.returncode == 1
     assert install_command(extra) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("came_from", "arguments"),
+    [
+        ({"url": "file:///home/me/a%20b", "dir_info": {"editable": True}}, ["-e", "/home/me/a b[report]"]),
+        ({"url": "file:///home/me/a%20b", "dir_info": {}}, ["/home/me/a b[report]"]),
+        (
+            {"url": "https://host/repo", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            ["promptcblue[report] @ git+https://host/repo"],
+        ),
+        (
+            {"url": "file:///tmp/promptcblue.whl", "archive_info": {}},
+            ["promptcblue[report] @ file:///tmp/promptcblue.whl"],
+        ),
+        (None, ["promptcblue[report]"]),
+    ],
+    ids=["editable", "folder", "repository", "wheel", "index"],
+)
+def test_an_extra_is_installed_from_where_the_package_came(
+    came_from: dict[str, object] | None, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "promptcblue-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: promptcblue\nVersion: 0.1.0\n")
+    if came_from is not None:
+        (info / "direct_url.json").write_text(json.dumps(came_from))
+    found = importlib.metadata.PathDistribution(info)
+    monkeypatch.setattr("promptcblue_metric.errors.distribution", lambda name: found)
+    assert shlex.split(install_command("report")) == ["pip", "install", *arguments]
+
+
+def test_an_extra_is_installed_from_the_checkout_that_is_used_without_installing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing(name: str) -> importlib.metadata.Distribution:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("promptcblue_metric.errors.distribution", nothing)
+    assert shlex.split(install_command("train")) == ["pip", "install", f"{ROOT}[train]"]

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from promptcblue_metric.errors import install_command
 from promptcblue_training.run import CURVE_CSV, CURVE_PNG, curve_rows, write_curve
+
+from .conftest import Fit
 
 LOG: list[dict[str, Any]] = [
     {"step": 10, "loss": 3.0, "learning_rate": 1e-3},
@@ -58,3 +61,14 @@ def test_without_matplotlib_there_is_the_table(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert not write_curve(tmp_path, LOG)
     assert [path.name for path in tmp_path.iterdir()] == [CURVE_CSV]
+
+
+def test_a_run_without_its_picture_says_so_and_how_to_have_it(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = fit(max_steps=1, save_steps=1, logging_steps=1)
+    assert not (run / CURVE_PNG).exists()
+    assert install_command("train") in capsys.readouterr().out

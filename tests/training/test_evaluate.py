@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from promptcblue_metric.cli import main as metric_cli
+from promptcblue_metric.errors import install_command
 from promptcblue_training import cli
 
 from .conftest import read_rows, write_rows
@@ -85,6 +86,12 @@ def test_what_could_not_be_scored_is_refused_before_anything_is_predicted(
     (theirs / "thesis.txt").write_text("years of work")
     options = ["--model", trained, "--dataset", data, "--output", output]
     assert call(monkeypatch, cli.main, "evaluate", *options, "--report", theirs) == 1
+    capsys.readouterr()
+    monkeypatch.setattr("promptcblue_metric.errors.find_spec", lambda name: None)
+    assert call(monkeypatch, cli.main, "evaluate", *options, "--report", tmp_path / "report") == 1
+    said = capsys.readouterr().err
+    assert "jinja2" in said
+    assert install_command("report") in said
     assert not output.exists()
 
 
