@@ -122,8 +122,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # Of the dialogues whose lengths differ most so many that a mean is sure to a few per cent, whatever the seeds.
+    many = {"MedDG": 2_000, "CHIP-MDCFNPC": 1_000, "IMCS-V2": 60}
     few: dict[str, Any] = {
-        "RECORDS": {corpus: (60 if corpus == "IMCS-V2" else 500, 20) for corpus in module.RECORDS},
+        "RECORDS": {corpus: (many.get(corpus, 500), 20) for corpus in module.RECORDS},
         "DOCUMENTS": 2_000,
         "QUERIES": (400, 20),
         "TERMS": 2_000,
@@ -134,9 +136,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("profile", [PAPER, RELEASED])
-def test_a_build_is_like_the_released_samples(generated: Path, tmp_path: Path, profile: str) -> None:
-    plan = Plan(parse_sizes("1000,0,0", list(TASKS)), style=Style(profile=profile))
+@pytest.mark.parametrize(("profile", "seed"), [(PAPER, 0), (RELEASED, 1)])
+def test_a_build_is_like_the_released_samples(generated: Path, tmp_path: Path, profile: str, seed: int) -> None:
+    plan = Plan(parse_sizes("1000,0,0", list(TASKS)), seed=seed, style=Style(profile=profile))
     build(generated, tmp_path / "out", plan, workers=1, cache=False)
     far = {
         (task, name): round(of_task["figures"][name]["mean"] / released["mean"], 2)
