@@ -23,7 +23,7 @@ from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS, sample_id
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.scoring import located
-from promptcblue_metric.submit.cblue import CBLUE_TASKS, Records
+from promptcblue_metric.submit.cblue import CBLUE_TASKS
 
 #: The splits that are scored come first: a raw text that two splits have goes to the earlier one.
 DRAWN = ("test", "validation", "train")
@@ -245,11 +245,11 @@ def unanswered(sources: raw.Sources) -> Reading:
 
 
 def _parts(task: str) -> _Parts | None:
-    form = CBLUE_TASKS[task].form if task in CBLUE_TASKS else None
-    if task in _DIALOGUES or not isinstance(form, Records):
+    texts = CBLUE_TASKS[task].fields if task in CBLUE_TASKS else ()
+    if task in _DIALOGUES or not texts:
         return _DIALOGUES.get(task)
-    placeholders = ("INPUT_TEXT",) if len(form.texts) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
-    fields = dict(zip(placeholders, form.texts, strict=True))
+    placeholders = ("INPUT_TEXT",) if len(texts) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
+    fields = dict(zip(placeholders, texts, strict=True))
 
     def parts(record: Record) -> Iterator[Content]:
         texts = {placeholder: record.line(field, empty=True) for placeholder, field in fields.items()}

@@ -1,9 +1,10 @@
 """CBLUE's own submission, made of answers to prompts, and the check of its format.
 
 It holds a file a task, in the form of the raw corpora: the records of the raw test file, under its name, with the
-fields and labels that CBLUE's own checkers want (github.com/CBLUEbenchmark/CBLUE, format_checker). The id of a prompt
-leads to its raw record (`raw_labels.sample_id_of`); prompts with other ids are traced by the texts in them, where the
-texts of a task are enough for that.
+fields and labels that CBLUE's own checkers want (github.com/CBLUEbenchmark/CBLUE, format_checker). `CBLUE_TASKS` is the
+table of them: how records stand in a file, what an answer looks like, and what makes it of the answers to prompts; a
+file is checked by the same table. The id of a prompt leads to its raw record (`raw_labels.sample_id_of`); prompts with
+other ids are traced by the texts in them, where the texts of a task are enough for that.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..answers import Answer, CausalLines, Report, TreeLines
 from ..data.predictions import match
@@ -33,10 +35,21 @@ Unreadable = Literal["stop", "first-label"]
 #: A JSON object of a file.
 Object: TypeAlias = dict[str, Any]
 
-_SECTIONS = Report().sections
-_BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS = "\ufeff", "不标注", "相关", 10
+_BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS, _WHOLE = "\ufeff", "不标注", "相关", 10, "global"
+_NO_TYPE, _NO_RELATION = "type that CBLUE does not have", "relation that CBLUE does not have"
 _NO_TASK = "it is no task of CBLUE's submission"
 _FIRST_LABEL = "output without a raw label, written as the first label"
+#: Of several statuses of a symptom in a dialogue, IMCS-V2's own code takes the last of these.
+_SUREST_LAST = "201"
+
+
+def _raw(task: str) -> Mapping[str, str]:
+    return RAW_LABELS[task].raw
+
+
+def _labels(task: str) -> frozenset[str]:
+    return frozenset(_raw(task).values())
+
 
 # --- What CBLUE's checkers want of an answer ---
 
@@ -49,15 +62,15 @@ _TYPES: Mapping[type, str] = {str: "string", int: "number", float: "number", lis
 def _problem(value: Any, shape: Shape) -> str | None:
     """What is wrong with the value of a raw field."""
     if isinstance(shape, frozenset):
-        names = [*sorted(shape)[:12], *(["…"] if len(shape) > 12 else [])]
-        wrong = not isinstance(value, str) or value not in shape
-        return _expected("one of the strings " + ", ".join(f'"{name}"' for name in names), value) if wrong else None
+        names = [*(f'"{name}"' for name in sorted(shape)[:12]), *(['"…"'] if len(shape) > 12 else [])]
+        known = isinstance(value, str) and value in shape
+        return None if known else _expected(f"one of the strings {', '.join(names)}", value)
     if not isinstance(shape, (type, list, dict)):
         return shape(value)
     wanted, kind = shape if isinstance(shape, type) else type(shape), type(value)
     if kind is not wanted:
         return _expected(f"{'an' if wanted is dict else 'a'} {_TYPES[wanted]}", value)
-    parts: Iterable[tuple[str, object, Shape]] = ()
+    parts: Iterable[tuple[str, Any, Shape]] = ()
     if isinstance(shape, list):
         parts = ((f"item {place}", item, shape[0]) for place, item in enumerate(value, 1))
     elif isinstance(shape, dict) and ... in shape:
@@ -79,14 +92,6 @@ def _ten_documents(value: str) -> str | None:
     return None if found == _DOCUMENTS else f"expected {_DOCUMENTS} document ids joined by ',', found {found}"
 
 
-def _raw(task: str) -> Mapping[str, str]:
-    return RAW_LABELS[task].raw
-
-
-def _labels(task: str) -> frozenset[str]:
-    return frozenset(_raw(task).values())
-
-
 _TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _labels("IMCS-V2-NER"))})
 
 
@@ -98,10 +103,9 @@ def _tags(value: object) -> str | None:
 
 
 _MENTION: dict[Any, Shape] = {"mention": str, "start_idx": int, "end_idx": int}
-_INNER = int(_raw("CMedCausal")[CausalLines.inner])
 
 
-def _relation_problem(value: Any) -> str | None:
+def _relation(value: Any) -> str | None:
     if problem := _problem(value, {"head": _MENTION, "relation": int, "tail": dict}):
         return problem
     if str(value["relation"]) not in _labels("CMedCausal"):
@@ -112,51 +116,40 @@ def _relation_problem(value: Any) -> str | None:
     return _problem(value, {"tail": tail})
 
 
-def _tree_problem(value: Any) -> str | None:
-    roles, relations = frozenset(TreeLines.roles), frozenset(TreeLines.relations)
+def _decision_tree(value: Any) -> str | None:
+    roles, relations, known = frozenset(TreeLines.roles), frozenset(TreeLines.relations), _labels("Text2DT")
     if problem := _problem(value, [{"role": roles, "triples": [[str]], "logical_rel": relations}]):
         return problem
-    known = _labels("Text2DT")
-    unknown = next((t for node in value for t in node["triples"] if len(t) != 3 or t[1] not in known), None)
-    if unknown:
+    if unknown := next((t for node in value for t in node["triples"] if len(t) != 3 or t[1] not in known), None):
         return _expected("triples of the relations " + ", ".join(sorted(known)), unknown)
     # In preorder a condition opens two places, and each node fills one.
     left = itertools.accumulate((1 if node["role"] == "C" else -1 for node in value), initial=1)
     return None if 0 in left else "its nodes in preorder are no binary tree"
 
 
-# --- The forms of the raw files ---
+# --- How records stand in a file ---
 
 
-@dataclass(frozen=True)
-class RawRecord:
+class RawRecord(NamedTuple):
     """What a file has one answer for (CHIP-MDCFNPC: one for each finding of a dialogue).
 
     Attributes:
         name: by which the id of a prompt names it.
         texts: which stand in a prompt made of it.
         answers: by the names that CBLUE's checker gives them.
-        value: what the file holds.
+        put: takes the raw answer into what is to be written.
+        turns: of a dialogue.
     """
 
     name: str
     texts: tuple[str, ...]
     answers: Mapping[str, object]
-    value: Any = None
+    put: Callable[[Any], None]
+    turns: Sequence[Object] = ()
 
 
-#: A record and its raw answer.
-Filled: TypeAlias = tuple[RawRecord, Any]
-
-
-class Form(Protocol):
-    """How the records of a task stand in a file."""
-
-    def read(self, text: str) -> Iterator[RawRecord]:
-        """The records; raises ValueError, KeyError, TypeError or AttributeError where they have not this form."""
-
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        """A file of records with their answers, as JSON Lines or as one JSON value where the form knows both."""
+#: What is written once every record has its answer, and the records of a file's text.
+Read: TypeAlias = "tuple[list[Object] | Object, list[RawRecord]]"
 
 
 def _is_lines(text: str) -> bool:
@@ -171,123 +164,88 @@ def _objects(text: str) -> list[Object]:
     return list(found)
 
 
-def _dumped(value: object, lines: bool = False) -> str:
-    if lines and isinstance(value, list):
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in value)
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+def _records(answer: str, texts: Sequence[str], id_field: str | None, text: str) -> Read:
+    """A list of objects with an answer each; ``id_field`` holds their id, if they have one."""
+    objects, records = _objects(text), []
+    for place, found in enumerate(objects):
+        values = [found.get(name) or "" for name in texts]
+        said = tuple(str(value[-1] if isinstance(value, list) else value) for value in values)
+        name = str(found[id_field] if id_field else place)
+        answers = {name if id_field else str(found[texts[0]]): found.get(answer)}
+        records.append(RawRecord(name, said, answers, partial(found.__setitem__, answer)))
+    return objects, records
 
 
-@dataclass(frozen=True)
-class Records:
-    """A list of objects with an answer each; ``id`` is the field with their id, if they have one."""
-
-    answer: str
-    texts: tuple[str, ...]
-    id: str | None = None
-
-    def read(self, text: str) -> Iterator[RawRecord]:
-        for place, record in enumerate(_objects(text)):
-            found = [record.get(name) or "" for name in self.texts]
-            texts = tuple(str(value[-1] if isinstance(value, list) else value) for value in found)
-            name = str(record[self.id] if self.id else place)
-            key = name if self.id else str(record[self.texts[0]])
-            yield RawRecord(name, texts, {key: record.get(self.answer)}, record)
-
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        return _dumped([{**record.value, self.answer: answer} for record, answer in answered], lines)
-
-
-class Findings:
+def _findings(text: str) -> Read:
     """Dialogues of CHIP-MDCFNPC; the answer is a status for each finding in them, in their order."""
 
-    def read(self, text: str) -> Iterator[RawRecord]:
-        for dialogue in _objects(text):
-            name = str(dialogue[RECORD_IDS["CHIP-MDCFNPC"]])
-            answers = {
-                "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
-                for turn in dialogue["dialog_info"]
-                for finding in turn.get("ner") or ()
-            }
-            texts = tuple(str(turn.get("text", "")) for turn in dialogue["dialog_info"][:1])
-            yield RawRecord(name, texts, answers, dialogue)
+    def put(turns: Sequence[Object], statuses: Iterable[str]) -> None:
+        left = iter(statuses)
+        for turn in turns:
+            turn["ner"] = [{**finding, "attr": next(left)} for finding in turn.get("ner") or ()]
 
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        filled = []
-        for record, statuses in answered:
-            left = iter(statuses)
-            turns = [
-                {**turn, "ner": [{**finding, "attr": next(left)} for finding in turn.get("ner") or ()]}
-                for turn in record.value["dialog_info"]
-            ]
-            filled.append({**record.value, "dialog_info": turns})
-        return _dumped(filled, lines)
+    objects, records = _objects(text), []
+    for dialogue in objects:
+        name, turns = str(dialogue[RECORD_IDS["CHIP-MDCFNPC"]]), dialogue["dialog_info"]
+        answers = {
+            "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
+            for turn in turns
+            for finding in turn.get("ner") or ()
+        }
+        said = tuple(str(turn.get("text", "")) for turn in turns[:1])
+        records.append(RawRecord(name, said, answers, partial(put, turns), turns))
+    return objects, records
 
 
-def _dialogues(text: str) -> Object:
+def _dialogues(text: str) -> Iterator[tuple[str, Any, Any]]:
+    """Each dialogue's id, what stands under it, and its turns, which may stand there without an object around them."""
     found = json.loads(text)
     if not isinstance(found, dict):
         raise TypeError("expected an object of dialogues by their ids")
-    return found
+    for name, value in found.items():
+        yield name, value, value.get("dialogue", value) if isinstance(value, dict) else value
 
 
-#: Of several statuses of a symptom in a dialogue, IMCS-V2's own code takes the last of these.
-_SUREST_LAST = "201"
-_WHOLE = "global"
+def _sentences(text: str) -> Read:
+    """IMCS-V2: an answer for each sentence, by dialogue; where they are objects, ``global`` sums up a dialogue's."""
+    written: dict[str, Object] = {}
+    records = []
+
+    def put(dialogue: str, sentence: str, answer: Any) -> None:
+        answers = written.setdefault(dialogue, {})
+        answers[sentence] = answer
+        if isinstance(answer, dict):
+            whole = [*answers.pop(_WHOLE, {}).items(), *answer.items()]
+            answers[_WHOLE] = dict(sorted(whole, key=lambda item: _SUREST_LAST.index(item[1])))
+
+    for dialogue, _, turns in _dialogues(text):
+        if isinstance(turns, dict):
+            found = [(name, "", answer) for name, answer in turns.items()]
+        else:
+            found = [(turn["sentence_id"], turn["sentence"], None) for turn in turns]
+        whole = {f"{dialogue}_{name}": answer for name, _, answer in found if name == _WHOLE}
+        for sentence, said, answer in found:
+            if sentence != _WHOLE:
+                name = f"{dialogue}_{sentence}"
+                taken = partial(put, dialogue, str(sentence))
+                records.append(RawRecord(name, (said,), {name: answer, **whole}, taken))
+    return written, records
 
 
-class Sentences:
-    """IMCS-V2: dialogues by id, and in each its sentences by id, or a list of them, bare or with a dialogue around it.
-
-    Where answers are objects, a dialogue has one more, ``global``, which sums up those of its sentences.
-    """
-
-    def read(self, text: str) -> Iterator[RawRecord]:
-        for dialogue, value in _dialogues(text).items():
-            turns = value.get("dialogue", value) if isinstance(value, dict) else value
-            if isinstance(turns, dict):
-                found = [(name, "", answer) for name, answer in turns.items()]
-            else:
-                found = [(turn["sentence_id"], turn["sentence"], None) for turn in turns]
-            whole = {f"{dialogue}_{name}": answer for name, _, answer in found if name == _WHOLE}
-            for sentence, said, answer in found:
-                if sentence != _WHOLE:
-                    name = f"{dialogue}_{sentence}"
-                    yield RawRecord(name, (said,), {name: answer, **whole}, (dialogue, str(sentence)))
-
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        written: dict[str, Object] = {}
-        for record, answer in answered:
-            dialogue, sentence = record.value
-            written.setdefault(dialogue, {})[sentence] = answer
-            if isinstance(answer, dict):
-                whole = [*written[dialogue].pop(_WHOLE, {}).items(), *answer.items()]
-                written[dialogue][_WHOLE] = dict(sorted(whole, key=lambda item: _SUREST_LAST.index(item[1])))
-        return _dumped(written)
+def _reports(text: str) -> Read:
+    written, records = Object(), []
+    for dialogue, value, turns in _dialogues(text):
+        said = [turn["sentence"] for turn in turns[-1:]] if isinstance(turns, list) else []
+        records.append(RawRecord(dialogue, tuple(said), {dialogue: value}, partial(written.__setitem__, dialogue)))
+    return written, records
 
 
-class Reports:
-    """IMCS-V2: a report for each dialogue, by its id."""
-
-    def read(self, text: str) -> Iterator[RawRecord]:
-        for dialogue, value in _dialogues(text).items():
-            turns = value.get("dialogue") if isinstance(value, dict) else value
-            said = [turn["sentence"] for turn in turns[-1:]] if isinstance(turns, list) else []
-            yield RawRecord(dialogue, tuple(said), {dialogue: value})
-
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        return _dumped({record.name: answer for record, answer in answered})
-
-
-class Table:
+def _queries(text: str) -> Read:
     """KUAKE-IR: a line for each query, with its id and, after a tab, its text or what was found for it."""
-
-    def read(self, text: str) -> Iterator[RawRecord]:
-        for line in io.StringIO(text):
-            name, _, value = line.strip().partition("\t")
-            yield RawRecord(name, (value,), {name: value})
-
-    def write(self, answered: Iterable[Filled], lines: bool) -> str:
-        return "".join(f"{record.name}\t{answer}\n" for record, answer in answered)
+    written, lines = Object(), (line.strip().partition("\t") for line in io.StringIO(text))
+    # The last line may be blank.
+    found = [RawRecord(name, (value,), {name: value}, partial(written.__setitem__, name)) for name, _, value in lines]
+    return written, found
 
 
 # --- From answers to prompts to a raw answer ---
@@ -301,13 +259,6 @@ class Answered(NamedTuple):
     answer: Answer
 
 
-class Mapped(NamedTuple):
-    """A raw answer, and what is left out of it: how often, by the reason."""
-
-    value: Any
-    left_out: Mapping[str, int] = {}
-
-
 class NoLabelError(ValueError):
     """An output is nothing that CBLUE takes; ``first`` is what may be written in its place."""
 
@@ -316,7 +267,8 @@ class NoLabelError(ValueError):
         self.first = first
 
 
-Mapper: TypeAlias = Callable[[Sequence[Answered], RawRecord], Mapped]
+#: The raw answer; what is left out of it is counted, by the reason.
+Mapper: TypeAlias = Callable[[Sequence[Answered], RawRecord, "Counter[str]"], Any]
 
 
 def _one(answered: Sequence[Answered]) -> Answer:
@@ -343,10 +295,10 @@ def _label(task: str) -> Mapper:
     raw = _raw(task)
     others = set(raw) - {NONE_OF_THESE}
 
-    def mapped(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+    def mapped(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
         answer = _one(answered)
         if answer in raw and (answer != NONE_OF_THESE or others <= _offered(answered)):
-            return Mapped(raw[answer])
+            return raw[answer]
         what = f"'{NONE_OF_THESE}' has no raw label here; offer every label"
         if answer != NONE_OF_THESE:
             what = f"{answer!r:.40} is no label; read it with --parser lenient"
@@ -359,142 +311,135 @@ def _places(mention: str, text: str) -> list[int]:
     return [found.start() for found in re.finditer(f"(?={re.escape(mention)})", text)] if mention else []
 
 
-def _entities(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _known(
+    answered: Sequence[Answered], task: str, field: str, left_out: Counter[str], what: str
+) -> Iterator[tuple[Answer, str]]:
+    """The items whose type, relation or status has a raw label, and that label; ``what`` counts the others."""
+    for item in _all(answered):
+        label = _raw(task).get(item[field])
+        left_out[what] += label is None
+        if label is not None:
+            yield item, label
+
+
+def _entities(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
     """Every place of each mention: an answer does not say which one is meant. ``end_idx`` is inclusive."""
     found: dict[tuple[int, int, str], Object] = {}
-    left_out: Counter[str] = Counter()
-    for item in _all(answered):
-        mention, kind = item["entity"], _raw("CMeEE-V2").get(item["type"])
-        starts = _places(mention, record.texts[0])
-        left_out["type that CBLUE does not have"] += kind is None
-        left_out["mention that is not in the text"] += kind is not None and not starts
-        for start in starts if kind else ():
+    for item, kind in _known(answered, "CMeEE-V2", "type", left_out, _NO_TYPE):
+        mention, starts = item["entity"], _places(item["entity"], record.texts[0])
+        left_out["mention that is not in the text"] += not starts
+        for start in starts:
             end = start + len(mention) - 1
-            found[start, end, str(kind)] = {"start_idx": start, "end_idx": end, "type": kind, "entity": mention}
-    return Mapped([found[key] for key in sorted(found)], left_out)
+            found[start, end, kind] = {"start_idx": start, "end_idx": end, "type": kind, "entity": mention}
+    return [found[key] for key in sorted(found)]
 
 
-def _tagged(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _tagged(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
     """A tag for each character, longer mentions first: tags do not nest."""
-    text, left_out = record.texts[0], Counter[str]()
+    text = record.texts[0]
     if not text:
         raise ValueError(f"record '{record.name}': the raw files do not say the sentence; add IMCS-V2_test.json")
     tags = ["O"] * len(text)
-    for item in sorted(_all(answered), key=lambda item: -len(item["entity"])):
-        mention, kind = item["entity"], _raw("IMCS-V2-NER").get(item["type"])
+    items = _known(answered, "IMCS-V2-NER", "type", left_out, _NO_TYPE)
+    for mention, kind in sorted(((item["entity"], kind) for item, kind in items), key=lambda item: -len(item[0])):
         free = [at for at in _places(mention, text) if set(tags[at : at + len(mention)]) == {"O"}]
-        left_out["type that CBLUE does not have"] += kind is None
-        left_out["mention that is not in the text, or within another"] += kind is not None and not free
-        for start in free if kind else ():
+        left_out["mention that is not in the text, or within another"] += not free
+        for start in free:
             if set(tags[start : start + len(mention)]) == {"O"}:
                 tags[start : start + len(mention)] = [f"B-{kind}", *[f"I-{kind}"] * (len(mention) - 1)]
-    return Mapped(" ".join(tags), left_out)
+    return " ".join(tags)
 
 
-def _triples(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    items = _all(answered)
-    kept = [item for item in items if item["predicate"] in _raw("CMeIE")]
-    found = [
-        {"predicate": item["predicate"], "subject": item["subject"], "object": {"@value": item["object"]}}
-        for item in kept
-    ]
-    return Mapped(found, {"relation that CBLUE does not have": len(items) - len(kept)})
+def _triples(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+    items = _known(answered, "CMeIE", "predicate", left_out, _NO_RELATION)
+    return [{**item, "object": {"@value": item["object"]}} for item, _ in items]
 
 
-def _causal(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _causal(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
     """The first place of each mention; ``end_idx`` is not inclusive. Under 条件关系 the tail is a triple of its own."""
-    text, found, left_out = record.texts[0], list[Object](), Counter[str]()
 
-    def mention(name: str) -> Object | None:
-        start = text.find(name)
-        return {"mention": name, "start_idx": start, "end_idx": start + len(name)} if name and start >= 0 else None
+    def mention(name: str) -> Object:
+        start = record.texts[0].find(name)
+        return {"mention": name, "start_idx": start, "end_idx": start + len(name)} if name and start >= 0 else {}
 
-    for item in _all(answered):
-        number, tail = _raw("CMedCausal").get(item["predicate"]), item["object"]
-        head = mention(item["subject"].removesuffix(CausalLines.marker))
+    found = list[Object]()
+    for item, number in _known(answered, "CMedCausal", "predicate", left_out, _NO_RELATION):
+        tail, head = item["object"], mention(item["subject"].removesuffix(CausalLines.marker))
         ends = [mention(tail["subject"]), mention(tail["object"])] if isinstance(tail, dict) else [mention(tail)]
-        left_out["relation that CBLUE does not have"] += number is None
-        left_out["relation with a mention that is not in the text"] += number is not None and None in (head, *ends)
-        if number is None or None in (head, *ends):
-            continue
-        raw_tail = {"type": "mention", **(ends[0] or {})}
+        left_out["relation with a mention that is not in the text"] += not all((head, *ends))
+        raw_tail = {"type": "mention", **ends[0]}
         if len(ends) > 1:
-            raw_tail = {"type": "relation", "head": ends[0], "relation": _INNER, "tail": ends[1]}
-        found.append({"head": head, "relation": int(number), "tail": raw_tail})
-    return Mapped(found, left_out)
+            inner = int(_raw("CMedCausal")[CausalLines.inner])
+            raw_tail = {"type": "relation", "head": ends[0], "relation": inner, "tail": ends[1]}
+        if all((head, *ends)):
+            found.append({"head": head, "relation": int(number), "tail": raw_tail})
+    return found
 
 
-def _tree(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    nodes, left_out = list[Object](), Counter[str]()
+def _tree(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+    nodes = list[Object]()
     for node in _one(answered):
         kept = [triple for triple in node["triples"] if triple[1] in _raw("Text2DT")]
         left_out["triple of a relation that CBLUE does not have"] += len(node["triples"]) - len(kept)
         nodes.append({"role": node["role"], "triples": kept, "logical_rel": node["logical_rel"]})
-    if what := _tree_problem(nodes):
+    if what := _decision_tree(nodes):
         raise NoLabelError(f"no tree: {what}", answered, [{"role": "D", "triples": [], "logical_rel": "null"}])
-    return Mapped(nodes, left_out)
+    return nodes
 
 
 _EVENT_FIELDS = {"core_name": "主体词", "tendency": "发生状态", "character": "描述词", "anatomy_list": "解剖部位"}
 
 
-def _events(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    items = _all(answered)
-    full = [item for item in items if any(item.values())]
-    kept = [item for item in full if item["发生状态"] in _raw("CHIP-CDEE")]
-    return Mapped(
-        [{raw: item[ours] for raw, ours in _EVENT_FIELDS.items()} for item in kept],
-        {"event of an unknown status": len(full) - len(kept), "event without any content": len(items) - len(full)},
-    )
+def _events(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+    empty = [item for item in _all(answered) if not any(item.values())]
+    left_out["event without any content"] += len(empty)
+    items = _known(answered, "CHIP-CDEE", "发生状态", left_out, "event of an unknown status")
+    return [{raw: item[ours] for raw, ours in _EVENT_FIELDS.items()} for item, _ in items if item not in empty]
 
 
-def _symptoms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _symptoms(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> Object:
     found = [(item["entity"], _raw("IMCS-V2-SR")[item["attr"]]) for item in _all(answered) if item["entity"]]
-    return Mapped(dict(sorted(found, key=lambda item: _SUREST_LAST.index(item[1]))))
+    return dict(sorted(found, key=lambda item: _SUREST_LAST.index(item[1])))
 
 
-def _statuses(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _statuses(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[str]:
     """The status of each finding by the first prompt that names it and that reaches its sentence.
 
     A prompt without a part, or with one that is no sentence's, reaches to the end of the dialogue.
     """
-    raw, turns = _raw("CHIP-MDCFNPC"), record.value["dialog_info"]
+    raw, turns, statuses = _raw("CHIP-MDCFNPC"), record.turns, list[str]()
     order = {str(turn["sentence_id"]): place for place, turn in enumerate(turns)}
     said = [
         (order.get(str(prompt.part), len(turns)), {item["entity"]: raw[item["attr"]] for item in prompt.answer})
         for prompt in answered
     ]
     said.sort(key=itemgetter(0))
-    statuses, unnamed = list[str](), 0
     for place, turn in enumerate(turns):
         for finding in turn.get("ner") or ():
             names = {finding.get("mention"), finding.get("name")}
             given = [status for end, by in said if end >= place for name, status in by.items() if name in names]
-            statuses.append(given[0] if given else _NOT_ANNOTATED)
-            unnamed += not given
-    return Mapped(statuses, {f"finding that no answer names, written as {_NOT_ANNOTATED}": unnamed})
+            statuses += given[:1] or [_NOT_ANNOTATED]
+            left_out[f"finding that no answer names, written as {_NOT_ANNOTATED}"] += not given
+    return statuses
 
 
-def _reply(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    return Mapped(_one(answered))
+def _report(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> Object:
+    return {section: _one(answered).get(section, "") for section in Report.sections}
 
 
-def _report(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    return Mapped({section: _one(answered).get(section, "") for section in _SECTIONS})
+def _terms(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
+    return "##".join(dict.fromkeys(item["entity"] for item in _all(answered)))
 
 
-def _terms(answered: Sequence[Answered], record: RawRecord) -> Mapped:
-    return Mapped("##".join(dict.fromkeys(item["entity"] for item in _all(answered))))
-
-
-def _documents(answered: Sequence[Answered], record: RawRecord) -> Mapped:
+def _documents(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
     """Ten documents: those found relevant, and then the others, each in the order of the prompts."""
-    found = dict.fromkeys(prompt.part for prompt in answered if prompt.answer == _RELEVANT)
+    found = [prompt.part for prompt in answered if prompt.answer == _RELEVANT]
     ranked = list(dict.fromkeys([*found, *(prompt.part for prompt in answered)]))[:_DOCUMENTS]
     if len(ranked) < _DOCUMENTS or None in ranked:
         raise ValueError(f"query '{record.name}': expected prompts for {_DOCUMENTS} documents, found {len(ranked)}")
     unread = sum(prompt.answer not in REGISTRY["KUAKE-IR"].labels for prompt in answered)
-    return Mapped(",".join(map(str, ranked)), {"output without a label, taken as not relevant": unread})
+    left_out["output without a label, taken as not relevant"] += unread
+    return ",".join(map(str, ranked))
 
 
 # --- The tasks ---
@@ -506,22 +451,23 @@ class CBLUETask:
 
     Attributes:
         name: our config name.
-        form: of its files.
+        read: how its records stand in its files; raises ValueError, KeyError, TypeError or AttributeError where a text
+            has another layout.
         shape: of a raw answer.
         mapper: how the answers to the prompts of a record become its raw answer.
         file: pattern of the names of its test file, which its submission has too; it ends in ``_test.json`` by default.
         beside: pattern of the file with the texts of the records, where its test file does not hold them.
-        by_text: whether the texts of a record tell it from all others, so that prompts are traced without an id.
+        fields: those with the texts, where they tell a record from all others: prompts are then traced without an id.
         types: what the prompts of a task can ask for, where each asks for some of it.
     """
 
     name: str
-    form: Form
+    read: Callable[[str], Read]
     shape: Shape
     mapper: Mapper
     file: str = ""
     beside: str = ""
-    by_text: bool = False
+    fields: tuple[str, ...] = ()
     types: Collection[str] = ()
 
     @property
@@ -530,63 +476,61 @@ class CBLUETask:
         return self.file or rf"{self.name}_test\.jsonl?"
 
 
-def _listed(
-    name: str, answer: str, texts: Sequence[str], shape: Shape, mapper: Mapper, file: str = "", asks_types: bool = False
-) -> CBLUETask:
-    """A task whose file is a list of records that their texts tell apart."""
-    form = Records(answer, tuple(texts), RECORD_IDS.get(name))
-    return CBLUETask(name, form, shape, mapper, file, by_text=True, types=_raw(name) if asks_types else ())
+def _listed(name: str, answer: str, fields: str, shape: Shape, mapper: Mapper, file: str = "") -> CBLUETask:
+    """A task whose file is a list of records that their texts tell apart; with a name of its own it asks for types."""
+    texts = tuple(fields.split())
+    return CBLUETask(
+        name,
+        partial(_records, answer, texts, RECORD_IDS.get(name)),
+        shape,
+        mapper,
+        file,
+        fields=texts,
+        types=_raw(name) if file else (),
+    )
 
 
-def _classified(name: str, *texts: str) -> CBLUETask:
-    return _listed(name, "label", texts, _labels(name), _label(name))
-
-
-def _imcs(name: str, form: Form, shape: Shape, mapper: Mapper, types: Collection[str] = ()) -> CBLUETask:
-    return CBLUETask(name, form, shape, mapper, beside=r"IMCS-V2_test\.json", types=types)
+def _classified(name: str, fields: str) -> CBLUETask:
+    return _listed(name, "label", fields, _labels(name), _label(name))
 
 
 _ENTITY: Shape = {"start_idx": int, "end_idx": int, "type": _labels("CMeEE-V2")}
 _TRIPLE: Shape = {"subject": str, "predicate": _labels("CMeIE"), "object": {"@value": str}}
 _EVENT: Shape = {"core_name": str, "tendency": _labels("CHIP-CDEE"), "character": list, "anatomy_list": list}
+_QUERY_FILES, _IMCS = (r"KUAKE-IR_test\.tsv", r"KUAKE-IR_test[._]query\.(txt|tsv)"), r"IMCS-V2_test\.json"
+_REPLIES = partial(_records, "output", ("history",), RECORD_IDS["MedDG"])
 
 #: Every task that CBLUE takes and that PromptCBLUE is made of, by its name.
 CBLUE_TASKS: Mapping[str, CBLUETask] = {
     task.name: task
     for task in (
-        _listed("CMeEE-V2", "entities", ["text"], [_ENTITY], _entities, r"CMeEE(-V2)?_test\.jsonl?", True),
-        _listed("CMeIE", "spo_list", ["text"], [_TRIPLE], _triples, r"CMeIE(-V2)?_test\.jsonl?", True),
-        _listed("CHIP-CDEE", "event", ["text"], [_EVENT], _events),
-        _listed("CHIP-CDN", "normalized_result", ["text"], str, _terms),
+        _listed("CMeEE-V2", "entities", "text", [_ENTITY], _entities, r"CMeEE(-V2)?_test\.jsonl?"),
+        _listed("CMeIE", "spo_list", "text", [_TRIPLE], _triples, r"CMeIE(-V2)?_test\.jsonl?"),
+        _listed("CHIP-CDEE", "event", "text", [_EVENT], _events),
+        _listed("CHIP-CDN", "normalized_result", "text", str, _terms),
         _classified("CHIP-CTC", "text"),
-        _classified("CHIP-STS", "text1", "text2"),
+        _classified("CHIP-STS", "text1 text2"),
         _classified("KUAKE-QIC", "query"),
-        _classified("KUAKE-QTR", "query", "title"),
-        _classified("KUAKE-QQR", "query1", "query2"),
-        CBLUETask(
-            "KUAKE-IR",
-            Table(),
-            _ten_documents,
-            _documents,
-            r"KUAKE-IR_test\.tsv",
-            beside=r"KUAKE-IR_test[._]query\.(txt|tsv)",
-        ),
-        _imcs("IMCS-V2-NER", Sentences(), _tags, _tagged, _raw("IMCS-V2-NER")),
-        _imcs("IMCS-V2-DAC", Sentences(), _labels("IMCS-V2-DAC"), _label("IMCS-V2-DAC")),
-        _imcs("IMCS-V2-SR", Sentences(), {...: _labels("IMCS-V2-SR")}, _symptoms),
-        _imcs("IMCS-V2-MRG", Reports(), dict.fromkeys(_SECTIONS, str), _report),
-        CBLUETask("CHIP-MDCFNPC", Findings(), _labels("CHIP-MDCFNPC"), _statuses),
-        _listed("CMedCausal", "relation_of_mention", ["text"], [_relation_problem], _causal),
-        _listed("Text2DT", "tree", ["text"], _tree_problem, _tree),
-        CBLUETask("MedDG", Records("output", ("history",), RECORD_IDS["MedDG"]), str, _reply),
+        _classified("KUAKE-QTR", "query title"),
+        _classified("KUAKE-QQR", "query1 query2"),
+        CBLUETask("KUAKE-IR", _queries, _ten_documents, _documents, *_QUERY_FILES),
+        CBLUETask("IMCS-V2-NER", _sentences, _tags, _tagged, beside=_IMCS, types=_raw("IMCS-V2-NER")),
+        CBLUETask("IMCS-V2-DAC", _sentences, _labels("IMCS-V2-DAC"), _label("IMCS-V2-DAC"), beside=_IMCS),
+        CBLUETask("IMCS-V2-SR", _sentences, {...: _labels("IMCS-V2-SR")}, _symptoms, beside=_IMCS),
+        CBLUETask("IMCS-V2-MRG", _reports, dict.fromkeys(Report.sections, str), _report, beside=_IMCS),
+        CBLUETask("CHIP-MDCFNPC", _findings, _labels("CHIP-MDCFNPC"), _statuses),
+        _listed("CMedCausal", "relation_of_mention", "text", [_relation], _causal),
+        _listed("Text2DT", "tree", "text", _decision_tree, _tree),
+        CBLUETask("MedDG", _REPLIES, str, lambda answered, record, left_out: _one(answered)),
     )
 }
 
 
-# --- Reading ---
+# --- Reading and checking ---
 
 
-def _read(path: Path) -> str:
+def _read(task: CBLUETask, path: Path) -> tuple[str, Read]:
+    """The text of a file, and what was read of it."""
     with open_binary(path) as stream:
         try:
             text = stream.read().decode()
@@ -594,12 +538,8 @@ def _read(path: Path) -> str:
             raise PromptCBLUEError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     if text.startswith("version https://git-lfs"):
         raise PromptCBLUEError(f"{path}: stands for a file that is not here; `git lfs pull` fetches it")
-    return text
-
-
-def _records(task: CBLUETask, path: Path, text: str) -> list[RawRecord]:
     try:
-        return list(task.form.read(text))
+        return text, task.read(text.removeprefix(_BOM))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
@@ -619,27 +559,27 @@ def _raw_file(pattern: str, raw: Path) -> Path | None:
 
 
 class _Source(NamedTuple):
-    """The raw test file of a task."""
+    """The raw test file of a task, and what will be written in its place."""
 
     name: str
     records: list[RawRecord]
+    written: list[Object] | Object
     lines: bool
 
 
 def _source(task: CBLUETask, raw: Path) -> _Source | None:
     """The test file of a task, or what its records can be read from in its place; their texts are filled in."""
     path, beside = _raw_file(task.pattern, raw), task.beside and _raw_file(task.beside, raw)
-    known = _records(task, beside, _read(beside).removeprefix(_BOM)) if beside else []
-    if path is None:
-        return _Source(f"{task.name}_test.{'tsv' if task.file else 'json'}", known, lines=False) if beside else None
-    text = _read(path).removeprefix(_BOM)
-    texts = {record.name: record.texts for record in known}
-    records = [
-        replace(record, texts=texts.get(record.name, record.texts))
-        for record in _records(task, path, text)
-        if record.name  # the last line of a table may be blank
-    ]
-    return _Source(path.name, records, _is_lines(text))
+    if not path and not beside:
+        return None
+    text, (written, records) = _read(task, beside) if beside else ("", ([], []))
+    name = f"{task.name}_test.{'tsv' if task.read is _queries else 'json'}"
+    if path:
+        texts, name = {record.name: record.texts for record in records}, path.name
+        text, (written, records) = _read(task, path)
+        # The last line of a table may be blank.
+        records = [one._replace(texts=texts.get(one.name, one.texts)) for one in records if one.name]
+    return _Source(name, records, written, _is_lines(text.removeprefix(_BOM)))
 
 
 def check_file(path: Path, raw: Path) -> int:
@@ -661,26 +601,22 @@ def check_file(path: Path, raw: Path) -> int:
     source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")
-    text = _read(path)
-    records = _records(task, path, text.removeprefix(_BOM))
+    text, (_, records) = _read(task, path)
     answers = {name: answer for record in records for name, answer in record.answers.items()}
-    problems = [
-        f"record '{name:.40}': {problem}"
-        for name, answer in answers.items()
-        if (problem := _problem(answer, task.shape))
-    ]
-    if isinstance(task.form, Findings):  # of a raw file, a turn may leave it out
-        lacking = [record for record in records if any(t.get("ner") is None for t in record.value["dialog_info"])]
-        problems += (f"record '{record.name:.40}': field 'ner' of a turn is missing" for record in lacking)
+    wrong = [(name, problem) for name, answer in answers.items() if (problem := _problem(answer, task.shape))]
+    if task.read is _findings:  # of a raw file, a turn may leave it out
+        lacking = [record for record in records if any(turn.get("ner") is None for turn in record.turns)]
+        wrong += ((record.name, "field 'ner' of a turn is missing") for record in lacking)
+    problems = [f"record '{name:.40}': {problem}" for name, problem in wrong]
     if text.startswith(_BOM):
         problems.append("starts with a byte order mark, at which CBLUE's checkers stop; write it without")
-    if _is_lines(text) != source.lines and isinstance(task.form, (Records, Findings)):
+    if _is_lines(text) != source.lines and task.read is not _queries:
         kinds = ("a JSON list", "JSON Lines")
         problems.append(f"expected {kinds[source.lines]}, as the raw file is, found {kinds[not source.lines]}")
     expected = [name for record in source.records for name in record.answers]
     if missing := [name for name in expected if name not in answers]:
         problems.append(f"{len(missing)} of {len(expected)} answers are missing, first that of '{missing[0]:.40}'")
-    if task.mapper is _tagged:
+    if task.shape is _tags:
         problems += _wrong_lengths(answers, source.records, raw)
     _stop_if_any(f"{path}: ", problems)
     return len(records)
@@ -714,8 +650,7 @@ def _by_id(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list
     """The record of each prompt by its id, or None where ids lead elsewhere: other files have ids of this form, too."""
     places = {record.name: place for place, record in enumerate(records)}
     named = [record_of(sample["sample_id"]) for sample in samples]
-    found = [places.get(name[0]) if name else None for name in named]
-    here = [place for place in found if place is not None]
+    here = [places[name[0]] for name in named if name and name[0] in places]
     if len(here) < len(samples):
         return None
     stand = (
@@ -726,42 +661,40 @@ def _by_id(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list
     return [[place] for place in here] if sum(stand) * 2 > len(samples) else None
 
 
-class _Finder:
-    """Finds the raw records that a prompt is made of, whatever stands around and between their texts."""
+#: How many characters a text is looked up by.
+_START = 4
 
-    _START = 4
 
-    def __init__(self, records: Sequence[RawRecord]) -> None:
-        self._texts: dict[tuple[str, ...], list[int]] = {}
-        for place, record in enumerate(records):
-            self._texts.setdefault(tuple(map(_squeezed, record.texts)), []).append(place)
-        self._by_start: dict[str, list[tuple[str, ...]]] = {}
-        for key in self._texts:
-            self._by_start.setdefault(key[0][: self._START], []).append(key)
+def _by_text(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]]:
+    """The records of each prompt by the texts in it, whatever stands around and between them.
 
-    def find(self, prompt: str, choices: Sequence[str]) -> Sequence[int]:
-        """The places of the one record whose texts are the longest that stand in the prompt, and of its equals."""
+    They are those of the one record whose texts are the longest, and of its equals; as many prompts as there are
+    equals have one each.
+    """
+    by_texts: dict[tuple[str, ...], list[int]] = {}
+    for place, record in enumerate(records):
+        by_texts.setdefault(tuple(map(_squeezed, record.texts)), []).append(place)
+    by_start: dict[str, list[tuple[str, ...]]] = {}
+    for key in by_texts:
+        by_start.setdefault(key[0][:_START], []).append(key)
+
+    def find(prompt: str, choices: Sequence[str]) -> Sequence[int]:
         squeezed = _squeezed(prompt).replace(_squeezed("，".join(choices)) or "\0", "\0")
-        starts = {squeezed[at : at + n] for at in range(len(squeezed)) for n in range(1, self._START + 1)}
-        found = {key for start in starts for key in self._by_start.get(start, ()) if _stand_in(squeezed, key)}
+        starts = {squeezed[at : at + n] for at in range(len(squeezed)) for n in range(1, _START + 1)}
+        found = {key for start in starts for key in by_start.get(start, ()) if _stand_in(squeezed, key)}
         lengths = {key: sum(map(len, key)) for key in found}
         longest = [key for key, length in lengths.items() if length == max(lengths.values())]
-        return self._texts[longest[0]] if len(longest) == 1 else ()
+        return by_texts[longest[0]] if len(longest) == 1 else ()
+
+    found = [tuple(find(sample["input"], sample["answer_choices"] or ())) for sample in samples]
+    left = {places: iter(places) for places, n in Counter(found).items() if n == len(places)}
+    return [[next(left[places])] if places in left else [*places] for places in found]
 
 
 def _stand_in(prompt: str, texts: Sequence[str]) -> bool:
     """Whether the texts stand in the prompt one after another, in any order: templates differ in it."""
     orders = itertools.permutations(map(re.escape, texts))
     return any(re.search(".*?".join(order), prompt) for order in orders)
-
-
-def _by_text(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list[int]]:
-    """The records of each prompt by the texts in it; as many prompts as records of equal texts have one each."""
-    finder = _Finder(records)
-    found = [list(finder.find(sample["input"], sample["answer_choices"] or ())) for sample in samples]
-    prompts = Counter(map(tuple, found))
-    left = {places: iter(places) for places, n in prompts.items() if n == len(places)}
-    return [[next(left[key])] if (key := tuple(places)) in left else places for places in found]
 
 
 # --- Writing ---
@@ -782,6 +715,10 @@ class Written:
     records: int = 0
     notes: Sequence[str] = ()
     failed: bool = False
+
+
+#: A prompt and its output, or None where there is none.
+Output: TypeAlias = tuple[Sample, "str | None"]
 
 
 def write_cblue(
@@ -816,7 +753,7 @@ def write_cblue(
         raise PromptCBLUEError(f"{output}: stands in the folder of the raw files, whose names it has; name another")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise PromptCBLUEError(f"{output}: is there already and not empty; name a new folder")
-    outputs: dict[str, list[tuple[Sample, str | None]]] = {}
+    outputs: dict[str, list[Output]] = {}
     for sample, prediction in match(predictions, iter_samples(test, "test")):
         outputs.setdefault(sample["task_dataset"], []).append((sample, prediction.text if prediction else None))
     written: dict[str, Written] = {}
@@ -833,12 +770,7 @@ def write_cblue(
 
 
 def _write_task(
-    name: str,
-    outputs: Sequence[tuple[Sample, str | None]],
-    raw: Path,
-    folder: Path,
-    parser: Parser,
-    unreadable: Unreadable,
+    name: str, outputs: Sequence[Output], raw: Path, folder: Path, parser: Parser, unreadable: Unreadable
 ) -> Written:
     """Write the file of a task, and check it; the error lists what in the answers or the prompts stands in the way."""
     task = CBLUE_TASKS.get(name)
@@ -846,39 +778,42 @@ def _write_task(
     if task is None or source is None:
         return Written(None, notes=[f"not written: {f'{raw} holds no test file of it' if task else _NO_TASK}"])
     answered = _answered(task, outputs, source, parser)
-    filled, problems, left_out = list[Filled](), list[str](), Counter[str]()
-    for place, record in enumerate(source.records):
+    problems, left_out = list[str](), Counter[str]()
+    for record, prompts in zip(source.records, answered, strict=True):
+        left = Counter[str]()
         try:
-            mapped = task.mapper(answered[place], record)
+            value = task.mapper(prompts, record, left)
         except ValueError as error:
             if unreadable == "stop" or not isinstance(error, NoLabelError):
                 problems.append(str(error))
                 continue
-            mapped = Mapped(error.first, {_FIRST_LABEL: 1})
-        left_out.update(mapped.left_out)
-        filled.append((record, mapped.value))
+            value, left = error.first, Counter([_FIRST_LABEL])
+        left_out.update(left)
+        record.put(value)
     _stop_if_any("", problems)
+    if isinstance(source.written, list) and source.lines:
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in source.written)
+    elif isinstance(source.written, dict) and task.read is _queries:
+        text = "".join(f"{name}\t{answer}\n" for name, answer in source.written.items())
+    else:
+        text = json.dumps(source.written, ensure_ascii=False, indent=2) + "\n"
     try:
-        content = task.form.write(filled, source.lines).encode()
+        (folder / source.name).write_bytes(text.encode())
     except UnicodeEncodeError as error:
         raise PromptCBLUEError("an answer holds half of a surrogate pair; decode the outputs again") from error
-    (folder / source.name).write_bytes(content)
     check_file(folder / source.name, raw)
     notes = [f"left out {n} × {reason}" for reason, n in sorted(left_out.items()) if n]
-    partly = sum(not set(task.types) <= _offered(prompts) for prompts in answered)
-    if partly:
+    if partly := sum(not set(task.types) <= _offered(prompts) for prompts in answered):
         notes.append(f"the prompts of {partly} records ask for some of the types only; the others stay empty there")
-    return Written(source.name, len(filled), notes)
+    return Written(source.name, len(source.records), notes)
 
 
-def _answered(
-    task: CBLUETask, outputs: Sequence[tuple[Sample, str | None]], source: _Source, parser: Parser
-) -> list[list[Answered]]:
+def _answered(task: CBLUETask, outputs: Sequence[Output], source: _Source, parser: Parser) -> list[list[Answered]]:
     """The answers to each record; the error lists prompts without an output or a record, and records without one."""
     records, samples = source.records, [sample for sample, _ in outputs]
     if doubled := [name for name, n in Counter(record.name for record in records).items() if n > 1]:
         raise PromptCBLUEError(f"{source.name} holds several records of the id '{doubled[0]}'")
-    traced = _by_id(samples, records) or (_by_text(samples, records) if task.by_text else None)
+    traced = _by_id(samples, records) or (_by_text(samples, records) if task.fields else None)
     if traced is None:
         raise PromptCBLUEError(
             "the ids of its prompts lead to no raw records; make them with `promptcblue-dataset build --from-test`"
@@ -886,17 +821,16 @@ def _answered(
     answered: list[list[Answered]] = [[] for _ in records]
     problems: list[str] = []
     for (sample, text), places in zip(outputs, traced, strict=True):
+        name = sample["sample_id"]
         if text is None:
-            problems.append(f"sample '{sample['sample_id']}': has no prediction")
+            problems.append(f"sample '{name}': has no prediction")
             continue
         if not places:
-            problems.append(
-                f"sample '{sample['sample_id']}': its prompt holds the text of no single record of {source.name}"
-            )
+            problems.append(f"sample '{name}': its prompt holds the text of no single record of {source.name}")
         choices = sample["answer_choices"] or ()
         answer = parse_answer(REGISTRY[task.name].format, text, choices, parser, sample["input"]).answer
         for place in places:
-            answered[place].append(Answered(sample, (record_of(sample["sample_id"]) or (None, None))[1], answer))
+            answered[place].append(Answered(sample, (record_of(name) or (None, None))[1], answer))
     problems += (
         f"record {place}, '{next(iter(record.texts), '') or record.name:.30}', has no prompt"
         for place, (record, prompts) in enumerate(zip(records, answered, strict=True), 1)
