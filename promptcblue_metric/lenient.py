@@ -1,25 +1,1814 @@
 """Reads what a modern chat model writes, where the official parser wants its own dialect to the letter.
 
-An output is unwrapped (`unwrap`) and then read by the reader of its format (`lenient_formats`): in either dialect, the
-released one or that of the paper's Appendix A.1, as JSON, as a table, or line by line. Nothing is invented: every part
-of an answer stands in the output, but for a label that is given by its place among the choices or by another of its
-names. What was mended is named in `Parsed.repairs`, and what could not be read in `Parsed.problems`.
+An output is unwrapped (`unwrap`) and then read by the reader of its format: in either dialect, the released one or that
+of the paper's Appendix A.1, as JSON, as a table, or line by line. Two principles decide what is read. A part of an
+answer is a span of the text that it was taken from, so of two readings the one is taken whose parts stand in the prompt
+(`Source`). And what was offered is judged by what is said of it, near or far (`statements`): a word that is denied,
+asked, weighed or quoted is no answer. Nothing is invented, but a label can be given by its place or by another name.
 
-No string makes a reader raise, and time is linear in the text.
+What was mended is named in `Parsed.repairs`, and what could not be read in `Parsed.problems`. No string makes a reader
+raise, and time is linear in the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from .answers import AnswerFormat, Parsed
-from .lenient_formats import READERS, Dialect, Source
+from .answers import (
+    EMPTY_MARKERS,
+    Answer,
+    AnswerFormat,
+    CausalLines,
+    EntityLines,
+    EventLines,
+    FreeText,
+    Label,
+    Parsed,
+    Problem,
+    ProblemKind,
+    Report,
+    StatusLines,
+    TermList,
+    TreeLines,
+    TripleLines,
+)
+from .unwrap import (
+    Hit,
+    Json,
+    Line,
+    Words,
+    bare,
+    clean,
+    content_lines,
+    folded,
+    is_wrapped,
+    json_values,
+    key,
+    leaves,
+    table_rows,
+    unparenthesised,
+    unquoted,
+    unwrapped,
+    words,
+)
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
 #: What became of an output.
 WellFormedness: TypeAlias = Literal["well-formed", "repaired", "unreadable", "empty", "truncated"]
+
+
+def _names(table: str) -> list[tuple[str, str]]:
+    """Names and what they stand for, from lines of ``MEANING: NAME NAME``; a low line in a name is a space as well."""
+    cut = (line.split(": ") for line in table.strip().split("\n"))
+    found = [(name, meaning) for meaning, names in cut for name in names.split()]
+    return found + [(name.replace("_", " "), meaning) for name, meaning in found if "_" in name]
+
+
+def _any_of(names: str) -> Words:
+    return words(dict.fromkeys(names.split(), "yes"))
+
+
+#: Names of the fields of a structured answer, in JSON, in a table's head or in a line.
+ROLES = words(
+    dict(
+        _names("""
+entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
+type: type 类型 实体类型 类别 实体类别 entity_type category label
+attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论
+predicate: predicate relation 关系 关系类型
+subject: subject head 头实体 主语 主体 cause 条件 上位词
+object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
+""")
+    )
+)
+_ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\"']?\s{{0,3}}:")
+#: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
+_OTHER_HEADS = _names("""
+疾病: disease diseases
+疾病和诊断: disease diagnosis
+临床表现: symptom symptoms manifestation
+症状: symptom symptoms
+药物: drug drugs medication medicine
+具体的药物名称: drug
+身体部位: body body_part anatomy
+解剖部位: anatomy anatomy_list body_part location 部位
+医学检验项目: test lab_test
+医学检查检验: test examination
+主体词: core_name subject core finding 主体
+发生状态: tendency status state 状态
+描述词: character description descriptor descriptors 描述
+主诉: chief_complaint
+现病史: present_illness history_of_present_illness
+辅助检查: auxiliary_exam auxiliary_examination
+既往史: past_history past_medical_history 既往病史
+诊断: diagnosis 初步诊断 诊断结果 诊断意见
+建议: advice suggestion suggestions recommendation 治疗建议 处理建议 诊疗建议 医生建议
+""")
+#: Other names of labels and statuses: the paper's spellings, those of the corpora, and what models write for them. The
+#: names after the stroke say so only where nothing else is said.
+_OTHER_LABELS = """
+语义无直接关联: 语义毫无关联 毫无关联 无关联 没有关联 无直接关联 没有直接关联 语义无关 | 无关
+后者是前者的语义子集: 前者是后者的语义父集 后者是前者的子集 | 语义子集 子集
+后者是前者的语义父集: 前者是后者的语义子集 后者是前者的父集 | 语义父集 父集
+完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值
+很少匹配有一些参考价值: 很少匹配 有一些参考价值
+完全不匹配: 不匹配
+没有医疗意图: 无医疗意图
+医疗意图较弱: 意图较弱 | 较弱
+是的: 相同 一样 一致 等价 同义 同样的意思 一个意思 一回事 同一件事 同一个问题 替换 互换 没有区别
+是的: | 是 对 对的 yes true 正确 能 可以
+不是: 不同 不一样 不一致 有区别 有差别 差异 | 否 no false 不对 不能 不可以 不是的
+相关: 有关 有关联
+不相关: 无关 没有关联 无关联 毫无关联 没有关系
+非上述类型: | 以上都不是 都不是 以上均不是 其他
+患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true positive
+没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false negative
+无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
+已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
+未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
+没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 其他
+无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义
+否定: 阴性 否认
+不确定: 疑似 无法确定
+"""
+_VERDICTS = words(
+    dict(
+        _names("""
+yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
+no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
+""")
+    )
+)
+_NONE = EMPTY_MARKERS.union(
+    word for word, _ in _names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
+)
+_REASON = _any_of("解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
+#: What a part says that is no part: that there is none, or where one would stand.
+_NO_PART = re.compile(
+    r"(?:文中|原文|句中|句子中|本句|文本|对话)?(?:暂|均|并|都|中)?(?:无|没有|未|不)"
+    r"(?:提及|提到|涉及|发现|出现|见|包含|含有?|存在|相关|明确|任何|该|此|指定|对应|明显)[^,.]{0,10}$"
+    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$"
+)
+_SAYS_NOTHING = re.compile(
+    r"(?:没有|不包含|不含|不存在|未提及|未提到|未发现|未涉及|未找到|未出现|无(?!法))[^,.:\n]{0,14}"
+    r"(?:实体|关系|三元组|事件|症状|临床发现|标准词|标准化|术语|匹配|对应|符合|合适)"
+    r"|(?:均|都)(?:不|未|无法)[^,.:\n]{0,6}(?:匹配|对应|符合|合适)"
+)
+_REFUSAL = re.compile("抱歉|对不起|无法|不能")
+_REMARK = re.compile(
+    r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|总之|综上|如需|如果您|其中|免责)"
+)
+_SENTENCE_ENDS = ("。", "！", "？", "!", "?", "；", ";", ".", "…", "”", "）")
+#: What stands before an answer that comes after something else, and before one that replaces another.
+_MARK = re.compile(
+    r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
+)
+_CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:\s{0,3}")
+_CORRECTED = re.compile(r"^(?:更正|修正|纠正|改正|订正)[^:：\n]{0,6}[:：]\s{0,3}")
+_RESTART = re.compile(
+    r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
+)
+#: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
+_COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
+_MARKS = re.compile(r"[、；;|]|\s\+\s|##|(?<=[”」』])(?=[“「『])")
+_AND = re.compile("以及|[和与及]")
+_MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
+_LIST_END = " \t　。；;，,、|"
+_NUMBER = re.compile(r"\s{0,9}(?:\d{1,2}[.、)）](?!\d)|[①-⑳])\s{0,9}")
+_AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
+_PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
+_COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
+_SAYS_WHERE = re.compile(r"[(（][^()（）]{0,60}(?:文中|原文|句中|提到|提及|患者|用于|一种)")
+#: An organ or a side that shares what follows the next one, as in 头、颈部肿瘤.
+_SHARED = frozenset("头颈面眼耳鼻口咽喉胸腹背腰心肝脾肺肾胃肠胆脑上下左右前后内外大小急慢")
+
+#: What makes the answer that says nothing, where that is no list.
+_NOTHING: Mapping[type[AnswerFormat], type[Answer]] = {Label: str, FreeText: str, Report: dict}
+
+F = TypeVar("F", bound=AnswerFormat)
+
+
+def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
+    """The values of a record by role, whatever its fields are called."""
+    named = [(role, value) for name, value in record.items() if (role := ROLES.exact(name))]
+    return dict(reversed(named))
+
+
+def _is_none(text: str) -> bool:
+    """Whether ``text`` is a word for none, with or without the reason in parentheses."""
+    word, within = re.split("[(（]", text, maxsplit=1)[0].strip(), folded(bare(text))
+    if word in _NONE or within in _NONE or (text.endswith("实体") and _SAYS_NOTHING.match(text)):
+        return True
+    return len(within) <= 20 and bool(_NO_PART.match(within))
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether ``text`` says that there is nothing to list, and does not refuse to look."""
+    flat = folded(text)
+    return _is_none(text) or (bool(_SAYS_NOTHING.search(flat)) and not _REFUSAL.search(flat))
+
+
+def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
+    """``text`` cut at a separator wherever it stands outside parentheses, if they are paired."""
+    pieces, start, depth = list[str](), 0, 0
+    for match in re.finditer(f"[(（]|[)）]|{separator.pattern}", text):
+        if match.group() in ("(", "（", ")", "）"):
+            depth += 1 if match.group() in ("(", "（") else -1
+            if depth < 0:
+                break
+        elif depth == 0:
+            pieces.append(text[start : match.start()])
+            start = match.end()
+    return [*pieces, text[start:]] if depth == 0 else separator.split(text)
+
+
+def _headed(text: str, heads: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], str]]:
+    """Each head in ``text``, and what stands between it and the next one."""
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    return ((head, text[head.end() : end]) for head, end in zip(heads, ends, strict=False))
+
+
+class Source:
+    """The text that an answer's parts are spans of; one that is not known holds everything."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+
+    def __bool__(self) -> bool:
+        return bool(self.prompt)
+
+    @cached_property
+    def _flat(self) -> tuple[str, list[int]]:
+        places = [place for place, character in enumerate(self.prompt) if not character.isspace()]
+        return folded("".join(self.prompt[place] for place in places)), places
+
+    @cached_property
+    def lines(self) -> frozenset[str]:
+        """The prompt's lines, but for short ones."""
+        return frozenset(line for piece in self.prompt.split("\n") if len(line := piece.strip()) >= 8)
+
+    def span(self, part: str) -> str | None:
+        """``part`` as the text writes it, or None where it does not stand there."""
+        if not self.prompt or part in self.prompt:
+            return part
+        # Width, case and script may differ, but not the kind of punctuation, which separates parts.
+        word, (flat, places) = key(part), self._flat
+        at = flat.find(word) if word and "," not in word else -1
+        found = self.prompt[places[at] : places[at + len(word) - 1] + 1] if at >= 0 else None
+        return part if found and "\n" in found else found
+
+    def option(self, sign: str, choices: Sequence[str]) -> str | None:
+        """The choice that a letter or number stands for: a number only where the prompt numbers its choices."""
+        if sign.isascii() and sign.isalpha():
+            return dict(zip("abcdefghijklmnopqrstuvwxyz", choices, strict=False)).get(sign.lower())
+        number = int(sign) if sign.isdecimal() else ord(sign) - ord("①") + 1
+        circled = chr(ord("①") + max(number, 1) - 1)
+        marks = rf"(?<!\d)(?:{number}\s?[.．、)）:：]|[(（\[]{number}[)）\]]|{circled})\s{{0,3}}"
+        found = [choice for choice in choices if re.search(marks + re.escape(choice), self.prompt)]
+        return found[0] if len(found) == 1 else None
+
+
+class Reader(ABC, Generic[F]):
+    """Reads one output: `pair`, `record`, `row` and `free` gather what is said, and `answer` makes the answer of it."""
+
+    #: The roles that make a record of this format.
+    roles: ClassVar[tuple[str, ...]] = ()
+    #: What can stand between a name and what is said under it.
+    joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
+    #: No answer has a tenth as many characters; what an output holds beyond these is not read.
+    longest: ClassVar[int] = 50_000
+    #: Whether parts are spans of the prompt's text, and not put together from its words.
+    spans: ClassVar[bool] = True
+    #: Whether a number before a line is its place in a list, and no answer.
+    bulleted: ClassVar[bool] = True
+
+    def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
+        self.format, self.choices, self.source = answer_format, choices, source
+        #: The answer that says nothing.
+        self.nothing = _NOTHING.get(type(answer_format), list)()
+        self.repairs: list[str] = []
+        self.problems: list[Problem] = []
+        #: What is wrong with an output in which nothing can be read.
+        self.unread: ProblemKind = "nothing readable"
+        self.understood = self.tabular = self.lead_seen = self.unfinished = False
+        self.fields: dict[str, Json] = {}
+        #: The name that the lines to come stand under.
+        self.open = self.last = ""
+        lead = getattr(answer_format, "lead", "")
+        self.lead = lead if isinstance(lead, str) else ""
+        # The paper's lead line has one word less.
+        self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
+        #: What the next line of the dialect could begin with.
+        self.cut_heads = words({})
+        self.name({})
+
+    def name(self, names: Mapping[str, str], before: str = "") -> None:
+        """Set the names that head what is said under them, and what may stand right before one."""
+        known = set(names.values())
+        self.names = words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
+        self.heads = re.compile(
+            rf"(?:^|(?<=[\s,.:;(\[\"'|中的]){before})(?P<name>{self.names.pattern})"
+            rf"[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?\s{{0,3}}(?:{self.joint})"
+        )
+
+    def read(self, text: str) -> Parsed:
+        """Read ``text`` as its writer meant it."""
+        strict = self.format.parse(text, self.choices)
+        if strict.well_formed and not is_wrapped(text):
+            return self._done(self._polished(strict.answer))
+        text, self.repairs, cut = unwrapped(text)
+        if not text.strip():
+            self.problem("truncated" if cut else "empty output")
+            return self._done(self.nothing)
+        if len(text) > self.longest:
+            text = text[: self.longest]
+            self.problem("unreadable line", text.count("\n") + 1)
+        tidy = self.tidy(text)
+        self.note("white space", tidy != text)
+        strict = self.format.parse(tidy, self.choices)
+        if strict.well_formed:
+            # What was around the answer is all that was wrong.
+            answer = self._polished(strict.answer)
+        else:
+            cut |= self._understand(text)
+            answer = self.answer() if self.understood else self.nothing
+            if not self.understood:
+                self.problem(self.unread)
+        if cut:
+            self.problem("truncated", text.count("\n") + 1)
+        self.note("layout", not self.repairs and not self.problems)
+        return self._done(answer)
+
+    def _done(self, answer: Answer) -> Parsed:
+        return Parsed(answer, tuple(self.problems), tuple(self.repairs))
+
+    def polished(self, answer: Answer) -> Answer:
+        """A well-formed answer as a careful person reads it."""
+        return answer
+
+    def _polished(self, answer: Answer) -> Answer:
+        polished = self.polished(answer)
+        self.note("marks at a part", polished != answer and not self.repairs and not self.problems)
+        return polished
+
+    @staticmethod
+    def tidy(text: str) -> str:
+        """``text`` without the white space that says nothing: around lines, and blank lines."""
+        return "\n".join(within for line in text.split("\n") if (within := line.strip()))
+
+    def note(self, kind: str, when: bool = True) -> None:
+        """Name a repair, once for each output."""
+        if when and kind not in self.repairs:
+            self.repairs.append(kind)
+
+    def problem(self, kind: ProblemKind, line: int = 1) -> None:
+        """Count a problem."""
+        self.problems.append(Problem(kind, line))
+
+    def _understand(self, text: str) -> bool:
+        """Read ``text`` as JSON, as a table or line by line; whether it breaks off."""
+        values, cut = json_values(text)
+        empty = all(value in ([], {}) for value in values) and text.strip() not in ("[]", "{}")
+        if not empty and self.structure(values):
+            self.note("json")
+        if self.understood or (values and text.lstrip().startswith(("{", "[{", '["'))):
+            return cut
+        lines = content_lines(text)
+        rows = table_rows(lines)
+        if len(rows) > 1 and not rows[1][1]:
+            self.tabular = True
+            if self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
+                self.note("table")
+                return len(rows[-1][1]) < len(rows[0][1])
+        if rows:
+            # Without a head that is understood, each row speaks for itself.
+            head = {rows[0][0]} if self.tabular else set()
+            alone = {number for number, cells in rows if number not in head and (not cells or self.row(list(cells)))}
+            lines = [line for line in lines if line.number not in head | alone]
+            self.open = self.last = ""
+            self.note("table")
+        self.note("bullets", self.bulleted and any(line.mark for line in lines))
+        lines = [line for line in lines if line.text or not self.bulleted]
+        own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
+        self.note("preamble", 0 < len(own) < len(lines))
+        self.lines(own or lines)
+        return cut or (bool(lines) and self.stops_short(lines))
+
+    def structure(self, value: Json) -> bool:
+        """Read a JSON value or the rows of a table; whether anything in it was understood."""
+        stack = [value]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, dict) and not self.record(node, _roles_of(node)):
+                stack += reversed([inner for name, inner in node.items() if not self.pair(name, inner)])
+            elif isinstance(node, list) and not self.row(node):
+                stack += reversed(node)
+        self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
+        return self.understood
+
+    def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
+        """Read an object with named fields, some of them roles; whether it is one of this format."""
+        return False
+
+    def pair(self, name: str, value: Json) -> bool:
+        """Read a name and what stands under it; whether it is a name of this format."""
+        known = self.names.exact(name)
+        if known is not None:
+            self.member(known, value)
+        return known is not None
+
+    def member(self, name: str, value: Json) -> None:
+        """Read what stands under a name of this format."""
+
+    def row(self, parts: list[Json]) -> bool:
+        """Read a list without names; whether it is one of this format."""
+        name, *values = parts if len(parts) == 2 else ("", "")
+        return isinstance(name, str) and isinstance(values[0], str) and self.pair(name, values[0])
+
+    def free(self, line: Line) -> bool:
+        """Read a line that no name heads; whether it belongs to the answer."""
+        return False
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        """Read an output line by line, from the last place where it begins anew if anything is said from there."""
+        marks = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
+        if marks:
+            first, *rest = lines[marks[-1] :]
+            text = re.split("[:：]", first.text, maxsplit=1)[1].strip()
+            again = type(self)(self.format, self.choices, self.source)
+            again.read_lines([first._replace(text=text)] * bool(text) + rest)
+            if again.understood:
+                again.repairs[:0], again.problems[:0] = [*self.repairs, "answer marker"], self.problems
+                self.__dict__.update(again.__dict__)
+                return
+        self.read_lines(lines)
+
+    def read_lines(self, lines: Sequence[Line]) -> None:
+        """Read lines, and set aside what is said before and after the answer."""
+        read, unread = list[int](), list[Line]()
+        for line in lines:
+            if self._lead(line.text) or self._record_in(line.text) or self.line(line):
+                read.append(line.number)
+            else:
+                unread.append(line)
+        if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
+            self.understood = True
+            self.note("empty marker")
+        elif self.understood:
+            self.note("missing lead line", bool(self.leads.labels) and not self.lead_seen)
+            for line in unread:
+                name, colon, value = folded(line.text).partition(":")
+                talk = not (colon and value.strip()) or len(name) > 12 or "," in name
+                within = read and read[0] < line.number < read[-1]
+                if _REMARK.match(line.text) or (talk and not within):
+                    self.note("closing remark" if read and line.number > read[-1] else "preamble")
+                else:
+                    self.problem("unreadable line", line.number)
+
+    def line(self, line: Line) -> bool:
+        """Read a line; whether it belongs to the answer."""
+        heads = list(self.heads.finditer(folded(line.text)))
+        if not heads:
+            name = self.names.exact(line.text) or self.names.exact(_COUNT.sub("", line.text))
+            if name is not None:
+                self.open = name
+                self.member(name, "")
+            return name is not None or self.free(line)
+        self._lead(line.text[: heads[0].start()])
+        for head, said in _headed(line.text, heads):
+            value = said.strip().rstrip("【[")
+            self.note("half-width punctuation", line.text[head.end() - 1] == ":")
+            name = self.names.spelt(head["name"])
+            self.open = "" if value else name
+            self.member(name, value)
+        return True
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        """Whether the last of ``lines`` is an unfinished piece of the format."""
+        last = re.split("[；;]", lines[-1].text)[-1]
+        begun = self.leads.begins_with(last) or self.cut_heads.begins_with(last)
+        return self.unfinished or begun or last.endswith(("，", "、", "(", "（"))
+
+    def _lead(self, text: str) -> bool:
+        lead = self.leads.exact(text) is not None
+        self.lead_seen |= lead
+        self.note("paper dialect", lead and bare(text) != bare(self.lead))
+        self.note("half-width punctuation", lead and ":" in text)
+        return lead
+
+    def _record_in(self, text: str) -> bool:
+        """Read a line that names the fields of records itself, or one of them."""
+        if not self.roles:
+            return False
+        pieces = [piece.strip() for piece in re.split("[；;。]", text) if piece.strip()]
+        if len(pieces) > 1 and all(len(_ROLE_HEAD.findall(folded(piece))) > 1 for piece in pieces):
+            return sum(map(self._record_in, pieces)) > 0
+        heads = list(_ROLE_HEAD.finditer(folded(text)))
+        record: dict[str, Json] = {
+            head.group(1): unparenthesised(clean(said.rstrip(" |(（["))) for head, said in _headed(text, heads)
+        }
+        if len(heads) != 1 or heads[0].start():
+            roles = _roles_of(record)
+            return len(record) == len(heads) > 0 and set(self.roles) <= roles.keys() and self.record(record, roles)
+        ((name, value),) = record.items()
+        role = ROLES.spelt(name)
+        if role not in self.roles or not value or self.names.exact(name) is not None:
+            return False
+        self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
+        if self.is_whole(self.fields):
+            self.record(self.fields, self.fields)
+            self.fields = {}
+        return True
+
+    def is_whole(self, roles: Mapping[str, Json]) -> bool:
+        """Whether these roles make a record."""
+        return set(self.roles) <= roles.keys()
+
+    def parts(self, value: Json, *, dialect: bool = False, shared: bool = True) -> list[str]:
+        """The parts that a list names, each as the prompt writes it.
+
+        A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
+        leaves no doubt what its parts are, it is kept, and counted. So it is where parts are no `spans`.
+
+        Args:
+            shared: whether an organ or a side alone is a piece of the part after it.
+        """
+        if not isinstance(value, str):
+            known = (self.parts(text, shared=shared) if self.source else [self.part(text)] for text in leaves(value))
+            return list(dict.fromkeys(part for parts in known for part in parts if part))
+        text = value.strip(" \t　|").rstrip(_LIST_END)
+        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        pieces = _cut(text, _COMMA)
+        self.note("half-width punctuation", len(pieces) > text.count("，") + text.count("\n") + 1)
+        if len(pieces) > 1 and not self.source:
+            pieces[-1] = pieces[-1].rstrip().removesuffix("等")
+        found: list[str] = []
+        for piece in pieces:
+            whole = self.part(piece)
+            # The dialect's own comma leaves the other marks to the parts.
+            literal = dialect or len(pieces) > 1 or not _MARKS.search(piece)
+            found += [whole] if whole is not None and literal else self._divided(piece, dialect, shared)
+        return list(dict.fromkeys(filter(None, found)))
+
+    def _divided(self, piece: str, dialect: bool, shared: bool) -> list[str]:
+        """The parts of what is no part itself."""
+        tokens = _cut(piece, _MARKS)
+        if len(tokens) > 1 and not self.source:
+            tokens[-1] = tokens[-1].rstrip().removesuffix("等")
+        for at in range(len(tokens) - 2, -1, -1) if shared and self.source else ():
+            joined = f"{tokens[at].strip()}、{tokens[at + 1]}"
+            if tokens[at].strip() in _SHARED and len(tokens[at + 1]) > 2 and self.part(joined):
+                tokens[at : at + 2] = [joined]
+        found, lost = list[str](), list[str]()
+        for token in tokens:
+            part = self.part(token)
+            inner = [self.part(word) for word in _cut(token, _AND if part else _MAYBE)] if self.source else []
+            # What joins two parts within a list joins two of its own.
+            if part is not None and not (len(tokens) > 1 and len(inner) > 1 and all(inner)):
+                found.append(part)
+            elif any(inner):
+                found += [word for word in inner if word]
+            else:
+                lost.append(clean(token))
+        self.note("list separator", len(tokens) > 1 or len(found) > 1)
+        if lost and self.spans:
+            self.problem("not in the prompt")
+        kept = lost if dialect or not self.spans else []
+        return found + kept if found or not dialect else [piece.strip()]
+
+    def part(self, text: str) -> str | None:
+        """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
+        word = clean(text)
+        if not word or _is_none(word):
+            self.note("empty marker", bool(word))
+            return ""
+        outer = clean(_PARENTHESES.sub("", word))
+        if not self.source:
+            return outer if outer and _SAYS_WHERE.search(word) else word
+        number = _NUMBER.match(word)
+        numbered = (word[number.end() :], outer[number.end() :]) if number else ()
+        for part in (word, unparenthesised(word), outer, bare(word), *numbered):
+            for named in (part, _AFTER_LIST.sub("", part)):
+                span = self.source.span(clean(named)) if named else None
+                if span is not None:
+                    self.note("marks at a part", part != text.strip())
+                    return span
+        denies = re.match("无|未|没有|暂无", word)
+        self.note("empty marker", bool(denies))
+        return "" if denies else None
+
+    @abstractmethod
+    def answer(self) -> Answer:
+        """The answer, when something was understood."""
+
+
+class Entities(Reader[EntityLines]):
+    """Mentions under their types, or followed by them."""
+
+    roles = ("entity", "type")
+    # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
+    joint = Reader.joint + r"|->|→|=>?|——|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)(?:[是为有]|包[括含])"
+
+    def __init__(self, answer_format: EntityLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        if source:
+            self.joint = Entities.joint + "|[是为有]|包[括含]"
+        endings = ("", "实体", "实体名称", "类实体", "类", "类型")
+        self.name({choice + end: choice for end in endings for choice in choices})
+        # A type in brackets after a word is that word's.
+        self.heads = re.compile(r"(?<![^\s,.:;|]\[)" + self.heads.pattern)
+        #: Mentions, or lists of them not yet cut up, by type.
+        self.found: list[tuple[str, Json]] = []
+        self.cut_heads = words({f"{choice}实体：": choice for choice in choices})
+        self._typed = re.compile(
+            rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
+        )
+
+    def polished(self, answer: Answer) -> Answer:
+        found = [(item["type"], part) for item in answer for part in self.parts(item["entity"], dialect=True)]
+        return [{"entity": part, "type": kind} for kind, part in dict.fromkeys(found)]
+
+    def member(self, name: str, value: Json) -> None:
+        items = value if isinstance(value, list) else [value]
+        mentions = [_roles_of(item).get("entity", list(item)) if isinstance(item, dict) else item for item in items]
+        said = re.sub(rf"[(（]{re.escape(name)}[)）]", "", value) if isinstance(value, str) else leaves(mentions)
+        self.found.append((name, said))
+        self.understood = True
+
+    def line(self, line: Line) -> bool:
+        flat = folded(line.text)
+        if not self.heads.match(flat):
+            # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
+            readings, headed = [], self.heads.search(flat)
+            for separator in (_COMMA, _MARKS, re.compile("(?!)")):
+                pieces = [clean(piece) for piece in _cut(line.text.rstrip(_LIST_END), separator) if piece.strip()]
+                pieces = [unparenthesised(piece) if piece.startswith(("(", "（")) else piece for piece in pieces]
+                typed = [(piece, self._typed.match(folded(piece))) for piece in pieces]
+                read = [(piece[: match.end("said")], match["name"]) for piece, match in typed if match]
+                if read and ((self.source and not headed) or len(read) == len(pieces) > bool(headed)):
+                    readings.append(read)
+            for said, name in max(readings, key=len, default=()):
+                self.member(self.names.spelt(name), said)
+            if readings:
+                return True
+        return super().line(line)
+
+    def free(self, line: Line) -> bool:
+        alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
+        alone = alone and not self.cut_heads.begins_with(line.text) and not self.leads.begins_with(line.text)
+        if not self.open or not (line.mark or alone) or _REMARK.match(line.text):
+            return False
+        self.member(self.open, line.text)
+        return True
+
+    def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
+        if not self.is_whole(roles):
+            return False
+        kind = self.names.exact(str(roles["type"]))
+        if kind is None:
+            self.problem("unreadable line")
+        else:
+            self.member(kind, roles["entity"] if self.tabular else leaves(roles["entity"]))
+        return True
+
+    def pair(self, name: str, value: Json) -> bool:
+        said = leaves(value) if not ROLES.exact(name) and not isinstance(value, dict) else []
+        kind = self.names.exact(said[0]) if len(said) == 1 else None
+        if kind is not None and self.names.exact(name) is None:
+            self.member(kind, [name])
+            return True
+        return super().pair(name, value)
+
+    def answer(self) -> Answer:
+        found = dict.fromkeys(
+            (kind, part)
+            for kind, said in self.found
+            for part in self.parts(said, shared=kind not in ("身体部位", "解剖部位"))
+        )
+        self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
+        order = {choice: place for place, choice in enumerate(self.choices)}
+        return [{"entity": part, "type": kind} for kind, part in sorted(found, key=lambda item: order[item[0]])]
+
+
+#: The end of a pair that is a pair itself stands as (subject, object).
+_End: TypeAlias = str | tuple[str, str]
+
+
+class Triples(Reader[TripleLines | CausalLines]):
+    """Entity pairs under their relations, and triples that name their own; under one, a triple's object is a pair."""
+
+    roles = ("subject", "predicate", "object")
+    joint = ":"
+    _endings = (
+        "",
+        "关系的头尾实体对如下",
+        "关系的头尾实体对",
+        "关系的实体对如下",
+        "关系的实体对",
+        "关系如下",
+        "关系",
+        "三元组如下",
+        "三元组",
+    )
+    #: Heads of either dialect, whose relation may be one that was not asked for.
+    _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
+    _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
+    _arrow = re.compile(r"[→|,，;；\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
+    _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
+
+    def __init__(self, answer_format: TripleLines | CausalLines, choices: Sequence[str], source: Source) -> None:
+        causal = answer_format if isinstance(answer_format, CausalLines) else None
+        self.nested = causal.nested if causal else ""
+        choices = [relation for _, relation in causal.openings] if causal else choices
+        super().__init__(answer_format, choices, source)
+        before = "|(?<=具有)|(?<=抽取的)"
+        self.name({choice + end: choice for end in self._endings for choice in choices}, before=before)
+        self.cut_heads = words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices})
+        self.triples: dict[tuple[str, str, _End], None] = {}
+        self.relation = ""
+        self.literal: Answer = None
+
+    def polished(self, answer: Answer) -> Answer:
+        if isinstance(self.format, CausalLines):
+            return answer
+        for item in answer:
+            self._add(item["predicate"], item["subject"], item["object"], dialect=True)
+        return self.answer()
+
+    def line(self, line: Line) -> bool:
+        flat = folded(line.text)
+        match = self._dialect.search(flat)
+        self.note("paper dialect", bool(match) and flat.startswith("句子中"))
+        if match is None or self.heads.search(flat):
+            # The head of a pair can stand before the relation: 肺炎的病因：病毒.
+            head = self.heads.search(flat)
+            before, of, _ = line.text[: head.start() if head else 0].rpartition("的")
+            named = of and self.source and self.source.span(clean(before))
+            return self._pairs(line.text) if named else super().line(line)
+        self.problem("unknown relation", line.number)
+        self.member(line.text[match.start("relation") : match.end("relation")].strip(), line.text[match.end() :])
+        return True
+
+    def free(self, line: Line) -> bool:
+        return not self.cut_heads.begins_with(line.text) and self._pairs(line.text)
+
+    def _pairs(self, text: str) -> bool:
+        """Read entity pairs of the current relation, or triples; whether there were any."""
+        heads = list(re.finditer("头实体", folded(text)))
+        if self.relation and heads:
+            outer = ""
+            for _, said in _headed(text, heads):
+                subject, both, tail = re.split("(尾实体|尾實體|$)", said, maxsplit=1)
+                if both:
+                    object_ = self._named(self._pair_end.split(tail, maxsplit=1)[0])
+                    self._add(
+                        self.relation,
+                        outer or self._named(subject),
+                        (self._named(subject), object_) if outer else object_,
+                    )
+                outer = self._named(subject.partition("尾三元组")[0]) if not both and "尾三元组" in subject else ""
+            # The released dialect ends every pair; the paper's puts a mark between pairs only.
+            unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
+            self.unfinished = not both or not bare(tail) or unended
+            return True
+        return sum(self._triple(item) for item in _cut(text, self._pair_end) if item.strip()) > 0
+
+    def _named(self, text: str) -> str:
+        """An entity without the 为 or colon that joined it to its name."""
+        text = text.strip()
+        return unparenthesised(clean(text[1:] if text[:1] in ("为", "為", "是", ":", "：") else text))
+
+    def _triple(self, text: str) -> bool:
+        """Read a triple or pair in whatever order its parts stand."""
+        hits = [] if _REMARK.match(text) else list(self.names.hits(folded(text)))
+        ends = [0, *(hit.end for hit in hits)]
+        between = [text[end : hit.start] for end, hit in zip(ends, hits, strict=False)] + [text[ends[-1] :]]
+        first, *others = map(self._stripped, between)
+        if len(hits) > 1 or (hits and first and others[0]):
+            if hits[0].label == self.nested:
+                inner = others[:2] if len(hits) > 1 else self._arrow.split(others[0])
+                return len(inner) == 2 and self._add(self.nested, first, (inner[0], inner[1]))
+            return sum(self._add(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
+        # The relation stands before both, or after both, or is the current one.
+        head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
+        known = hits[0].label if hits else self.relation if len(tails) == 1 or self.source else ""
+        if known and known == self.nested:
+            return len(tails) == 2 and self._add(known, head, (tails[0], tails[1]))
+        return bool(known) and self._add(known, head, "，".join(tails))
+
+    def _stripped(self, text: str) -> str:
+        """``text`` without what joins it to a relation."""
+        return re.sub(r"^(?:包括|包含|主要|是|为|有)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
+
+    def _entities(self, value: Json, *, dialect: bool = False) -> list[str]:
+        """The entities that one end of a pair names; a comma can be part of them."""
+        whole = self.part(value) if isinstance(value, str) else None
+        literal = isinstance(value, str) and (dialect or not self.source or not _MARKS.search(value))
+        return [whole] * bool(whole) if whole is not None and literal else self.parts(value, dialect=dialect)
+
+    def _add(self, relation: str, head: Json, tail: Json | tuple[Json, Json], *, dialect: bool = False) -> bool:
+        ends: list[Sequence[_End]] = [self._entities(head, dialect=dialect)]
+        if isinstance(tail, tuple):
+            ends.append([(inner, outer) for inner in self._entities(tail[0]) for outer in self._entities(tail[1])])
+        else:
+            ends.append(self._entities(tail, dialect=dialect) if relation != self.nested or not relation else [])
+        self.triples |= {(relation, str(subject), part): None for subject in ends[0] for part in ends[1]}
+        self.understood |= all(ends)
+        return all(ends)
+
+    def row(self, parts: list[Json]) -> bool:
+        if not all(isinstance(part, (str, list)) and part for part in parts) or len(parts) not in (2, 3):
+            return False
+        # The relation most often stands between the two entities, then after or before them.
+        named = [self.names.exact(part) if isinstance(part, str) else None for part in parts]
+        place = next((place for place in (1, 2, 0) if len(parts) == 3 and named[place]), None)
+        relation = named[place] if place is not None else self.relation if len(parts) == 2 else ""
+        if not relation or isinstance(parts[0], list):
+            return False
+        head, tail = [part for at, part in enumerate(parts) if at != place]
+        inner = leaves(tail) if relation == self.nested else []
+        self._add(relation, head, (inner[0], inner[-1]) if len(inner) > 1 else tail)
+        return True
+
+    def is_whole(self, roles: Mapping[str, Json]) -> bool:
+        return super().is_whole(roles) or (bool(self.relation) and {"subject", "object"} <= roles.keys())
+
+    def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
+        if not {"subject", "object"} <= roles.keys():
+            return False
+        stated = roles.get("predicate", roles.get("type"))
+        said = clean(" ".join(leaves(stated)))
+        predicate = self.names.exact(said) or ("" if self.choices else said)
+        if stated is None:
+            predicate = self.relation
+        elif not predicate:
+            self.problem("unknown relation")
+        if predicate:
+            # An end can be a record of its own, which says more of the entity.
+            ends = [roles["subject"], roles["object"]]
+            inner = _roles_of(ends[1]) if isinstance(ends[1], dict) else {}
+            if {"subject", "object"} <= inner.keys() and predicate == self.nested:
+                return self._add(predicate, ends[0], (inner["subject"], inner["object"]))
+            self._add(predicate, *((leaves(end) or [""])[0] if isinstance(end, dict) else end for end in ends))
+        return bool(predicate) or stated is not None
+
+    def member(self, name: str, value: Json) -> None:
+        self.relation, self.understood, self.unfinished = name, True, False
+        for item in filter(None, value if isinstance(value, list) else [value]):
+            if isinstance(item, dict) and not self.record(item, _roles_of(item)):
+                for head, tails in item.items():
+                    self._add(name, head, tails)
+            elif (isinstance(item, str) and not _is_none(item) and not self._pairs(item)) or (
+                isinstance(item, list) and not self.row(item)
+            ):
+                self.problem("unreadable line")
+
+    def _understand(self, text: str) -> bool:
+        cut = super()._understand(text)
+        if isinstance(self.format, CausalLines):
+            # What is in the dialect is kept, as elsewhere, whether it stands in the prompt or not.
+            strict = self.format.parse(self.tidy(text))
+            whole = len(strict.answer) > len(self.triples) and len(strict.problems) <= text.count("\n")
+            self.literal = strict.answer if whole else None
+            self.understood |= whole
+        return cut
+
+    def answer(self) -> Answer:
+        if self.literal is not None:
+            return self.literal
+        order = {choice: place for place, choice in enumerate(self.choices)}
+        found = sorted(self.triples, key=lambda triple: order.get(triple[0], len(order)))
+        if not isinstance(self.format, CausalLines):
+            return [{"predicate": relation, "subject": head, "object": tail} for relation, head, tail in found]
+        inner, marker = self.format.inner, self.format.marker
+        return [
+            {"predicate": relation, "subject": head, "object": tail}
+            if isinstance(tail, str)
+            else {
+                "predicate": relation,
+                "subject": head + marker,
+                "object": {"predicate": inner, "subject": tail[0], "object": tail[1]},
+            }
+            for relation, head, tail in found
+        ]
+
+
+class Events(Reader[EventLines]):
+    """Events whose fields stand on one line or on several."""
+
+    # 主体词 does not stand in the text in a fifth of the gold events, such as 体重变化 of 体重无明显变化.
+    spans = False
+    _caption = re.compile(r"(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}[：:]?$")
+
+    def __init__(self, answer_format: EventLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.name({name: name for name in answer_format.fields})
+        self.events: list[dict[str, Json]] = []
+        self.statuses = label_words(answer_format, [status for status in answer_format.statuses if status])
+
+    def polished(self, answer: Answer) -> Answer:
+        self.events = list(answer)
+        return self._events(dialect=True)
+
+    def free(self, line: Line) -> bool:
+        return bool(self._caption.match(line.text))
+
+    def member(self, name: str, value: Json) -> None:
+        if not self.events or name in self.events[-1]:
+            self.events.append({})
+        # What follows the last semicolon can be the beginning of the next field's name.
+        whole, mark, rest = value.replace(";", "；").rpartition("；") if isinstance(value, str) else ("", "", "")
+        self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
+        self.understood = True
+
+    def answer(self) -> Answer:
+        self.note("missing line", any(set(self.format.fields) - event.keys() for event in self.events))
+        return self._events(dialect=False)
+
+    def _events(self, *, dialect: bool) -> Answer:
+        events: dict[str, dict[str, object]] = {}
+        for said in self.events:
+            event: dict[str, object] = {}
+            for name, is_list in self.format.fields.items():
+                text = clean(" ".join(leaves(said.get(name))))
+                if is_list:
+                    event[name] = self.parts(said.get(name, ""), dialect=dialect, shared=False)
+                else:
+                    whole = self._status(text) if name == "发生状态" else self.part(text)
+                    event[name] = whole if whole is not None else _PARENTHESES.sub("", text)
+            if any(event.values()) and (event["主体词"] or not self.source):
+                events[str(event)] = event
+            elif any(event.values()):
+                self.problem("unreadable line")
+        return list(events.values())
+
+    def _status(self, text: str) -> str:
+        if not text or _is_none(text) or text in ("有", "发生", "已发生", "存在", "肯定", "阳性"):
+            return ""
+        found = {hit.label for hit in self.statuses.hits(folded(text))} | {self.statuses.exact(text)} - {None}
+        if len(found) != 1:
+            self.problem("unknown status")
+        return found.pop() or "" if len(found) == 1 else text
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        last = re.split("[；;]", lines[-1].text)[-1]
+        *others, event = self.events or [{}]
+        fields = list(self.format.fields)
+        begun = bool(others or self.lead_seen) and 0 < len(event) < len(fields) and list(event) == fields[: len(event)]
+        whole = all(len(other) == len(fields) for other in others)
+        return super().stops_short(lines) or self.names.begins_with(last) or (whole and begun)
+
+
+class ReportSections(Reader[Report]):
+    """Sections headed by their names."""
+
+    joint = r":|(?<=\])"
+    _after = re.compile(
+        r"[(（【*]?(?:注[：:]|注意[：:]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|如有|如需|本报告|此报告)|[^\n]{0,40}仅供参考"
+    )
+
+    def __init__(self, answer_format: Report, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.name({section: section for section in answer_format.sections})
+        self.sections: dict[str, list[str]] = {}
+
+    def read_lines(self, lines: Sequence[Line]) -> None:
+        # A section's text can hold another's name; only a report on one line has all its heads within that line.
+        start = rf"\[?(?P<name>{self.names.pattern})[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?"
+        if sum(bool(re.match(start + r"\s{0,3}(?::|$|(?<=\]))", folded(line.text))) for line in lines) > 1:
+            self.heads = re.compile(rf"^{start}\s{{0,3}}(?::|(?<=\]))")
+        super().read_lines(lines)
+
+    def member(self, name: str, value: Json) -> None:
+        marks = "" if self.heads.pattern.startswith("^") else "；;，,"
+        self.sections[name] = [text.strip().rstrip(marks) for text in leaves(value) if text.strip()]
+        self.last, self.understood = name, True
+
+    def free(self, line: Line) -> bool:
+        # A line with a head that is none, as garbled ones are, belongs to no section.
+        headlike = (
+            re.match(rf"[^,.:]{{1,6}}:|{self.names.pattern}", folded(line.text)) and not line.mark and not self.open
+        )
+        if not self.last or self._after.match(line.text) or self.names.begins_with(line.text) or headlike:
+            return False
+        self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
+        return True
+
+    def answer(self) -> Answer:
+        self.note("missing line", bool(set(self.format.sections) - self.sections.keys()))
+        return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        found, asked = list(self.sections), list(self.format.sections)
+        unended = not " ".join(self.sections.get(self.last, [])).endswith(_SENTENCE_ENDS)
+        begun = 0 < len(found) < len(asked) and found == asked[: len(found)] and unended
+        return super().stops_short(lines) or self.names.begins_with(lines[-1].text) or begun
+
+
+DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
+_CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
+_TICKED = re.compile(r"[✓✔√✅☑](?=[^,\n]{0,2}$)|^[✓✔√✅☑]|\[[x√]\](?=\s{0,3}$)")
+_CROSSED = re.compile(r"[✗✘×❌](?=[^,\n]{0,2}$)|^[✗✘×❌]|\[\s\](?=\s{0,3}$)")
+_MARKED = re.compile(r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]")
+_CLAUSE_END, _SENTENCE_END = re.compile(r"[,!?:\n()]|\.(?!\d)"), re.compile(r"[!?\n]|\.(?!\d)")
+_LISTED_WITH = re.compile(
+    r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
+)
+_NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
+_TURN = re.compile(
+    "而(?!非|不)|但|只(?:能|是)|才是|因此|所以|最终|更|其实|(?<!不)应该?(?=是|为|选|归|属)|(?<!不)选(?=$|择)"
+)
+_DENIES_BEFORE = re.compile(
+    "不是|并非|与其说|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
+    "|(?:不|非|未|无|没|否|勿).{0,4}$"
+)
+_DOUBTS = re.compile("难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
+_DENIES_AFTER = re.compile(
+    "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
+    "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
+    r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+)
+_HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|次要|容易|误|介于")
+_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
+_MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
+_MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
+_DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
+_QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
+
+
+def statements(known: Words, text: str, *, apart: bool = False) -> Iterator[tuple[Hit, int]]:
+    """What ``text`` says of the words it names, each with its weight: denied, named in passing, or said to be it.
+
+    Words that are asked, or quoted within something else, or pieces of longer words are left out.
+
+    Args:
+        apart: whether a word must not follow on another one.
+    """
+    flat = folded(text)
+    groups: list[list[Hit]] = []
+    for hit in known.hits(flat):
+        last = groups[-1][-1].end if groups else -9
+        if hit.start - last <= 8 and _LISTED_WITH.fullmatch(text, max(last, 0), hit.start):
+            groups[-1].append(hit)
+        else:
+            groups.append([hit])
+    starts = [group[0].start for group in groups[1:]] + [len(flat)]
+    end = 0
+    for group, following in zip(groups, starts, strict=False):
+        before = flat[max(end, group[0].start - 40) : group[0].start]
+        end = group[-1].end
+        weight = _weight(before, flat[end : min(following, end + 40)], flat[end : end + 60])
+        if weight is not None:
+            yield from ((hit, weight) for hit in group if _stands_apart(text, hit, apart))
+
+
+def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
+    """Whether a word is no piece of a longer one, and not quoted with more than itself."""
+    before, after = text[max(0, hit.start - 30) : hit.start], text[hit.end : hit.end + 8]
+    opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
+    if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
+        return False
+    # In a text of little more than the word there is nothing else that it could be a piece of.
+    near = not apart and hit.start <= 2 and len(text) <= hit.end + 2
+    if after[:1] in ("性", "度") and not _DENIES_AFTER.match(after) and not _DEGREE.match(after):
+        return False
+    if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW and not _MAY_BE_SAID.match(after):
+        return False
+    within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
+    return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
+
+
+def _weight(before: str, after: str, rest: str) -> int | None:
+    """The weight of what stands between ``before`` and ``after``, or None where it is asked and not said."""
+    left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
+    turns = list(_TURN.finditer(left))
+    turned = left[turns[-1].end() :] if turns else left
+    judged = after.lstrip("\"'] ").startswith(":")
+    right = (_SENTENCE_END if judged else _CLAUSE_END).split(after)[0]
+    ends = re.search(r"[.!?\n]", rest)
+    asked = re.match(r"[\"'\s]{0,3}(?:吗|呢|么|还是)", rest) or left.endswith(("还是", "是否"))
+    if asked or (ends and ends.group() == "?") or _DOUBTS.search(turned):
+        return None
+    verdict = re.match(r"[\"'\s\]]{0,3}[(:]\s{0,3}([^\s,.()]{1,6})(?=[\s,.()]|$)", rest)
+    word = _VERDICTS.exact(verdict.group(1)) if verdict else None
+    if word == "no" or _CROSSED.search(before[-6:]) or _CROSSED.match(after.lstrip(" :(")[:3]):
+        return DENIED
+    if word == "yes" or _TICKED.search(before[-6:]) or _TICKED.match(after.lstrip(" :(")[:3]):
+        return SAID
+    if _DENIES_BEFORE.search(turned) or _DENIES_AFTER.search(right):
+        return DENIED
+    if _HEDGES.search(turned):
+        return WEAK
+    whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
+    if _CONCLUDES.search(left) and _LEADS.search(before[-8:]):
+        return CONCLUDED
+    return SAID if whole or turns or _LEADS.search(before[-8:]) else PLAIN
+
+
+def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
+    """The spellings of the labels or statuses that ``choices`` offer."""
+    synonyms: Mapping[str, str] = getattr(answer_format, "synonyms", {})
+    none_of_these = getattr(answer_format, "none_of_these", None)
+    known = [*choices, none_of_these] if none_of_these else list(choices)
+    spellings = {label: synonyms.get(label, label) for label in known}
+    if set(spellings.values()) & set(synonyms.values()):
+        spellings |= {label: label for label in synonyms.values()} | dict(synonyms)
+    labels = set(spellings.values())
+    # These two are other words within a sentence.
+    short = {name: spellings.pop(name) for name in ("是的", "不是") if name in spellings}
+    for line in _OTHER_LABELS.strip().split("\n"):
+        label, _, names = line.partition(": ")
+        often, _, seldom = names.partition("|")
+        if label in labels:
+            spellings = dict.fromkeys(often.split(), label) | spellings
+            short |= dict.fromkeys(seldom.split(), label)
+    # What stands before the parentheses of a label, or ends it, is its name where it is no other's.
+    for label in choices:
+        ends = (label[at:] for at in range(1, len(label) - 1) if label[at - 1] not in "不没无未非")
+        for name in (re.split("[(（]", label)[0], *ends):
+            if name and sum(name in other for other in known) == 1:
+                short.setdefault(name, synonyms.get(label, label))
+    return words(spellings, short)
+
+
+_OPTION = re.compile(
+    r"(?:[\u4e00-\u9fff]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
+    r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$",
+    re.DOTALL,
+)
+_PICKED = re.compile(r"(?:选择?|选项|答案[是为]?)\s{0,3}(?P<sign>[a-z])(?![a-z])")
+#: What heads terms that are not the answer.
+_UNCHOSEN = re.compile("候选|选项|排除|未选|不匹配|不符|不选|不相关|无关|原词|原文[:是]?$|原诊断$|输入")
+
+
+class Verdicts:
+    """What an output says of the choices: each is said, denied or scored.
+
+    Args:
+        apart: whether a choice must not follow on another word, and can only be named in full.
+    """
+
+    def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
+        self.known, self.choices, self.source, self.apart = known, choices, source, apart
+        self.weights: dict[str, int] = {}
+        self.scores: dict[str, float] = {}
+        labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
+        #: Of two labels, the other one: to deny one is to say the other.
+        self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
+        self.repair = "sentence around label"
+
+    def say(self, label: str, weight: int) -> None:
+        """Weigh a label, at the most that is ever said of it."""
+        if weight == DENIED and label in self.opposite:
+            label, weight = self.opposite[label], PLAIN
+        self.weights[label] = max(self.weights.get(label, weight), weight)
+
+    def judge(self, name: str, text: str) -> bool:
+        """Read a verdict on a choice; whether it is one."""
+        label = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name)))
+        verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
+        if label is None or (self.apart and text.strip() in self.choices):
+            return False
+        if bare(text) in self.choices:
+            self.say(self.known.exact(text) or label, SAID)
+            return True
+        if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip()):
+            self.scores[label] = float(text)
+        elif verdict is None:
+            return False
+        else:
+            self.say(label, SAID if verdict == "yes" else DENIED)
+        self.repair = "judged choices"
+        return True
+
+    def whole(self, text: str) -> str | None:
+        """The label that ``text`` is, by name or by its place among the choices."""
+        label = self.known.exact(text)
+        if label is None and len(text) < 200 and (repeated := re.fullmatch(r"(.{2,20}?)\1+", key(bare(text)))):
+            label = self.known.exact(repeated.group(1))
+        if label is not None:
+            self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
+        match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
+        if label is not None or match is None or re.search("不|非|排除", match.string[: match.start("sign")]):
+            return label
+        said = (match["label"] or "").strip(" .()[]\"'")
+        label = self.known.exact(said) if said else None
+        if label is None:
+            choice = self.source.option(match["sign"], self.choices)
+            offered = self.known.exact(choice) if choice else None
+            spoken = {hit.label for hit in self.known.hits(folded(said))}
+            label = offered if not spoken or spoken == {offered} else None
+        self.repair = "option letter" if label is not None else self.repair
+        return label
+
+    def hear(self, text: str, most: int = CONCLUDED) -> None:
+        """Weigh what a text says of the choices."""
+        for hit, weight in statements(self.known, text, apart=self.apart):
+            # A short name says too little within a sentence of something else.
+            length = hit.end - hit.start
+            brief = length < 4 and len(bare(text)) > length + 4 and not self.opposite and not self.apart
+            if weight != PLAIN or not brief:
+                self.say(hit.label, min(weight, most))
+
+    def hear_lines(self, text: str) -> None:
+        """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
+        for line in re.split("[\n；;]" if self.apart else "\n", text):
+            name, colon, value = line.replace("：", ":").partition(":")
+            unchosen = self.apart and _UNCHOSEN.match(name.strip(" -*·")) and not any(self.known.hits(folded(name)))
+            if colon and (unchosen or self.judge(name, value.strip())):
+                continue
+            most = PLAIN if _REMARK.match(line) else CONCLUDED
+            self.hear(line, min(most, WEAK) if self.apart and most == PLAIN else most)
+            if self.apart or _MARKED.search(line):
+                continue
+            pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
+            for sentence, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
+                clauses = [sentence, *re.split("[,，]", sentence)[: bool(self.opposite)]]
+                if picked := _PICKED.search(folded(sentence)):
+                    clauses.append(picked["sign"])
+                for clause in clauses if end not in ("？", "?") else ():
+                    if bare(clause) and (label := self.whole(clause)) is not None:
+                        self.say(label, SAID)
+
+    def decided(self) -> set[str]:
+        """The labels that are said most firmly; of two that exclude each other, any that is said."""
+        top = max(self.scores.values(), default=0.0)
+        if scored := {
+            label for label, score in self.scores.items() if score == top > 0 or (self.apart and score >= 0.5)
+        }:
+            return scored
+        best = max(self.weights.values(), default=DENIED)
+        least = min(best, PLAIN) if self.opposite else best
+        return {label for label, weight in self.weights.items() if weight >= least > DENIED}
+
+    def read(self, text: str) -> set[str]:
+        """The labels between which a short text leaves the choice."""
+        if (label := self.whole(text)) is not None:
+            return {label}
+        for variant in (text, re.sub("[(（][^()（）\n]{0,60}[)）]", "", text), text.replace("的", "")):
+            self.hear(variant)
+            if labels := self.decided():
+                return labels
+        # The end of a label stands for it, where a sentence that names none in full ends in it.
+        said, _, end = re.sub("[是为]|属于", "\0", bare(text)).rpartition("\0")
+        spoken = said and (_DENIES_BEFORE.search(said[-6:]) or any(self.known.hits(folded(text))))
+        label = self.known.exact(end) if len(end) > 1 and said and not spoken else None
+        return {label} if label is not None else set()
+
+
+class Choosing(Reader[Label | TermList]):
+    """Reads which of the choices an output says it is: a label, or any number of terms."""
+
+    bulleted = False
+    _other_names = re.compile("候选|选项|排除|未选|不|原|输入|unmatched|query|input|rejected")
+    _none_of_these = re.compile(
+        r"(?:都|均)(?:不|没有)(?:太)?(?:是|符合?|属于|匹配|对应|合适|在)|不(?:属于|在)(?:以上|上述|任何)|任何一[个类项][^,.]{0,6}不"
+    )
+
+    def __init__(self, answer_format: Label | TermList, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.apart = isinstance(answer_format, TermList)
+        terms = {choice: choice for choice in choices}
+        self.known = words(terms) if self.apart else label_words(answer_format, choices)
+        self.labels: set[str] = set()
+
+    def accept(self, labels: set[str], repair: str) -> bool:
+        """Take labels for the answer, if they are one; whether they are."""
+        self.understood = bool(labels) and (self.apart or len(labels) == 1)
+        if self.understood:
+            self.labels = labels
+            self.note(repair)
+        elif labels:
+            self.unread = "ambiguous label"
+        return self.understood
+
+    def structure(self, value: Json) -> bool:
+        # What a value says is what its fields would say as lines, those first that are named as the answer.
+        named, others = dict[str, str](), list[str]()
+        stack: list[tuple[str, Json]] = [("", value)]
+        while stack:
+            name, node = stack.pop()
+            if isinstance(node, dict):
+                fields = [(word, inner) for word, inner in node.items() if not _REASON.exact(word)]
+                texts = [text for _, inner in fields for text in leaves(inner)]
+                found = [text for text in texts if self.known.exact(text) is not None]
+                rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
+                judged = len(found) == len(rest) == 1
+                stack += [(found[0], rest[0])] if judged else reversed(fields)
+            elif self.apart and name not in self.choices and self._other_names.search(folded(name)):
+                continue
+            elif isinstance(node, list) and not all(isinstance(item, str) for item in node):
+                stack += [(name, inner) for inner in reversed(node)]
+            elif (text := "\n".join(leaves(node))) and _MARK.match(folded(f"{name}:")):
+                named[name] = f"{named.get(name, name + '：')}\n{text}"
+            elif text:
+                others.append(text if self.known.exact(text) or not name else f"{name}：{text}")
+        spoken = (texts for texts in (named.values(), [*named.values(), *others]) if texts)
+        return any(self._decide("\n".join(texts)) for texts in spoken) or (self.apart and super().structure(value))
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        if not lines or (not self.apart and self.stops_short(lines)):
+            return
+        bullets = ("", "-", "*", "+", *"•·●○▪◦■□➢►")
+        text = "\n".join(
+            self._one_question([line.text if line.mark in bullets else line.mark + line.text for line in lines])
+        )
+        if not self._decide(text):
+            self._say_nothing(text)
+        for line in lines if self.apart and self.labels else ():
+            # What stands in a list among offered terms may be none.
+            pieces = list(filter(bare, re.split("[，,、；;]", line.text)))
+            others = [piece for piece in pieces if not any(self.known.hits(folded(piece)))]
+            if others and any(self.known.exact(piece) for piece in pieces):
+                self.problem("unknown term", line.number)
+
+    def _decide(self, text: str) -> bool:
+        """Read an answer from the last place where one begins; whether there is one."""
+        flat = folded(text)
+        corrections = [match.end() for match in _CORRECTION.finditer(flat)]
+        before = [(match.end(), flat[max(0, match.start() - 3) : match.start()]) for match in _MARK.finditer(flat)]
+        marks = [end for end, said in before if not re.search("次|其他|备选", said)]
+        # Time stays linear: of many marks the last few are enough.
+        for place in [*corrections[-1:], *[mark for mark in marks[:-9:-1] if mark > max([0, *corrections])]]:
+            if self._hear(text[place:].strip()):
+                self.note("answer marker")
+                return True
+        return self._hear(text)
+
+    def _one_question(self, texts: Sequence[str]) -> Sequence[str]:
+        """The lines before one that begins as a line of the prompt does, where another question follows the answer."""
+        for place, text in enumerate(texts[1:], 1):
+            head = re.match(r"[^：:]{2,10}[：:]", text)
+            if head and "\n" + head.group() in "\n" + self.source.prompt and not _MARK.match(folded(head.group())):
+                verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
+                verdicts.hear_lines("\n".join(texts[:place]))
+                if verdicts.decided():
+                    return texts[:place]
+        return texts
+
+    def _hear(self, text: str) -> bool:
+        """Read what ``text`` says; whether that is an answer."""
+        verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
+        label = verdicts.whole(text)
+        if label is None:
+            verdicts.hear_lines(text)
+        labels = {label} if label is not None else verdicts.decided()
+        if not labels and not self.apart:
+            labels = verdicts.read(text)
+        listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(text)) if bare(piece)]
+        if not self.apart and label is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
+            # Of a list of labels none is the answer, though not all of them were offered.
+            named = [self.known.exact(piece) for piece in listed]
+            labels = {*labels, ""} if any(named) and not all(named) else labels
+        if not labels and len({hit.label for hit in self.known.hits(folded(text))}) > 1:
+            self.unread = "ambiguous label"
+        return self.accept(labels, verdicts.repair)
+
+    def _say_nothing(self, text: str) -> None:
+        """Read that none of the choices is it, where an output says that."""
+        flat = folded(text)
+        if isinstance(self.format, TermList):
+            if any(map(_says_nothing, text.split("\n"))):
+                self.understood = True
+                self.note("empty marker")
+        elif self.format.none_of_these and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
+            self.accept({self.format.none_of_these}, "sentence around label")
+
+    def stops_short(self, lines: Sequence[Line]) -> bool:
+        text = re.split("[，,、；;]", lines[-1].text)[-1] if self.apart else lines[0].text
+        alone = self.apart or (len(lines) == 1 and not self.understood and not text.endswith(_SENTENCE_ENDS))
+        partial = alone and self.known.begins_with(bare(text)) and self.known.exact(text) is None
+        return partial or (self.apart and super().stops_short(lines))
+
+    def answer(self) -> Answer:
+        if isinstance(self.format, TermList):
+            return [{"entity": term, "type": self.format.type} for term in sorted(self.labels)]
+        return next(iter(self.labels), "")
+
+
+class Statuses(Reader[StatusLines]):
+    """A line per finding, in any order of finding and status."""
+
+    roles = ("entity", "attr")
+    _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
+    _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
+    _joined = re.compile(
+        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t]|-{1,2}>|=>)[—>\s]{0,3}(?P<status>.{1,60}?)[)）]?$"
+    )
+    #: A finding that a clause says somebody has or has not, or of which nothing is known.
+    _has = re.compile(
+        "(?:根据对话)?(?:该|此)?(?:病人|患者|患儿|孩子|宝宝|宝贝|他|她|我)?(?:目前|现在|已|也|还|并|且|但)?"
+        "(?:(?P<阴性>未患有|没有患有|没有|不存在|否认|无)|(?P<阳性>患有|出现|存在|有)|(?P<不确定>(?:不确定|无法确定|不清楚)是否有?))(?P<name>.{1,30})$"
+    )
+
+    def __init__(self, answer_format: StatusLines, choices: Sequence[str], source: Source) -> None:
+        super().__init__(answer_format, choices, source)
+        self.statuses = label_words(answer_format, choices)
+        self.findings: dict[str, str] = {}
+
+    def polished(self, answer: Answer) -> Answer:
+        return [{**item, "entity": re.sub(r"^[-*•·]\s{0,3}(?=\w)", "", item["entity"])} for item in answer]
+
+    def status(self, text: str) -> str | None:
+        """The only status that ``text`` gives."""
+        text = text.rstrip(_LIST_END + "吗?？")
+        if self.statuses.begins_with(bare(text)) and self.statuses.exact(text) is None:
+            return None
+        verdicts = Verdicts(self.statuses, self.choices, self.source)
+        labels = verdicts.read(_PARENTHESES.sub("", text)) or verdicts.read(text)
+        if len(labels) != 1:
+            return None
+        self.note(verdicts.repair, text not in labels)
+        return labels.pop()
+
+    def group(self, text: str) -> str | None:
+        """The status that heads the findings that have it."""
+        shorter = re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", text)
+        return self.statuses.exact(shorter) or self.statuses.exact(text)
+
+    def add(self, status: str, findings: Sequence[str]) -> bool:
+        """Enter findings of one status."""
+        for finding in map(clean, findings):
+            outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
+            self.note("empty marker", _is_none(finding))
+            if outer and not _is_none(finding):
+                self.findings[self.source.span(outer) or outer] = status
+        self.understood = True
+        return True
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        # What is said later of a finding holds, so that a correction is a line like the others.
+        super().lines([line._replace(text=_CORRECTED.sub("", line.text)) for line in lines])
+
+    def line(self, line: Line) -> bool:
+        self.unfinished = False
+        text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
+        heads = list(self._head.finditer(text))
+        self.note("half-width punctuation", bool(heads) and ":" in text)
+        if heads:
+            before = text[: heads[0].start()].strip(self._marks)
+            pairs = [(head["name"], said) for head, said in _headed(text, heads)]
+            if before and self.source and self.source.span(before):
+                pairs[0] = (f"{before}、{pairs[0][0]}", pairs[0][1])
+            return sum(self._finding(name, value, line) for name, value in pairs) > 0
+        if (grouped := self.group(bare(text))) is not None:
+            self.open, self.understood = grouped, True
+            return True
+        if self.source and len(text) <= 20 and self.source.span(text):
+            self.fields = {"entity": text}
+        read = sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))) > 0
+        if not read and any(self.statuses.hits(folded(text))):
+            self.problem("unreadable line", line.number)
+            return True
+        if read or not self.open or not line.mark or _REMARK.match(text):
+            # A finding without its status is where an output breaks off.
+            talk = read or self.open or _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or _says_nothing(text)
+            self.unfinished = len(text) <= 12 and not talk
+            return read
+        return self.add(self.open, [text])
+
+    def _clause(self, text: str) -> bool:
+        """Read a clause that names a finding and its status; whether it does."""
+        joined = self._joined.match(text)
+        label = self.status(joined["status"]) if joined else None
+        if joined and label:
+            return self.add(label, self._findings(joined["name"].strip(self._marks)))
+        hits = list(self.statuses.hits(folded(text)))
+        if len(hits) == 1 and not bare(text[hits[0].end :]).strip(")）"):
+            finding = text[: hits[0].start].rstrip(self._marks + "是为有").strip(self._marks)
+            apart = text[hits[0].start - 1 : hits[0].start] in self._marks + "是为有" or self.source.span(finding)
+            return bool(finding and apart) and self.add(hits[0].label, self._findings(finding))
+        if self.source and (has := self._has.match(text.strip())):
+            findings = [self.source.span(part) for part in re.split("[、和及或]|以及", clean(has["name"]))]
+            label = self.statuses.exact(next(name for name, said in has.groupdict().items() if said))
+            return bool(label and all(findings)) and self.add(str(label), [finding for finding in findings if finding])
+        return False
+
+    def _finding(self, name: str, value: str, line: Line) -> bool:
+        value = value.strip()
+        if self.pair(name, value):
+            return True
+        self.unfinished = not value or self.statuses.begins_with(value)
+        if value and (self.unfinished or len(name) <= 12):
+            self.problem("unknown status", line.number)
+            return True
+        return False
+
+    def pair(self, name: str, value: Json) -> bool:
+        texts = leaves(_roles_of(value).get("attr") if isinstance(value, dict) else value)
+        text = texts[0].strip() if len(texts) == 1 else ""
+        grouped = self.group(name)
+        if grouped is not None and (self.statuses.exact(text) is None or _is_none(text)):
+            self.open = grouped
+            return self.add(grouped, self.parts(value))
+        if _REMARK.match(name) and self.statuses.exact(text) is None:
+            return True
+        label = self.status(text) if text else None
+        if label is None or ROLES.exact(name) not in (None, "entity"):
+            return False
+        return self.add(label, self._findings(clean(name).strip(self._marks)))
+
+    def _findings(self, text: str) -> list[str]:
+        """What a status is of: what the prompt holds, or a list's parts, or the end that the prompt holds."""
+        if not self.source or self.source.span(text) is not None:
+            return [text]
+        listed = re.split("[、和]", text)
+        ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
+        return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
+
+    def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
+        # The status can stand in a field of any name, or be the name of the field that is ticked.
+        others = [(name, text) for name, value in record.items() if not ROLES.exact(name) for text in leaves(value)]
+        told = (
+            self.group(name) if _TICKED.match(text) else None if _REASON.exact(name) else self.status(text)
+            for name, text in others
+        )
+        said = [label for label in told if label is not None]
+        if "entity" not in roles or ("attr" not in roles and len(said) != 1):
+            return False
+        label = self.status(" ".join(leaves(roles["attr"]))) if "attr" in roles else said[0]
+        if label is None:
+            self.problem("unknown status")
+            return True
+        return self.add(label, leaves(roles["entity"]))
+
+    def answer(self) -> Answer:
+        return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
+
+
+class Reply(Reader[FreeText]):
+    """The doctor's words, without what announces them or goes on after them."""
+
+    longest = sys.maxsize
+    _names = _any_of("回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
+    _introduction = re.compile(r"[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
+    _asked_before = re.compile(r"(?:患者|病人|Patient|User)\s{0,3}[：:][^\n]{0,2000}\n(?=(?:医生|Doctor)\s{0,3}[：:])")
+    _same_speaker = re.compile(r"\n(?:医生|医生回复|Doctor)\s{0,3}[：:]\s{0,5}")
+    _after = re.compile(
+        r"\n\s{0,5}【?(?:患者|病人|用户|Patient|User)\s{0,3}[：:】]"
+        r"|\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
+    )
+
+    @staticmethod
+    def tidy(text: str) -> str:
+        return text.strip()
+
+    def polished(self, answer: Answer) -> Answer:
+        text = str(answer)
+        captions = (*self.format.captions, "回复内容", "医生的回复", "Doctor", "Assistant")
+        names = "|".join(sorted(map(re.escape, captions), key=len, reverse=True))
+        named = rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:]|[【\[](?:{names})[】\]][：:]?"
+        caption = re.compile(rf"(?:{named})\s{{0,5}}", re.IGNORECASE)
+        for kind, pattern in (
+            ("preamble", self._asked_before),
+            ("preamble", self._introduction),
+            ("answer marker", caption),
+        ):
+            if match := pattern.match(text):
+                self.note(kind)
+                text = text[match.end() :].strip()
+        if (match := self._after.search(text)) and match.start():
+            self.note("closing remark")
+            text = text[: match.start()].strip()
+        text = self._same_speaker.sub("\n", text)
+        self.note("label case/quotes", unquoted(text) != text)
+        return unquoted(text)
+
+    def _understand(self, text: str) -> bool:
+        values, cut = json_values(text)
+        if not self.structure(values):
+            before = len(self.repairs)
+            self.text, self.understood, cut = self.polished(text.strip()), True, False
+            if len(self.repairs) == before:
+                self.problem("wrapping")
+        return cut
+
+    def structure(self, value: Json) -> bool:
+        records = [node for node in (value if isinstance(value, list) else [value]) if isinstance(node, dict)]
+        said = [inner for node in records for name, inner in node.items() if self._names.exact(name)]
+        texts = [inner for inner in said if isinstance(inner, str)] or leaves(value)
+        if len(texts) == 1:
+            self.text, self.understood = texts[0].strip(), True
+            self.note("json")
+        return self.understood
+
+    def answer(self) -> Answer:
+        return self.text
+
+
+class Dialect(Reader[F]):
+    """Reads a format that has no reader of its own as the strict parser does, with its marks made full width."""
+
+    def _understand(self, text: str) -> bool:
+        tidy = self.tidy(text)
+        wide = tidy.translate(str.maketrans(":;", "：；"))
+        parsed = (self.format.parse(one, self.choices) for one in (tidy, wide))
+        self.parsed = min(parsed, key=lambda one: len(one.problems))
+        self.understood = bool(self.parsed.answer) and len(self.parsed.problems) <= tidy.count("\n")
+        self.problems += self.parsed.problems
+        return False
+
+    def answer(self) -> Answer:
+        return self.parsed.answer
+
+
+#: A node of a tree that is not yet written down: its role if it has one, and its left and right child if it has two.
+_NODE_NAMES = words(
+    dict(
+        _names("""
+role: role 角色 node_type
+relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
+triples: triples triple 三元组
+condition: condition conditions 条件 判断条件 判断 if 如果 若
+decision: decision decisions action 决策 决定 处理 治疗 结果 结论
+left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左子树 左子节点 true_branch yes_branch
+right: right right_child no false else 否 不是 不满足 不符合 否则 右 右子树 右子节点 false_branch no_branch
+children: children child nodes tree root 子节点 节点 决策树 诊疗决策树 根节点 branches
+""")
+    )
+)
+
+
+class Trees(Dialect[TreeLines]):
+    """Decision trees as nested objects, lists of nodes, outlines or rules, in which every node is said by triples."""
+
+    _field = re.compile(r"[\s:：;；,，]{1,5}(role|logical_rel|triples)\s{0,3}[=:：]\s{0,3}")
+    _triple = re.compile(
+        r"[(（\[]([^()（）\[\]，,、；;|\n]{1,60})[，,、；;|]([^()（）\[\]，,、；;|\n]{1,30})[，,、；;|]([^()（）\[\]；;|\n]{1,60})[)）\]]"
+    )
+    _begin = re.compile(
+        rf"(?:如果|若)\s{{0,3}}[:：，,]?\s{{0,3}}(?=[(（\[])|({_NODE_NAMES.pattern})\s{{0,3}}(?:[:：]\s{{0,3}}|(?=[(（\[]|$))"
+    )
+    _else = re.compile("(?=(?:如果|若|否则|(?<!否)则|那么)\\s{0,3}[:：，,]?\\s{0,3}(?:[(（\\[]|如果|若))")
+    _alike: ClassVar[Mapping[str, str]] = {
+        "c": "C",
+        "条件": "C",
+        "condition": "C",
+        "d": "D",
+        "决策": "D",
+        "decision": "D",
+    }
+    _joins: ClassVar[Mapping[str, str]] = {
+        "且": "and",
+        "与": "and",
+        "并且": "and",
+        "或": "or",
+        "或者": "or",
+        "and": "and",
+        "or": "or",
+    }
+
+    def _understand(self, text: str) -> bool:
+        """Read the tree that the dialect's lines say, or one of the other ways."""
+        dialect = self._field.sub(lambda match: ("：" if match[1] == "role" else "；") + match[1] + "=", text)
+        super()._understand("\n".join(line.text for line in content_lines(dialect)))
+        if self.understood and self.parsed.answer != [dict(TreeLines.empty)]:
+            return False
+        self.problems, self.understood = [], False
+        values, cut = json_values(text)
+        found = values[0] if len(values) == 1 else []
+        lines = content_lines(text)
+        rows = table_rows(lines)
+        table: Json = [dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[1:] if cells]
+        rules = content_lines(self._else.sub("\n", text))
+        outlines = {"bullets": lines, "layout": [line._replace(indent=0) for line in rules]}
+        for kind in ("json", "table", *outlines):
+            try:
+                nodes = self._nodes(
+                    found if kind == "json" else table if kind == "table" else self._outline(outlines[kind])
+                )
+            except ValueError:
+                continue
+            self.parsed = self.format.parse(self.format.render(nodes, strict=False))
+            if any(node["triples"] for node in nodes) and not (kind == "layout" and self.parsed.problems):
+                self.note(kind)
+                self.problems += self.parsed.problems
+                self.understood = True
+                return cut
+        return False
+
+    def _nodes(self, value: Json) -> list[dict[str, Any]]:
+        """The nodes of nested objects and lists in preorder; raises `ValueError` where that is not certain."""
+        nodes: list[dict[str, Any]] = []
+        stack = [value]
+        while stack:
+            node = stack.pop()
+            if (
+                isinstance(node, list)
+                and node
+                and all(isinstance(item, dict) and not self._is_triple(item) for item in node)
+            ):
+                stack += reversed(node)
+                continue
+            named = {}
+            if isinstance(node, dict) and not self._is_triple(node):
+                named = dict(
+                    reversed([(name, inner) for word, inner in node.items() if (name := _NODE_NAMES.exact(word))])
+                )
+                if not named.keys() - {"children"}:
+                    if len(node) != 1:
+                        raise ValueError("an object that is no node")
+                    stack += node.values()
+                    continue
+                node = [inner for name in ("triples", "condition", "decision") if (inner := named.get(name))]
+                if "condition" in named and "decision" in named:
+                    node, named = [named["condition"]], {"left": named["decision"], **named}
+            below = (
+                [named.get("left"), named.get("right")] if named.keys() & {"left", "right"} else named.get("children")
+            )
+            below = below if isinstance(below, list) and any(below) else []
+            if len(below) not in (0, 2):
+                raise ValueError("a condition has two children")
+            triples, relation = self._said(node)
+            role = self._alike.get(str(named.get("role")).lower(), "C" if below or "condition" in named else "D")
+            stated = str(named.get("relation")).lower()
+            relation = self._joins.get(stated, "null" if stated == "null" or len(triples) < 2 else relation)
+            nodes.append({"role": role, "logical_rel": relation, "triples": triples})
+            stack += reversed(below)
+        return nodes
+
+    @staticmethod
+    def _is_triple(value: Json) -> bool:
+        if isinstance(value, dict):
+            return {"subject", "object"} <= _roles_of(value).keys()
+        return isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) for part in value)
+
+    def _said(self, value: Json) -> tuple[list[list[str]], str]:
+        """The triples that a value says, and how they are joined; raises `ValueError` where it says anything else."""
+        triples, relation, stack = list[list[str]](), "and", [value]
+        while stack:
+            node = stack.pop()
+            if self._is_triple(node):
+                roles = _roles_of(node) if isinstance(node, dict) else {}
+                ends = [roles["subject"], roles.get("predicate"), roles["object"]] if roles else node
+                triples.append([clean(text) for text in leaves(ends)])
+            elif isinstance(node, list):
+                stack += reversed(node)
+            elif isinstance(node, str) and not _is_none(node) and bare(node):
+                values, _ = json_values(node)
+                rest = "" if values else self._triple.sub("", node).strip(_LIST_END)
+                if rest and rest not in self._joins:
+                    raise ValueError("words that are no triple")
+                relation = self._joins.get(rest, relation)
+                stack += values
+                triples += (
+                    [[clean(part) for part in match] for match in self._triple.findall(node)] if not values else []
+                )
+            elif isinstance(node, (dict, bool)):
+                raise ValueError("an object that is no triple")
+        if any(len(triple) != 3 for triple in triples):
+            raise ValueError("a triple has three parts")
+        return triples, relation
+
+    def _outline(self, lines: Sequence[Line]) -> Json:
+        """An outline as nested objects: conditions, and under each what holds if it is met and if not."""
+        root: dict[str, Any] = {}
+        opened: list[tuple[int, dict[str, Any]]] = []
+        place: tuple[dict[str, Any], str] | None = (root, "tree")
+        for line in lines:
+            text = line.text
+            while match := self._begin.match(text):
+                name = _NODE_NAMES.exact(match.group(1) or "如果")
+                text = text[match.end() :]
+                following = self._begin.match(text)
+                said = "" if following else text
+                if name in ("left", "right"):
+                    while opened and (opened[-1][0] > line.indent or name in opened[-1][1]):
+                        opened.pop()
+                    place = (opened[-1][1], name) if opened else None
+                if place is None or name not in ("condition", "decision", "left", "right"):
+                    raise ValueError("a branch of no condition")
+                if name == "condition":
+                    node: dict[str, Any] = {"condition": said}
+                    opened.append((line.indent, node))
+                    place[0][place[1]], place = node, None
+                elif said:
+                    place[0][place[1]], place = said, None
+                if not following:
+                    text = ""
+            if text and opened:
+                raise ValueError("a line that is no branch")
+        return root
+
+
+READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
+    EntityLines: Entities,
+    TripleLines: Triples,
+    CausalLines: Triples,
+    EventLines: Events,
+    TermList: Choosing,
+    Label: Choosing,
+    StatusLines: Statuses,
+    Report: ReportSections,
+    FreeText: Reply,
+    TreeLines: Trees,
+}
 
 
 def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str] = (), prompt: str = "") -> Parsed:

@@ -7,7 +7,6 @@ from .answers import Answer
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation
 from .lenient import parse_lenient
-from .lenient_formats import Source
 from .promptcblue_metric import PromptCBLUE
 from .ranking import GradedRanking
 from .scoring import Protocol

@@ -14,7 +14,6 @@ from .answers import Answer
 from .errors import PromptCBLUEError
 from .evaluation import Evaluation, Parser
 from .lenient import parse_lenient
-from .lenient_formats import Source
 from .ranking import GradedRanking
 from .scoring import Protocol
 from .tasks import TASKS

@@ -11,21 +11,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from string import ascii_uppercase
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 #: A JSON value, its numbers as text.
 Json: TypeAlias = str | bool | Sequence["Json"] | Mapping[str, "Json"] | None
 
 _FENCE, _THINKING = "```", ("think", "thinking")
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
+_ENDINGS = re.compile("\r\n|[\r\u2028\u2029]")
+_VISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060")), 0xA0: " "}
+_TOKENS = re.compile(r"<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
+_SPEAKER = re.compile(r"\s{0,9}(?:assistant|model|ASSISTANT)\s{0,3}[:：]?\s{0,3}(?=\n|$)")
+_RESPONSE = re.compile(r"^#{1,4} {0,3}(?:Final Response|Final Answer|最终回答|最终回复)[*:： ]{0,4}$", re.MULTILINE)
+_LANGUAGE = re.compile(r"[A-Za-z]{0,12}[ \t]{0,4}\n")
+_TAGGED = re.compile(r"<([^<>/\s]{1,20})>([^<>]{0,200})</\1>")
+_BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 
 
-def _line_endings(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-
-
-def _visible(text: str) -> str:
-    return text.translate(_INVISIBLE).replace("\u00a0", " ")
+_BREAK = re.compile(r"\s{0,9}<br\s{0,3}/?>\s{0,9}")
 
 
 def _blank(removed: str) -> str:
@@ -44,27 +46,20 @@ def _without_thinking(text: str) -> str:
                 thought, said = said, ""
             kept += [_blank(thought), said]
         text = "".join(kept)
-    return text
-
-
-_TOKENS = re.compile(r"<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
-_SPEAKER = re.compile(r"\s{0,9}(?:assistant|model|ASSISTANT)\s{0,3}[:：]?\s{0,3}(?=\n|$)")
+    ends = [match.end() for match in _RESPONSE.finditer(text)]
+    return _blank(text[: ends[-1]]) + text[ends[-1] :] if ends and text[ends[-1] :].strip() else text
 
 
 def _without_tokens(text: str) -> str:
     """The first turn that says something, without the tokens of chat templates around it."""
-    if not _TOKENS.search(text):
-        return text
-    for piece in _TOKENS.split(text):
-        said = _SPEAKER.sub("", piece, count=1) if _SPEAKER.match(piece) else piece
-        if said.strip():
-            return said
-    return ""
+    turns = _TOKENS.split(text)
+    said = (_SPEAKER.sub("", turn, count=1) if _SPEAKER.match(turn) else turn for turn in turns)
+    return next((turn for turn in said if turn.strip()), "") if len(turns) > 1 else text
 
 
 def is_wrapped(text: str) -> bool:
     """Whether ``text`` holds what no dialect does but no strict parser minds."""
-    return bool(_TOKENS.search(text)) or "<answer>" in text
+    return bool(_TOKENS.search(text)) or "<answer>" in text or "Final Response" in text
 
 
 def _without_fence(text: str) -> str:
@@ -73,39 +68,35 @@ def _without_fence(text: str) -> str:
     if tag:
         text = _blank(before) + tagged.partition("</answer>")[0]
     before, *inside = text.split(_FENCE)
-    language = re.compile(r"[A-Za-z]{0,12}[ \t]{0,4}\n")
-    inside = [language.sub("\n", piece, count=1) if language.match(piece) else piece for piece in inside]
+    inside = [_LANGUAGE.sub("\n", piece, count=1) if _LANGUAGE.match(piece) else piece for piece in inside]
     if inside and len(inside) <= 2 and inside[0].strip():
         return _blank(before) + inside[0]
     return before + "".join(inside)
 
 
-_TAGGED = re.compile(r"<([^<>/\s]{1,20})>([^<>]{0,200})</\1>")
-_BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
-
-
 def _without_markdown(text: str) -> str:
     text = _TAGGED.sub(r"\1：\2\n", text)
-    text = _BOXED.sub(r"\1", text.replace("**", "").replace("`", "").replace("~~", ""))
-    return "\n".join(_without_line_markdown(line) for line in text.split("\n"))
-
-
-def _without_line_markdown(line: str) -> str:
-    bare = line.strip()
-    if len(bare) >= 3 and not bare.strip("-*_= "):
-        return ""
-    return bare.lstrip("#> \t") if bare[:1] in ("#", ">") else line
+    lines = _BOXED.sub(r"\1", text.replace("**", "").replace("`", "").replace("~~", "")).split("\n")
+    for at, line in enumerate(lines):
+        bare = line.strip()
+        if len(bare) >= 3 and not bare.strip("-*_= "):
+            lines[at] = ""
+        elif bare[:1] in ("#", ">"):
+            lines[at] = bare.lstrip("#> \t")
+        elif not bare.startswith("|"):
+            lines[at] = _BREAK.sub("\n", line)
+    return "\n".join(lines)
 
 
 #: In the order they are applied.
-_NORMALISERS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("line endings", _line_endings),
-    ("invisible characters", _visible),
-    ("thinking removed", _without_thinking),
-    ("chat tokens", _without_tokens),
-    ("code fence", _without_fence),
-    ("markdown", _without_markdown),
-)
+_NORMALISERS: Mapping[str, Callable[[str], str]] = {
+    "line endings": lambda text: _ENDINGS.sub("\n", text),
+    "invisible characters": lambda text: text.translate(_VISIBLE),
+    "thinking removed": _without_thinking,
+    "chat tokens": _without_tokens,
+    "code fence": _without_fence,
+    "markdown": _without_markdown,
+}
 
 
 def unwrapped(text: str) -> tuple[str, list[str], bool]:
@@ -113,18 +104,19 @@ def unwrapped(text: str) -> tuple[str, list[str], bool]:
     thinking = any(text.rfind(f"<{tag}>") > text.rfind(f"</{tag}>") for tag in _THINKING)
     cut = thinking or (text.count(_FENCE) % 2 == 1 and bool(text.rpartition(_FENCE)[2].strip()))
     kinds = []
-    for kind, normalise in _NORMALISERS:
+    for kind, normalise in _NORMALISERS.items():
         before, text = text, normalise(text)
         kinds += [kind] * (text != before)
     return text, kinds, cut
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its 1-based number, its bullet or number, and what follows that."""
+    """A line that is not blank: its 1-based number, its bullet or number, what follows that, and its indentation."""
 
     number: int
     mark: str
     text: str
+    indent: int = 0
 
 
 _ITEM = re.compile(
@@ -139,25 +131,24 @@ def content_lines(text: str) -> list[Line]:
     for number, line in enumerate(text.split("\n"), 1):
         if bare := line.strip():
             mark = match.group() if (match := _ITEM.match(bare)) else ""
-            found.append(Line(number, mark, bare[len(mark) :].strip()))
+            found.append(Line(number, mark, bare[len(mark) :].strip(), len(line) - len(line.lstrip())))
     return found
 
 
-# Traditional characters of labels, names of fields and medical words, each before the simplified one.
-_SCRIPTS = (
-    "實实 體体 臨临 現现 藥药 類类 別别 醫医 學学 檢检 驗验 項项 設设 備备 關关 係系 頭头 為为 對对 應应 "
-    "療疗 診诊 斷断 議议 輔辅 訴诉 狀状 態态 認认 確确 見见 語语 義义 無无 與与 麼么 歲岁 過过 開开 齡龄 "
-    "腫肿 進进 參参 試试 護护 風风 險险 評评 習习 況况 詢询 問问 於于 給给 結结 論论 選选 擇择 標标 準准 "
-    "術术 詞词 測测 費费 後后 沒没 該该 癥症 發发 熱热 嘔呕 瀉泻 痺痹 腦脑 臟脏 腎肾 壓压 長长 間间 質质 "
-    "變变 種种 懷怀 親亲 飲饮 動动 執执 獻献 殘残 據据 願愿 導导 闌阑 燒烧 點点 時时 幾几 個个 這这 們们 "
-    "兩两 來来 還还 會会 說说 請请 謝谢 師师 員员 陽阳 陰阴 膽胆 腸肠 脈脉 傷伤 塊块 膚肤 癢痒 濕湿 潰溃 "
-    "瘍疡 濃浓 頻频 紅红 黃黄 貧贫 營营 養养 劑剂 膠胶 鹽盐 鈣钙 鐵铁 維维 產产 嬰婴 兒儿 婦妇 髮发 雙双 "
-    "齒齿 聲声 視视 聽听 覺觉 滅灭 圍围 積积 難难 氣气 虛虚 緊紧 張张 憂忧 鬱郁 夢梦 遺遗 傳传 補补 復复 "
-    "複复 輸输 歷历 記记 錄录 報报 書书 讀读 寫写 數数 統统 計计 達达 適适 將将 從从 經经 約约 級级 樣样 "
-    "總总 單单 獨独 儀仪 機机 構构 組组 織织 細细 蟲虫 條条 較较 顯显 異异 網网 頁页 尋寻 題题 內内 徵征 "
-    "證证 違违 續续 針针 規规 則则 範范 預预 處处 側侧 邊边 顆颗 鬆松 腳脚 臉脸 頸颈 礙碍 殼壳 節节 靜静 "
-    "劇剧 減减 輕轻 顫颤 擴扩 壞坏 惡恶 響响 觀观 際际 謹谨 負负 責责 屬属 號号 圖图 線线 錯错 誤误 雖虽 "
-    "僅仅 並并 當当 雜杂 離离 價价 瘡疮 癱瘫 癲癫 癇痫 極极 讓让 緩缓"
+# Traditional characters of labels, names of fields and medical words, and the simplified ones in the same order.
+_TRADITIONAL = (
+    "實體臨現藥類別醫學檢驗項設備關係頭為對應療診斷議輔訴狀態認確見語義無與麼歲過開齡腫進參試護風險評習況詢問於給"
+    "結論選擇標準術詞測費後沒該癥發熱嘔瀉痺腦臟腎壓長間質變種懷親飲動執獻殘據願導闌燒點時幾個這們兩來還會說請謝師"
+    "員陽陰膽腸脈傷塊膚癢濕潰瘍濃頻紅黃貧營養劑膠鹽鈣鐵維產嬰兒婦髮雙齒聲視聽覺滅圍積難氣虛緊張憂鬱夢遺傳補復複輸"
+    "歷記錄報書讀寫數統計達適將從經約級樣總單獨儀機構組織細蟲條較顯異網頁尋題內徵證違續針規則範預處側邊顆鬆腳臉頸"
+    "礙殼節靜劇減輕顫擴壞惡響觀際謹負責屬號圖線錯誤雖僅並當雜離價瘡癱癲癇極讓緩"
+)
+_SIMPLIFIED = (
+    "实体临现药类别医学检验项设备关系头为对应疗诊断议辅诉状态认确见语义无与么岁过开龄肿进参试护风险评习况询问于给"
+    "结论选择标准术词测费后没该症发热呕泻痹脑脏肾压长间质变种怀亲饮动执献残据愿导阑烧点时几个这们两来还会说请谢师"
+    "员阳阴胆肠脉伤块肤痒湿溃疡浓频红黄贫营养剂胶盐钙铁维产婴儿妇发双齿声视听觉灭围积难气虚紧张忧郁梦遗传补复复输"
+    "历记录报书读写数统计达适将从经约级样总单独仪机构组织细虫条较显异网页寻题内征证违续针规则范预处侧边颗松脚脸颈"
+    "碍壳节静剧减轻颤扩坏恶响观际谨负责属号图线错误虽仅并当杂离价疮瘫癫痫极让缓"
 )
 # Width, case and kind of punctuation make no difference to what a word is, nor does the script. One character stays
 # one, so that places in a folded text are places in the text.
@@ -165,9 +156,11 @@ _FOLDED: dict[int, str] = {
     **{code: chr(code - 0xFEE0).lower() for code in range(0xFF01, 0xFF5F)},
     **{ord(letter): letter.lower() for letter in ascii_uppercase},
     **{ord(sign): plain for sign, plain in zip("　、；;。“”‘’【】", " ,,,.\"\"''[]", strict=True)},
-    **{ord(pair[0]): pair[1] for pair in _SCRIPTS.split()},
+    **{ord(sign): plain for sign, plain in zip(_TRADITIONAL, _SIMPLIFIED, strict=True)},
 }
 _AROUND = " \t\n　\"'“”‘’「」『』《》〈〉<>【】[]`*_~$.。．,，;；:：!！"
+_END = " \t　。；;，,、"
+_QUOTES = {"“": "”", "‘": "’", '"': '"', "'": "'", "「": "」", "『": "』", "《": "》", "【": "】", "<": ">"}
 
 
 def folded(text: str) -> str:
@@ -175,17 +168,36 @@ def folded(text: str) -> str:
     return text.translate(_FOLDED)
 
 
-def bare(text: str) -> str:
-    """``text`` without the quotes, brackets and punctuation around it."""
-    text = text.strip(_AROUND)
-    if text[:1] in ("(", "（") and text[-1:] in (")", "）"):
-        text = text[1:-1].strip(_AROUND)
-    return text
-
-
 def key(text: str) -> str:
     """What is the same for two spellings of one word."""
     return "".join(folded(text).split())
+
+
+def bare(text: str) -> str:
+    """``text`` without the quotes, brackets and punctuation around it."""
+    text = text.strip(_AROUND)
+    paired = text[:1] in ("(", "（") and text[-1:] in (")", "）")
+    return text[1:-1].strip(_AROUND) if paired else text
+
+
+def unquoted(text: str) -> str:
+    """``text`` without a pair of quotes around it."""
+    return text[1:-1].strip() if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] else text
+
+
+def clean(part: str) -> str:
+    """``part`` without white space, closing punctuation and a pair of quotes around it."""
+    part = part.strip().rstrip(_END)
+    return unquoted(part[:-1] if part.endswith(".") and not part[-2:].isascii() else part)
+
+
+def unparenthesised(text: str) -> str:
+    """``text`` without a pair of parentheses around it, or one at an end that lost its other half."""
+    opens, closes = text.startswith(("(", "（")), text.endswith((")", "）"))
+    surplus = sum(text.count(sign) for sign in "(（") - sum(text.count(sign) for sign in ")）")
+    if opens and closes:
+        return text[1:-1].strip()
+    return text[:-1].strip() if closes and surplus < 0 else text[1:].strip() if opens and surplus > 0 else text
 
 
 class Hit(NamedTuple):
@@ -205,25 +217,21 @@ class Words:
     """
 
     def __init__(self, spellings: Mapping[str, str], whole: Mapping[str, str] | None = None) -> None:
-        everything = dict(whole or {}) | dict(spellings)
-        self.labels = {key(spelling): label for spelling, label in reversed(list(everything.items()))}
-        self.labels |= {key(spelling): label for spelling, label in reversed(list(spellings.items()))}
-        self.labels.pop("", None)
+        everything = [*spellings.items(), *(whole or {}).items()]
+        self.labels = {word: label for spelling, label in reversed(everything) if (word := key(spelling))}
         self._keys = [*map(key, spellings)]
         found = {folded(spelling.strip()): label for spelling, label in reversed(list(spellings.items()))}
         self._found = {spelling: label for spelling, label in found.items() if spelling}
-        longest_first = sorted(self._found, key=len, reverse=True)
-        self.pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        self.pattern = "|".join(map(re.escape, sorted(self._found, key=len, reverse=True))) or r"(?!)"
         self._search = re.compile(self.pattern)
         # A text of twice the length is no spelling, however it is quoted.
-        self._longest = 2 * max(map(len, everything), default=0) + 40
+        self._longest = 2 * max((len(spelling) for spelling, _ in everything), default=0) + 40
 
     def exact(self, text: str) -> str | None:
         """The label that ``text`` spells, whatever the width, case, spaces and quotes."""
         if len(text) > self._longest:
             return None
-        within = bare(text)
-        label = self.labels.get(key(within))
+        label = self.labels.get(key(within := bare(text)))
         return label if label is not None or within == text else self.labels.get(key(text))
 
     def spelt(self, spelling: str) -> str:
@@ -249,35 +257,6 @@ def _cached_words(spellings: tuple[tuple[str, str], ...], whole: tuple[tuple[str
 def words(spellings: Mapping[str, str], whole: Mapping[str, str] | None = None) -> Words:
     """`Words`, compiled once for as long as they are in use."""
     return _cached_words(tuple(spellings.items()), tuple((whole or {}).items()))
-
-
-_END = " \t　。；;，,、"
-_QUOTES = {"“": "”", "‘": "’", '"': '"', "'": "'", "「": "」", "『": "』", "《": "》", "【": "】", "<": ">"}
-
-
-def clean(part: str) -> str:
-    """``part`` without white space, closing punctuation and a pair of quotes around it."""
-    part = part.strip().rstrip(_END)
-    if part.endswith(".") and not part[-2:].isascii():
-        part = part[:-1]
-    return unquoted(part)
-
-
-def unquoted(text: str) -> str:
-    """``text`` without a pair of quotes around it."""
-    return text[1:-1].strip() if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] else text
-
-
-def unparenthesised(text: str) -> str:
-    """``text`` without a pair of parentheses around it, or one at an end that lost its other half."""
-    opens, closes = text.startswith(("(", "（")), text.endswith((")", "）"))
-    inner = sum(text.count(sign) for sign in "(（") - sum(text.count(sign) for sign in ")）")
-    if opens and closes:
-        return text[1:-1].strip()
-    return text[:-1].strip() if closes and inner < 0 else text[1:].strip() if opens and inner > 0 else text
-
-
-_BREAK = re.compile(r"\s{0,9}<br\s{0,3}/?>\s{0,9}")
 
 
 def table_rows(lines: Sequence[Line]) -> list[tuple[int, list[str]]]:
@@ -308,14 +287,12 @@ def json_values(text: str) -> tuple[list[Json], bool]:
     attempts = _ATTEMPTS
     match = _OPENING.search(text)
     while match and attempts:
-        value, end = _decode(text, match.start())
-        if end:
-            values.append(value)
-        elif _JSON_LIKE.match(text, match.start()):
-            value, cut = _decode_loose(text[match.start() :])
-            return values + value, cut
-        else:
-            attempts -= 1
+        found, end = _decode(text, match.start())
+        values += found
+        if not end and _JSON_LIKE.match(text, match.start()):
+            found, cut = _decode_loose(text[match.start() :])
+            return values + found, cut
+        attempts -= not end
         match = _OPENING.search(text, end or match.end())
     return values, False
 
@@ -326,35 +303,27 @@ def _decode_loose(text: str) -> tuple[list[Json], bool]:
     if '"' not in text:
         text = text.replace("'", '"').translate(str.maketrans("“”：，", '"":,'))
         text = _PYTHON_WORDS.sub(lambda word: {"N": "null"}.get(word.group()[0], word.group().lower()), text)
-    value, end = _decode(text, 0)
-    if end:
-        return [value], False
+    found, _ = _decode(text, 0)
+    if found:
+        return found, False
     closed, cut = _closed(text)
-    value, end = _decode(closed, 0)
-    return ([value] if end else []), cut
+    return _decode(closed, 0)[0], cut
 
 
-def _decode(text: str, start: int) -> tuple[Json, int]:
-    """The JSON value that starts at ``start`` and where it ends, or 0."""
+def _decode(text: str, start: int) -> tuple[list[Json], int]:
+    """The JSON value that starts at ``start`` and where it ends, or none and 0."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
-        return None, 0
-    return value, end
-
-
-class _Open(NamedTuple):
-    """The open brackets are a linked list, which a place can remember without copying it."""
-
-    closing: str
-    outer: _Open | None
+        return [], 0
+    return [value], end
 
 
 def _closed(text: str) -> tuple[str, bool]:
     """JSON that breaks off, cut after its last whole member and closed; and whether it did break off."""
-    opened: _Open | None = None
-    end, rest = 0, opened
-    in_string = False
+    # The open brackets are a linked list, which a place can remember without copying it.
+    opened: Any = None
+    end, rest, in_string = 0, opened, False
     for match in _TOKEN.finditer(text):
         token = match.group()
         if token == '"':
@@ -362,20 +331,20 @@ def _closed(text: str) -> tuple[str, bool]:
         elif in_string or token[0] == "\\":
             continue
         elif token in _CLOSING:
-            opened = _Open(_CLOSING[token], opened)
+            opened = (_CLOSING[token], opened)
         elif token == ",":
             end, rest = match.start(), opened
-        elif opened is None or opened.closing != token:
+        elif opened is None or opened[0] != token:
             break
         else:
-            opened = opened.outer
+            opened = opened[1]
             end, rest = match.end(), opened
             if opened is None:
                 break
     closers = []
     while rest is not None:
-        closers.append(rest.closing)
-        rest = rest.outer
+        closer, rest = rest
+        closers.append(closer)
     return text[:end] + "".join(closers), opened is not None or in_string
 
 

@@ -112,6 +112,7 @@ def test_the_program_reads_what_chat_models_write_as_we_do(parser: Parser, tmp_p
             "task_dataset": row["task"],
         }
         for row in CORPUS
+        if row["task"] in SUITES["promptcblue-chip2023"].tasks
     ]
     test = write_lines(tmp_path / "test.json", [{**row, "target": ""} for row in rows])
     output = tmp_path / "test_predictions.zip"
