@@ -16,7 +16,6 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("accelerate", "filelock", "matplotlib", "peft", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("tensorboard", "trackio"), "track"),
     "bitsandbytes": "quantize",
-    "bm25s": "build",
     "gradio": "space",
     "jinja2": "report",
     "openai": "openai",
