@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from promptcblue_dataset.making import Plan
 
 app = make_app("Make the PromptCBLUE dataset from its files.")
-templates_app = typer.Typer(no_args_is_help=True, help="Look at, check and extend the pool of prompt templates.")
-review_app = typer.Typer(no_args_is_help=True, help="Have samples examined by annotators, and count what they find.")
+templates_app = make_app("Look at, check and extend the pool of prompt templates.", part=True)
+review_app = make_app("Have samples examined by annotators, and count what they find.", part=True)
 app.add_typer(templates_app, name="templates")
 app.add_typer(review_app, name="review")
 
@@ -72,7 +72,7 @@ Use = Annotated[
     typer.Option(metavar="FILE", help="Raw file, folder or archive to take where several hold one corpus; repeatable."),
 ]
 MaxUnpacked = Annotated[
-    float, typer.Option(min=0, metavar="GIB", help="The most that raw archives may unpack to, all together, in GiB.")
+    float, typer.Option(metavar="GIB", help="The most that raw archives may unpack to, all together, in GiB.")
 ]
 
 
@@ -201,7 +201,7 @@ def build_(
     sizes: Annotated[
         str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
     ] = "paper",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     profile: Annotated[Profile, typer.Option(help="Whom to follow where the paper and the release differ.")] = "paper",
     dialect: Annotated[Dialect, typer.Option(help="Targets as released, or as in the paper's A.1.")] = "released",
     explain_labels: ExplainLabels = False,
@@ -211,7 +211,7 @@ def build_(
     from_test: Annotated[bool, typer.Option("--from-test", help="Prompts of CBLUE's own test files.")] = False,
     on_error: Annotated[OnError, typer.Option(help="Bad raw records: write nothing, or skip and list them.")] = "stop",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 3. The bytes are the same.")
+        int | None, typer.Option(help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
     use: Use = None,
     max_unpacked: MaxUnpacked = 8,
@@ -368,7 +368,7 @@ def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
 @templates_app.command("render", epilog="Example: promptcblue-dataset templates render CMeEE-V2 3")
 def templates_render(
     task: Annotated[str, typer.Argument(help="A task.")],
-    number: Annotated[int, typer.Argument(min=1, help="Number of the template, as `templates list` gives it.")] = 1,
+    number: Annotated[int, typer.Argument(help="Number of the template, as `templates list` gives it.")] = 1,
     templates: Pool = None,
     explain_labels: ExplainLabels = False,
     format_spec: FormatSpec = False,
@@ -391,7 +391,7 @@ def templates_requests(
     model: Annotated[str, typer.Option(help="Model that is asked.")],
     templates: Pool = None,
     tasks: Tasks = None,
-    times: Annotated[int, typer.Option(min=1, help="Rephrasings of each template.")] = 10,
+    times: Annotated[int, typer.Option(help="Rephrasings of each template.")] = 10,
 ) -> None:
     """Write requests that ask a model to rephrase each template, as the paper does."""
     count = write_requests(output, load_pool(templates, _names(tasks)), model, times)
@@ -455,7 +455,7 @@ def review_sample(
     number: Annotated[str, typer.Option("--number", help="Samples a task: a share such as 5%, or a number.")] = "200",
     split: Annotated[str | None, typer.Option(help="Draw from this split alone.")] = None,
     tasks: Tasks = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
     """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
     for task, count in write_sheet(source, output, number, split, _names(tasks) or list(REGISTRY), seed).items():
@@ -466,7 +466,7 @@ def review_sample(
 @review_app.command("tally", epilog="Example: promptcblue-dataset review tally review.xlsx")
 def review_tally(
     sheet: Annotated[Path, typer.Argument(help="The filled spreadsheet.")],
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
 ) -> None:
     """Print the rate of mislabelled samples by task with Wilson intervals."""
     table = make_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")

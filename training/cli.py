@@ -17,7 +17,6 @@ from promptcblue_metric.cli.common import (
     ParserOption,
     ProtocolOption,
     ResamplesOption,
-    check_outputs,
     make_app,
     run,
 )
@@ -189,24 +188,23 @@ def predict(
     split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
     config: Annotated[list[str] | None, typer.Option(help="A task to predict; repeat it for several.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="So many samples only, drawn from all tasks alike.")
+        int | None, typer.Option(metavar="N", help="So many samples only, drawn from all tasks alike.")
     ] = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1,
             help="Longest answer in tokens, thoughts included. By default, for a task that the model was fine-tuned "
             "on here, from its targets in the other splits; else more.",
         ),
     ] = None,
     samples_per_prompt: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Answers to each prompt, each time into a file of its own.")
+        int, typer.Option(metavar="N", help="Answers to each prompt, each time into a file of its own.")
     ] = 1,
     decoding: Annotated[
         Decoding | None,
         typer.Option(help="greedy, or the paper's search with four beams; an endpoint is not told by default."),
     ] = None,
-    beams: Annotated[int | None, typer.Option(min=1, help="Another number of beams than the preset's.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Another number of beams than the preset's.")] = None,
     demonstrations: Annotated[
         str | None, typer.Option(metavar=f"N|{_PAPER}", help="Train samples to show before each prompt.")
     ] = None,
@@ -270,7 +268,6 @@ def evaluate(
     from .predict import check_can_score, outputs, score
     from .processes import is_first
 
-    check_outputs(json, report, inputs=[options["dataset"], options["output"]])
     dataset, split = Splits(options["dataset"], options["config"], options["limit"], options["seed"]), options["split"]
     if is_first():
         check_can_score(dataset, split, report)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
+from promptcblue_metric.cli.common import NUMBERS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import get_task
 
@@ -32,50 +31,6 @@ PROMPT_FORMATS = ("auto", "chat", "plain")
 LONG_TARGETS = ("skip", "refuse")
 
 
-class Numbers(NamedTuple):
-    """The numbers that a setting may have; never one that is infinite or no number."""
-
-    least: float
-    most: float
-    expected: str
-    whole: bool = False
-    #: What it may be beside them; None is always so where it is the default.
-    also: tuple[object, ...] = ()
-
-
-_ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
-_COUNT = Numbers(1, math.inf, "a whole number of 1 or more", whole=True)
-_COUNT_OR_0 = Numbers(0, math.inf, "a whole number of 0 or more", whole=True)
-_POSITIVE = Numbers(_ABOVE_0, math.inf, "a number above 0")
-_POSITIVE_OR_0 = Numbers(0, math.inf, "a number of 0 or more")
-_BELOW = Numbers(0, _BELOW_1, "a number from 0 to below 1")
-_SEED = Numbers(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}", whole=True)
-_BUDGET = Numbers(_ABOVE_0, _BELOW_1, "a share between 0 and 1, such as 0.01 for 1%")
-_STEPS = Numbers(1, math.inf, "a whole number of 1 or more, or -1 for num_train_epochs", whole=True, also=(-1,))
-_RANGES: Mapping[Numbers, str] = {
-    _COUNT: """
-        lora_rank lora_alpha adalora_target_rank adalora_interval adapter_bottleneck virtual_tokens encoder_width
-        processes batch_size batch_tokens patience score_steps gradient_accumulation_steps
-        per_device_train_batch_size per_device_eval_batch_size eval_accumulation_steps torch_empty_cache_steps
-        dataset_num_proc dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout
-    """,
-    _COUNT._replace(also=(None,)): "max_length",
-    _COUNT_OR_0: "steps_after_best score_samples save_total_limit dataloader_num_workers",
-    _POSITIVE: "learning_rate lora_plus_ratio adapter_scale logging_steps eval_steps save_steps",
-    _POSITIVE_OR_0: """
-        adalora_orthogonality warmup_steps weight_decay adam_epsilon max_grad_norm neftune_noise_alpha eval_delay
-        router_aux_loss_coef
-    """,
-    _BELOW: "lora_dropout adalora_start adalora_end adam_beta1 adam_beta2 label_smoothing_factor",
-    _SEED: "seed data_seed few_shot_seed",
-    _BUDGET: "fit_budget",
-    _STEPS: "max_steps",
-    Numbers(-math.inf, math.inf, "a number"): "num_train_epochs",
-}
-#: What each numeric setting may be, the recipe's and the trainer's.
-NUMBERS: Mapping[str, Numbers] = {name: numbers for numbers, names in _RANGES.items() for name in names.split()}
-
-
 class SettingError(PromptCBLUEError):
     """A value that a setting cannot have."""
 
@@ -90,15 +45,10 @@ def check_numbers(settings: object) -> None:
     Raises:
         SettingError: names the first of them.
     """
-    for name, numbers in NUMBERS.items():
-        usual = getattr(type(settings), name, None)
-        value: object = getattr(settings, name, usual)
-        if value in numbers.also or (value is None and usual is None):
-            continue
-        kind = (int,) if numbers.whole else (int, float)
-        number = value if isinstance(value, kind) and not isinstance(value, bool) else math.nan
-        if not numbers.least <= number <= numbers.most or abs(number) == math.inf:
-            raise SettingError(name, value, numbers.expected)
+    for name in (each.name for each in fields(settings) if each.name in NUMBERS):  # type: ignore[arg-type]
+        value: object = getattr(settings, name)
+        if not ((value is None and getattr(type(settings), name, None) is None) or NUMBERS[name].hold(value)):
+            raise SettingError(name, value, NUMBERS[name].expected)
 
 
 T = TypeVar("T")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from typing import NoReturn
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, TrlParser
 
+from promptcblue_metric.cli.common import PLACES, check_outputs, check_place
 from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
 from .model import best_dtype
@@ -149,10 +149,10 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         check_numbers(self)
         if self.max_steps < 0 and self.num_train_epochs <= 0:
             raise SettingError("num_train_epochs", self.num_train_epochs, "a number above 0, or max_steps")
-        folder = Path(str(self.output_dir)).absolute()
-        for each in (folder, *folder.parents):
-            if os.path.lexists(each) and not each.is_dir():
-                raise SettingError("output_dir", self.output_dir, f"a folder, new or not, and {each} is none")
+        try:
+            check_place(Path(str(self.output_dir)), PLACES["output_dir"])
+        except PromptCBLUEError as error:
+            raise SettingError("output_dir", self.output_dir, f"a folder, new or not: {error}") from error
         check_trackers(self.report_to)
 
     def deciding(self) -> dict[str, object]:
@@ -276,6 +276,7 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             f"{path}: trust_remote_code runs code that comes with the model; a recipe alone cannot ask for it: add "
             "--trust_remote_code true to the command, if you trust whoever wrote the model"
         )
+    check_outputs(Path(str(training.output_dir)), inputs=[run.dataset, run.model, run.extra])
     return run, training
 
 

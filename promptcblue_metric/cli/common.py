@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import errno
+import inspect
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import takewhile
+from math import inf, nextafter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeAlias, TypeVar, cast, get_args
 
 import typer
 
+from ..data.writing import is_stream
 from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
 from ..scoring import Protocol
@@ -32,28 +37,196 @@ ParserOption = Annotated[
     Parser, typer.Option(help="strict: read what the official scorer reads. lenient: what a reader would understand.")
 ]
 ResamplesOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Any number but 0 adds 95% intervals (a jackknife's, whatever N is).")
+    int, typer.Option(metavar="N", help="Any number but 0 adds 95% intervals (a jackknife's, whatever N is).")
 ]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", dir_okay=False, help="Write the figures, all digits, to this file.")
-]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures, all digits, to this file.")]
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Called with what is being done, with which item, and how many items there are (None where that is not known).
 Progress: TypeAlias = Callable[[str, str, int | None], object]
 
 
+class Numbers(NamedTuple):
+    """The numbers that a setting may have; never one that is infinite or no number."""
+
+    least: float
+    most: float
+    expected: str
+    whole: bool = False
+    #: What it may be beside them; None is always so where it is the default.
+    also: tuple[object, ...] = ()
+
+    def hold(self, value: Any) -> bool:
+        """Whether a setting may have this value."""
+        number = (
+            value if isinstance(value, int if self.whole else int | float) and not isinstance(value, bool) else None
+        )
+        return value in self.also or (number is not None and self.least <= number <= self.most and abs(number) < inf)
+
+
+_ABOVE_0, _BELOW_1 = nextafter(0, 1), nextafter(1, 0)
+_COUNT = Numbers(1, inf, "a whole number of 1 or more", whole=True)
+_RANGES: Mapping[Numbers, str] = {
+    _COUNT: """
+        adalora_interval adalora_target_rank adapter_bottleneck batch_size batch_tokens beams concurrency context
+        dataloader_prefetch_factor dataset_num_proc ddp_bucket_cap_mb ddp_timeout encoder_width eval_accumulation_steps
+        gradient_accumulation_steps limit lora_alpha lora_rank max_new_tokens number patience
+        per_device_eval_batch_size per_device_train_batch_size processes samples_per_prompt score_steps tensor_parallel
+        times torch_empty_cache_steps virtual_tokens workers
+    """,
+    _COUNT._replace(also=(None,)): "max_length",
+    _COUNT._replace(also=("auto",), expected=f"{_COUNT.expected}, or auto"): "pad_to_multiple_of",
+    Numbers(100, inf, "a whole number of 100 or more", whole=True): "compare.resamples",
+    Numbers(0, inf, "a whole number of 0 or more", whole=True): """
+        dataloader_num_workers resamples retries save_total_limit score_samples steps_after_best
+    """,
+    Numbers(0.1, inf, "a number of 0.1 or more"): "timeout",
+    Numbers(_ABOVE_0, inf, "a number above 0"): """
+        adapter_scale eval_steps learning_rate logging_steps lora_plus_ratio save_steps
+    """,
+    Numbers(0, inf, "a number of 0 or more"): """
+        adalora_orthogonality adam_epsilon eval_delay max_grad_norm max_unpacked neftune_noise_alpha price_in price_out
+        router_aux_loss_coef temperature warmup_steps weight_decay worker_cpus worker_gpus
+    """,
+    Numbers(0, 1, "a number from 0 to 1"): "top_p",
+    Numbers(0, _BELOW_1, "a number from 0 to below 1"): """
+        adalora_end adalora_start adam_beta1 adam_beta2 label_smoothing_factor lora_dropout
+    """,
+    Numbers(0.5, 0.999, "a number from 0.5 to 0.999"): "confidence",
+    Numbers(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}", whole=True): "data_seed few_shot_seed seed",
+    Numbers(_ABOVE_0, _BELOW_1, "a share between 0 and 1, such as 0.01 for 1%"): "fit_budget",
+    Numbers(1, inf, "a whole number of 1 or more, or -1 for num_train_epochs", whole=True, also=(-1,)): "max_steps",
+    Numbers(-inf, inf, "a number"): "num_train_epochs",
+}
+#: What each numeric setting may be, by its name: of every command, of recipes and of the trainer. Before a setting of
+#: one command that is another elsewhere stands the command's name.
+NUMBERS: Mapping[str, Numbers] = {name: numbers for numbers, names in _RANGES.items() for name in names.split()}
+
+
+class Place(NamedTuple):
+    """What a path of a command is."""
+
+    written: bool
+    folder: bool | None
+    """None where a file and a folder will do."""
+
+
+_PLACES: Mapping[Place, str] = {
+    Place(written=False, folder=False): "answers files predictions scores sheet templates templates_accept.review test",
+    Place(written=False, folder=True): "folder model",
+    Place(written=False, folder=None): "adapter cblue.test dataset demonstrations_from raw references source use",
+    Place(written=True, folder=False): "json json_path output review",
+    Place(written=True, folder=True): "cblue.output dry_run merge.output output_dir report report.output",
+    Place(written=True, folder=None): "build_.output import_.output",
+}
+#: What each path is, by its name, as `NUMBERS` has it. Those of sources can be other things than paths.
+PLACES: Mapping[str, Place] = {name: place for place, names in _PLACES.items() for name in names.split()}
+
+
+def _within(annotation: object, *kinds: type) -> bool:
+    """Whether one of the kinds is within an annotation such as ``Annotated[list[Path] | None, ...]``."""
+    return annotation in kinds or any(_within(part, *kinds) for part in get_args(annotation))
+
+
 def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None]) -> None:
-    """Refuse outputs that would take the place of what is read.
+    """Refuse outputs that would take the place of what is read, or of each other.
 
     Raises:
-        PromptCBLUEError: an output is the same file or folder as an input, by whatever path.
+        PromptCBLUEError: an output is an input or another output, by whatever path.
     """
     from ..data.samples import resolve
 
     read = {resolve(source).resolve() for source in inputs if source is not None}
+    written = set[Path]()
     for output in outputs:
-        if output is not None and output.expanduser().resolve() in read:
+        if output is None or is_stream(output):
+            continue
+        target = output.expanduser().resolve()
+        if target in read:
             raise PromptCBLUEError(f"{output}: is read by this command, and would be overwritten; name another output")
+        if target in written:
+            raise PromptCBLUEError(f"{output}: is named for two outputs of this command; name another for one of them")
+        written.add(target)
+
+
+def check_place(path: Path, place: Place) -> None:
+    """Refuse a path that is not what it is to be, that is not there to be read, or that cannot be written.
+
+    Raises:
+        PromptCBLUEError: says which it is.
+    """
+    kind = {True: "folder", False: "file", None: "file or folder"}[place.folder]
+    try:
+        if is_stream(path):
+            if place.folder:
+                raise PromptCBLUEError(f"{path}: expected a folder, found a stream")
+            return
+        if path.exists() and place.folder not in (None, path.is_dir()):
+            found = "folder" if path.is_dir() else "file"
+            raise PromptCBLUEError(f"{path}: expected a {kind}{' to write' * place.written}, found a {found}")
+        if not place.written:
+            if not path.exists():
+                raise PromptCBLUEError(f"{path}: no such {kind}")
+            if not os.access(path, os.R_OK):
+                raise PromptCBLUEError(f"{path}: you may not read it")
+            return
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise PromptCBLUEError(f"{path}: cannot be written: {above} is no folder")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PromptCBLUEError(f"{path}: cannot be written: you may not write to {above}")
+    except OSError as error:
+        raise PromptCBLUEError(f"{path}: {error.strerror or error}") from error
+
+
+def _checked(function: Callable[..., object]) -> Callable[..., object]:
+    """A command whose numbers and paths are looked at before it does anything, by `NUMBERS` and `PLACES`."""
+    command = function.__name__
+
+    def known(table: Mapping[str, T], name: str) -> T | None:
+        return table.get(f"{command}.{name}", table.get(name))
+
+    parameters, numbers, places, paths = [], dict[str, Numbers](), dict[str, Place](), set[str]()
+    for each in inspect.signature(function, eval_str=True).parameters.values():
+        kind, *about = get_args(each.annotation) or (each.annotation,)
+        if _within(kind, Path, str) and (place := known(PLACES, each.name)):
+            places[each.name] = place
+            paths |= {each.name} if _within(kind, Path) else set()
+        elif _within(kind, int, float):
+            numbers[each.name] = found = NUMBERS[each.name] if (found := known(NUMBERS, each.name)) is None else found
+            ends = {"min": found.least, "max": found.most}
+            about = [copy.copy(about[0])]
+            for end, value in ends.items():
+                if value not in (-inf, inf, _ABOVE_0, _BELOW_1):
+                    setattr(about[0], end, value)
+            each = each.replace(annotation=Annotated[kind, about[0]])
+        parameters.append(each)
+
+    @wraps(function)
+    def run_checked(**options: Any) -> object:
+        for name, allowed in numbers.items():
+            if options[name] is not None and not allowed.hold(options[name]):
+                raise PromptCBLUEError(f"--{name.replace('_', '-')} {options[name]}: expected {allowed.expected}")
+        given = [
+            (path, name, place)
+            for name, place in places.items()
+            for path in (options[name] if isinstance(options[name], list | tuple) else [options[name]])
+            if path is not None
+        ]
+        check_outputs(
+            *(path for path, _, place in given if place.written),
+            inputs=[path for path, _, place in given if not place.written],
+        )
+        for path, name, place in given:
+            if name in paths:
+                check_place(path, place)
+        return function(**options)
+
+    run_checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run_checked.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run_checked
 
 
 def _show_version(wanted: bool) -> None:
@@ -70,16 +243,30 @@ def _options(
     pass
 
 
-def make_app(help_text: str) -> typer.Typer:
-    """A command line of ours, without sub-commands yet."""
-    app = typer.Typer(
+class _App(typer.Typer):
+    """A command line whose commands look at their numbers and paths before they do anything."""
+
+    def command(self, *names: Any, **about: Any) -> Callable[[Command], Command]:
+        register = super().command(*names, **about)
+
+        def add(function: Command) -> Command:
+            register(_checked(function))
+            return function
+
+        return add
+
+
+def make_app(help_text: str, *, part: bool = False) -> typer.Typer:
+    """A command line of ours, or a part of one, without sub-commands yet."""
+    app = _App(
         help=help_text,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    app.callback()(_options)
+    if not part:
+        app.callback()(_options)
     return app
 
 

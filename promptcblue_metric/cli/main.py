@@ -38,10 +38,8 @@ ReferencesOption = Annotated[
         "Hub id.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the resamples.")]
-UnusedSeedOption = Annotated[
-    int, typer.Option(min=0, hidden=True, help="Has no effect any more: the intervals draw nothing.")
-]
+SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
+UnusedSeedOption = Annotated[int, typer.Option(hidden=True, help="Has no effect any more: the intervals draw nothing.")]
 AllowGoldOption = Annotated[
     bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
 ]
@@ -107,7 +105,6 @@ def score(
     from ..data.writing import as_json, write_json
     from ..report.tables import FORMATS, print_scores, runs_table, scores_of
 
-    check_outputs(json, inputs=[*predictions, references])
     names = [str(path) for path in predictions]
     if len(names) > 1:
         from ..compare.runs import run_names
@@ -156,7 +153,6 @@ def parse(
     from ..data.samples import iter_samples
     from ..data.writing import write_json
 
-    check_outputs(output, inputs=[predictions, references])
     samples = iter_samples(references, split) if references else None
     answers, well_formed = structured_answers(predictions, samples, parser)
     write_json(output, answers)
@@ -181,7 +177,6 @@ def submit(
     """
     from ..submit.leaderboard import describe, write_submission
 
-    check_outputs(output, inputs=[predictions, test])
     describe(write_submission(predictions, test, output, parser), parser, print)
 
 
@@ -207,7 +202,6 @@ def cblue(
     """
     from ..submit.cblue import CBLUE_TASKS, write_cblue
 
-    check_outputs(output, inputs=[predictions, test, raw])
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable)
     for name, written in tasks.items():
         what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
@@ -248,7 +242,7 @@ def compare(
     published: Annotated[
         bool, typer.Option("--published", help="Set the runs beside the published results; one run is enough.")
     ] = False,
-    resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of each test.")] = 1000,
+    resamples: Annotated[int, typer.Option(metavar="N", help="Resamples of each test.")] = 1000,
     seed: SeedOption = 0,
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
@@ -270,7 +264,6 @@ def compare(
     from ..data.samples import load_samples
     from ..data.writing import write_json
 
-    check_outputs(json, inputs=[*predictions, references])
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
     rows = load_samples(references, split)
@@ -318,7 +311,7 @@ def report(
     from ..data.predictions import provenance
     from ..report.report import FILES, beside, build_report, check_output
 
-    check_outputs(output, *(output / name for name in FILES), inputs=[*predictions, references])
+    check_outputs(*(output / name for name in FILES), inputs=[*predictions, references])
     require("jinja2")
     from ..report.page import write_report
 

@@ -1,12 +1,15 @@
 """How sure a score is: jackknife intervals, and paired tests of the difference between two runs.
 
 An interval is for the score that the system is expected to get on a test set of this size, drawn as this one was. Its
-width is the jackknife's (Quenouille 1956, Tukey 1958): the score is taken again without each sample in turn. For any
-score that does not depend on the order of the samples that spread is on average no smaller than the true one (Efron
-and Stein 1981, Annals of Statistics 9), also where a bootstrap's resamples lose rare labels or the garbled outputs
-that each count as a class officially. Ends are taken on the logit scale, so that they stay between 0 and 1, with
-Student's t on samples less one. Where leaving a sample out changes nothing (all right, or all wrong), the interval is
-Wilson's (1927) for a kind of sample that was never seen. `benchmarks/intervals.py` simulates what all this is worth.
+width comes from the jackknife: the score is taken again without each sample (Quenouille 1956, Tukey 1958), and without
+each two. Efron and Stein (1981, Annals of Statistics 9) show what that gives for any score that does not depend on the
+order of the samples: the jackknife counts the variance of order k of its ANOVA decomposition k times, too much where
+the score is far from a sum over samples, as macro-F1 with rare labels is; what they take away for the pairs counts it
+k (k - 1) / 2 times, and leaves too little. So the true variance lies between two bounds, the lower being the better of
+Bonferroni's (the corrected jackknife) and that of the first two moments (of k); the middle is taken. Ends are taken on
+the logit scale, so that they stay between 0 and 1, with Student's t on samples less one. Where leaving a sample out
+changes nothing (all right, or all wrong), the interval is Wilson's (1927) for a kind of sample that was never seen.
+`benchmarks/intervals.py` simulates what all this is worth.
 
 Everything here works on the samples' count vectors (`scoring`), so the scores of all parts of a test set, or of all
 random exchanges, come out of one formula at once.
@@ -36,6 +39,8 @@ CountsByTask: TypeAlias = Mapping[str, Sequence[Counts]]
 _Z = 1.959963984540054
 #: Numbers held at a time; more samples are worked on in more rounds.
 _CELLS = 8_000_000
+#: Pairs times counts that are worked on; beyond, in thousands of samples of all kinds, the jackknife alone is close.
+_PAIR_CELLS = 50_000_000
 #: A spread below this is rounding.
 _NOTHING = 1e-12
 
@@ -77,7 +82,7 @@ class _Estimate(NamedTuple):
 
     Attributes:
         value: the score.
-        variance: by the jackknife; 0 where no sample makes a difference.
+        variance: 0 where no sample makes a difference.
         freedom: degrees of freedom of the variance.
         unseen: the largest share of samples of a kind that a test set of this size can well lack.
     """
@@ -103,13 +108,6 @@ class _Estimate(NamedTuple):
         """Of a difference in -1..1."""
         half = self.spread or self.unseen
         return Interval(max(-1.0, self.value - half), min(1.0, self.value + half))
-
-
-def _jackknife(value: float, without_each: Floats) -> _Estimate:
-    """From a score, and the score without each sample in turn."""
-    samples = len(without_each)
-    variance = (samples - 1) / samples * float(((without_each - without_each.mean()) ** 2).sum())
-    return _Estimate(value, variance, max(1, samples - 1), _Z**2 / (samples + _Z**2))
 
 
 def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
@@ -164,12 +162,17 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Protocol) -> Floats:
-    """The primary metric of every row of ``totals`` (sums of counts by keys)."""
-    by_key: Totals = {key: totals[:, number] for number, key in enumerate(keys)}
+    """The primary metric of each sum of counts in ``totals``, whose last axis is the keys."""
+    by_key: Totals = {key: totals[..., number] for number, key in enumerate(keys)}
     scorer = REGISTRY[task].scorer
     score = np.asarray(scorer.score(by_key, protocol)[scorer.primary], dtype=float)
     # A score that no count bears on is the plain number 0.
-    return np.broadcast_to(score, (len(totals),))
+    return np.broadcast_to(score, totals.shape[:-1])
+
+
+def _squares(values: Floats, times: NDArray[np.int64]) -> float:
+    """The sum of squared deviations from the mean of values that occur so many times."""
+    return float(times @ (values - np.average(values, weights=times)) ** 2)
 
 
 class _Runs:
@@ -180,21 +183,44 @@ class _Runs:
         units = [REGISTRY[task].scorer.units(run) for run in runs]
         self.keys = _keys(*units)
         self.counts = [_matrix(run, self.keys) for run in units]
-        self.sums = [run.sum(axis=0) for run in self.counts]
-        self.scores = [float(self._score(total[None])[0]) for total in self.sums]
+        self.scores = self._scores(np.hstack(self.counts).sum(axis=0))
 
-    def _score(self, totals: Floats) -> Floats:
-        return _primary(self.task, self.keys, totals, self.protocol)
+    def _scores(self, totals: Floats) -> list[Floats]:
+        """The scores of each run, from sums of the runs' counts beside each other."""
+        parts = np.split(totals, len(self.counts), axis=-1)
+        return [_primary(self.task, self.keys, part, self.protocol) for part in parts]
+
+    def _value(self, totals: Floats) -> Floats:
+        """The score of one run, or the second's less the first's."""
+        first, *second = self._scores(totals)
+        return second[0] - first if second else first
 
     def estimate(self) -> _Estimate:
-        """The score of one run, or the second's less the first's."""
-        without_each = [
-            np.concatenate([self._score(total - run[rows]) for rows in _blocks(*run.shape)])
-            for run, total in zip(self.counts, self.sums, strict=True)
-        ]
-        if len(self.counts) == 1:
-            return _jackknife(self.scores[0], without_each[0])
-        return _jackknife(self.scores[1] - self.scores[0], without_each[1] - without_each[0])
+        """Of the score of one run, or of the second's less the first's."""
+        # Samples with the same counts are one, so many times.
+        samples, times = np.unique(np.hstack(self.counts), axis=0, return_counts=True)
+        number, total = int(times.sum()), times @ samples
+        value = float(self._value(total))
+        without = np.concatenate([self._value(total - samples[rows]) for rows in _blocks(*samples.shape)])
+        low = high = (number - 1) / number * _squares(without, times)
+        if number > 2 and len(samples) * samples.size <= _PAIR_CELLS:
+            second = self._of_pairs(samples, times, value, without) / (number * (number - 1))
+            low = max(high - second, high**2 / (high + 2 * second)) if second > _NOTHING else high
+        return _Estimate(value, (low + high) / 2, max(1, number - 1), _Z**2 / (number + _Z**2))
+
+    def _of_pairs(self, samples: Floats, times: NDArray[np.int64], value: float, without: Floats) -> float:
+        """Sum of squares, over all pairs of samples, of what leaving out both does beside leaving out each."""
+        number, total = int(times.sum()), times @ samples
+        effects, pairs = [], []
+        for rows in _blocks(len(samples), samples.size):
+            kept = slice(rows.start, None)
+            neither = self._value(total - samples[rows, None] - samples[kept])
+            of_each = without[rows, None] + without[kept]
+            effects.append((number * value - (number - 1) * of_each + (number - 2) * neither).ravel())
+            weights = np.triu(np.outer(times[rows], times[kept]))
+            np.fill_diagonal(weights, times[rows] * (times[rows] - 1) // 2)
+            pairs.append(weights.ravel())
+        return _squares(np.concatenate(effects), np.concatenate(pairs))
 
     def exchanged(self, exchanges: int, seed: int) -> Floats:
         """Differences of the two scores after random exchanges of the two runs' outputs."""
@@ -203,7 +229,7 @@ class _Runs:
         found = []
         for rows in _blocks(exchanges, len(moved)):
             moves = rng.integers(2, size=(rows.stop - rows.start, len(moved))).astype(float) @ moved
-            found.append(self._score(self.sums[1] - moves) - self._score(self.sums[0] + moves))
+            found.append(self._value(np.hstack([first.sum(axis=0) + moves, second.sum(axis=0) - moves])))
         return np.concatenate(found)
 
 
@@ -249,7 +275,7 @@ def compare(
     for task in first:
         progress(task)
         runs = _Runs(task, protocol, first[task], second[task])
-        scores[task], estimates[task] = tuple(runs.scores), runs.estimate()
+        scores[task], estimates[task] = tuple(map(float, runs.scores)), runs.estimate()
         exchanged[task] = runs.exchanged(resamples, seed)
     scores["overall"] = tuple(float(np.mean(column)) for column in zip(*scores.values(), strict=True))
     estimates["overall"] = _mean(list(estimates.values()))

@@ -62,14 +62,15 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """
     with _scratch(path) as (target, temporary):
         yield temporary
-        if _is_stream(path):
+        if is_stream(path):
             path.write_bytes(temporary.read_bytes())
         else:
             temporary.replace(target)
 
 
-def _is_stream(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, a device, or ``-`` for the standard input."""
+    return str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def replacing(output: Path) -> Iterator[Path]:
 @contextmanager
 def _scratch(path: Path) -> Iterator[tuple[Path, Path]]:
     """The place of ``path``, links followed, and a path beside it where nothing is, nor will be after the block."""
-    target = Path(tempfile.gettempdir(), path.name) if _is_stream(path) else path.resolve()
+    target = Path(tempfile.gettempdir(), path.name) if is_stream(path) else path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -34,14 +34,14 @@ class ServerSettings:
 
     base_url: str | None = option(None, "openai: address of the API; its key is read from OPENAI_API_KEY.")
     endpoint: Literal["chat", "completions"] = option("chat", "openai: what to ask.")
-    concurrency: int = option(8, "openai: requests at a time.", min=1)
-    timeout: float = option(300.0, "openai: seconds for a request.", min=0.1)
-    retries: int = option(6, "openai: times to send it again.", min=0)
-    context: int | None = option(None, "openai: tokens the served model can see, which no endpoint tells.", min=1)
+    concurrency: int = option(8, "openai: requests at a time.")
+    timeout: float = option(300.0, "openai: seconds for a request.")
+    retries: int = option(6, "openai: times to send it again.")
+    context: int | None = option(None, "openai: tokens the served model can see, which no endpoint tells.")
     reasoning_effort: str | None = option(None, "openai: how much to think, such as low, medium or high.")
     extra_body: str | None = option(None, "openai: more of what a request says.", metavar="JSON")
-    price_in: float | None = option(None, "openai: price of a million prompt tokens.", min=0)
-    price_out: float | None = option(None, "openai: price of a million generated tokens.", min=0)
+    price_in: float | None = option(None, "openai: price of a million prompt tokens.")
+    price_out: float | None = option(None, "openai: price of a million generated tokens.")
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class ClusterSettings:
         "transformers", "ray: what generates in the workers.", name="worker_backend"
     )
     address: str | None = option(None, "ray: a cluster that runs; else one in this machine.", name="ray_address")
-    workers: int = option(1, "ray: models to load.", min=1)
-    cpus: float = option(0.5, "ray: CPUs of a worker, which may be a part of one.", name="worker_cpus", min=0)
-    gpus: float | None = option(None, "ray: GPUs of a worker.", name="worker_gpus", min=0)
+    workers: int = option(1, "ray: models to load.")
+    cpus: float = option(0.5, "ray: CPUs of a worker, which may be a part of one.", name="worker_cpus")
+    gpus: float | None = option(None, "ray: GPUs of a worker.", name="worker_gpus")
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class BackendSettings:
     adapter: str | None = option(None, "Folder or Hub id of an adapter for the model.")
     beams: int = 1
     dtype: str = option("auto", "auto, float32, bfloat16, float16 or 4bit.")
-    batch_size: int | None = option(None, "Most samples at a time.", min=1)
-    batch_tokens: int = option(32768, "Most tokens at a time: samples times beams times (prompt and answer).", min=1)
+    batch_size: int | None = option(None, "Most samples at a time.")
+    batch_tokens: int = option(32768, "Most tokens at a time: samples times beams times (prompt and answer).")
     stop: tuple[str, ...] = option((), "A text that ends an answer; repeat it for several.")
-    temperature: float | None = option(None, "Sample the answer at this temperature; 0 is greedy.", min=0)
-    top_p: float | None = option(None, "Sample from the likeliest tokens with this probability in all.", min=0, max=1)
+    temperature: float | None = option(None, "Sample the answer at this temperature; 0 is greedy.")
+    top_p: float | None = option(None, "Sample from the likeliest tokens with this probability in all.")
     thinking: Literal["off", "on", "auto"] = option(
         "auto", "Whether the model thinks before it answers; auto leaves it to the model, or to how it was fine-tuned."
     )
@@ -92,7 +92,7 @@ class BackendSettings:
         "the predictions say that it was done.",
     )
     trust_remote_code: bool = option(False, "Run Python code that comes with the model.")
-    tensor_parallel: int = option(1, "GPUs that vllm spreads a model over.", min=1)
+    tensor_parallel: int = option(1, "GPUs that vllm spreads a model over.")
     engine: tuple[str, ...] = option(
         (),
         "vllm: an argument of its engine, such as gpu_memory_utilization=0.8; repeat it for several.",
