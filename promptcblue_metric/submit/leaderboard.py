@@ -3,8 +3,8 @@
 The benchmark asks for ``test_predictions.zip`` with two files at its top level. ``test_predictions.json`` is the
 official test file with the outputs in ``target``: as many rows, in the same order, all else unchanged.
 ``post_generate_process.py`` uses the standard library alone, and the leaderboard runs it as
-``python post_generate_process.py test_predictions.json results.json``. Ours is made of this package's own modules, as
-they stand.
+``python post_generate_process.py test_predictions.json results.json``. Ours is made of this package's own source, as it
+stands.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..answers import Parsed
+from ..answers import AnswerFormat, Parsed
 from ..data.predictions import Prediction, match, structured_answers
 from ..data.samples import BadRows, Sample, read_json_lines, sample_from_row
 from ..data.writing import replace_bytes, scratch_folder
@@ -32,7 +32,6 @@ from ..evaluation import Parser
 from ..lenient import parse_lenient
 from ..tasks import SUITES, TASKS, Task, get_task, suite_of
 from ..version import VERSION
-from . import program
 
 ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predictions.json", "post_generate_process.py"
 
@@ -40,8 +39,6 @@ ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predict
 MAX_OUTPUT_BYTES = 1 << 20
 MAX_BYTES = 1 << 28
 
-#: The function that reads an output; the program is made of its module and of `program`.
-_PARSERS: Mapping[Parser, Callable[..., Parsed]] = {"strict": program.parse_strict, "lenient": parse_lenient}
 #: The tasks of the benchmark and of its later editions, which hold all of its tasks.
 _LEADERBOARD = frozenset(
     name for suite in SUITES.values() if TASKS.keys() <= suite.tasks.keys() for name in suite.tasks
@@ -51,6 +48,33 @@ Row: TypeAlias = dict[str, Any]
 
 #: A fixed date makes equal submissions equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
+
+
+#: Reads an output: the format, the text, the choices and the prompt.
+Parse: TypeAlias = Callable[[AnswerFormat, str, Sequence[str], str], Parsed]
+
+
+def parse_strict(answer_format: AnswerFormat, text: str, choices: Sequence[str], prompt: str) -> Parsed:
+    """Read an output exactly as the official post-processor does, whatever was asked; never raises."""
+    return answer_format.parse(text, choices)
+
+
+def main(arguments: Sequence[str], formats: Mapping[str, AnswerFormat], parse: Parse) -> None:
+    """Turn test_predictions.json into results.json, ``{task: [{"sample_id", "answer"}]}``: the end of the program."""
+    if len(arguments) != 2:
+        sys.exit("usage: python post_generate_process.py test_predictions.json results.json")
+    results: dict[str, list[Row]] = {}
+    for line in Path(arguments[0]).read_bytes().split(b"\n"):
+        if line.strip():
+            row = json.loads(line)
+            task, choices, prompt = row["task_dataset"], row.get("answer_choices") or (), row.get("input") or ""
+            answer = parse(formats[task], row["target"], choices, prompt).answer
+            results.setdefault(task, []).append({"sample_id": row["sample_id"], "answer": answer})
+    Path(arguments[1]).write_bytes((json.dumps(results, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+#: What reads an output in the program.
+_PARSERS: Mapping[Parser, Parse] = {"strict": parse_strict, "lenient": parse_lenient}
 
 
 @dataclass(frozen=True)
@@ -181,46 +205,59 @@ def _broken_rules(prediction: Prediction, sample: Sample, where: str) -> Iterato
 
 
 def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
-    """The source of ``post_generate_process.py``: our modules in the order of their imports, and the tasks' formats.
+    """The source of ``post_generate_process.py``: modules in the order of their imports, `main`, the tasks' formats.
 
     Args:
         tasks: by the name that the test file gives each.
         parser: ``strict`` leaves out the modules of the lenient parser.
     """
+    parse = _PARSERS[parser]
     modules: dict[str, str] = {}
-    imports: dict[str, set[str]] = {}
-    for function in (_PARSERS[parser], program.main):
-        _collect(Path(inspect.getfile(function)), modules, imports)
-    return "\n".join(
-        [
-            f'"""Turns test_predictions.json into results.json: promptcblue {VERSION}, {parser} parser.',
-            "",
-            "Made by `promptcblue-metric submit` from the modules of promptcblue_metric (Apache-2.0). Python 3.10 or",
-            "later, standard library only:",
-            "",
-            "    python post_generate_process.py test_predictions.json results.json",
-            '"""',
-            "",
-            "from __future__ import annotations",
-            "",
-            "import sys",
-            "",
-            "if sys.version_info < (3, 10):",
-            '    sys.exit("post_generate_process.py needs Python 3.10 or later")',
-            "",
-            *(f"import {module}" for module, names in sorted(imports.items()) if not names and module != "sys"),
-            *(f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items()) if names),
-            *(f"\n\n# {name}.py\n\n{source.strip()}" for name, source in modules.items()),
-            "\n\n#: How the answers of each task are written.",
-            "FORMATS = {",
-            *(f"    {name!r}: {task.format!r}," for name, task in tasks.items()),
-            "}",
-            "",
-            'if __name__ == "__main__":',
-            f"    main(sys.argv[1:], FORMATS, {_PARSERS[parser].__name__})",
-            "",
-        ]
+    imports: dict[str, set[str]] = {"json": set(), "pathlib": {"Path"}}
+    _collect(Path(inspect.getfile(parse_lenient if parser == "lenient" else AnswerFormat)), modules, imports)
+    functions = [inspect.getsource(function) for function in ([parse_strict] * (parser == "strict") + [main])]
+    plain = [f"import {module}" for module, names in sorted(imports.items()) if not names and module != "sys"]
+    chosen = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items()) if names]
+    return _PROGRAM.format(
+        version=VERSION,
+        parser=parser,
+        imports="\n".join([*plain, *chosen]),
+        source="\n".join(f"\n\n# {name}.py\n\n{source.strip()}" for name, source in modules.items()),
+        functions="\n\n".join(functions),
+        formats="\n".join(f"    {name!r}: {task.format!r}," for name, task in tasks.items()),
+        parse=parse.__name__,
     )
+
+
+_PROGRAM = '''"""Turns test_predictions.json into results.json: promptcblue {version}, {parser} parser.
+
+Made by `promptcblue-metric submit` from the modules of promptcblue_metric (Apache-2.0). Python 3.10 or later, standard
+library only:
+
+    python post_generate_process.py test_predictions.json results.json
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("post_generate_process.py needs Python 3.10 or later")
+
+{imports}
+{source}
+
+
+{functions}
+
+#: How the answers of each task are written.
+FORMATS = {{
+{formats}
+}}
+
+if __name__ == "__main__":
+    main(sys.argv[1:], FORMATS, {parse})
+'''
 
 
 def _collect(path: Path, modules: dict[str, str], imports: dict[str, set[str]]) -> None:
