@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptcblue_metric.data.writing import replacing
@@ -14,7 +15,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 from .recipe import DTYPES
-from .run import ADAPTER_CONFIG, BACKBONE, CARD, RECORD, folder_fingerprint
+from .run import ADAPTER_CONFIG, BACKBONE, CARD, RECORD, WEIGHTS, folder_fingerprint, take_weights
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +177,21 @@ def load_for_prediction(
                 f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
             ) from error
     return model.eval()
+
+
+def convert(folder: Path, dtype: str, *, trust_remote_code: bool = False) -> None:
+    """Have the model in a folder in another number format.
+
+    Raises:
+        PromptCBLUEError: there is no such format, or a file cannot be read or written.
+    """
+    model = load_model(str(folder), choose_dtype(dtype, best_device()), trust_remote_code=trust_remote_code)
+    with TemporaryDirectory(dir=folder) as temporary:
+        model.save_pretrained(temporary)
+        # Fewer files may hold it now.
+        for old in (path for pattern in (*WEIGHTS, "*.index.json") for path in folder.glob(pattern)):
+            old.unlink()
+        take_weights(Path(temporary), folder)
 
 
 def merge(source: ModelSource, output: Path, dtype: str = "auto") -> None:

@@ -144,6 +144,9 @@ class Recipe:
         "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
         "trained; 4bit is QLoRA's.",
     )
+    save_dtype: str = said(
+        "auto", "Number format of the saved model of method full: auto for the trained one, or bfloat16 …"
+    )
     attn_implementation: str = said(
         "auto",
         "Attention kernel: sdpa, eager, flash_attention_2 or one of the Hub's (owner/name); auto is "
@@ -172,6 +175,7 @@ class Recipe:
         for name, known in (
             ("method", METHODS),
             ("dtype", (*DTYPES, FOUR_BIT)),
+            ("save_dtype", DTYPES),
             ("prompt_format", PROMPT_FORMATS),
             ("long_targets", LONG_TARGETS),
         ):
@@ -187,6 +191,10 @@ class Recipe:
         extras = ("lora_dora", "lora_rslora", "lora_plus_ratio", "lora_modules_to_save")
         if self.method != "lora" and (given := [name for name in extras if getattr(self, name)]):
             raise PromptCBLUEError(f"{given[0]} is of method lora, and not of {self.method}")
+        if self.save_dtype != "auto" and self.method != "full":
+            raise PromptCBLUEError(
+                "save_dtype is of method full: an adapter is saved in float32, in which it is trained"
+            )
         if self.groups and (self.method == "full" or not self.model):
             raise PromptCBLUEError(
                 "groups: their adapters share a backbone: name one by model, and another method than full"

@@ -377,7 +377,7 @@ def take_weights(checkpoint: Path, folder: Path) -> None:
     if not any(path.match(pattern) for path in checkpoint.iterdir() for pattern in WEIGHTS):
         raise PromptCBLUEError(
             f"{checkpoint} holds no whole weights: have them gathered when a checkpoint is saved "
-            "(fsdp_state_dict_type: FULL_STATE_DICT, or zero3_save_16bit_model: true), or pass --checkpoint_choice last"
+            "(zero3_save_16bit_model: true), or pass --checkpoint_choice last"
         )
     for path in filter(is_model_file, sorted(checkpoint.iterdir())):
         with replacing_file(folder / path.name) as temporary:

@@ -44,6 +44,7 @@ from .model import (
     ModelSource,
     attention_kernel,
     choose_dtype,
+    convert,
     four_bit,
     identify,
     load_model,
@@ -303,10 +304,13 @@ def _plan(recipe: Recipe, trainer: Trainer) -> str:
     precision = "bfloat16 mixed precision" if training.bf16 else "float32"
     steps, count = _steps(trainer), count_trainable(trainer.model)
     weights = 4 * (count.backbone if recipe.method == "full" else count.trained)
-    # The optimizer has two numbers for each weight; the one to choose is kept beside those of save_total_limit.
+    # The optimizer has two numbers for each weight; the one to choose is kept beside those of save_total_limit. Whole
+    # weights are FSDP's beside the model's files, and stand once where they are kept in parts.
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    copies = 2 if plugin is not None and "FULL" in str(plugin.state_dict_type) else 1
     checkpoints = 0 if training.save_strategy == SaveStrategy.NO else max(1, steps // max(1, int(training.save_steps)))
     kept = min(checkpoints, (training.save_total_limit or checkpoints) + 1)
-    needed, there = weights + kept * (weights + 8 * count.trained), Path(str(training.output_dir)).absolute()
+    needed, there = weights + kept * (copies * weights + 8 * count.trained), Path(str(training.output_dir)).absolute()
     free = shutil.disk_usage(next(folder for folder in (there, *there.parents) if folder.is_dir())).free
     return (
         f"{describe_trainable(recipe, trainer.model)}\n"
@@ -377,6 +381,8 @@ def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:
         f"next: promptcblue-train predict {shlex.join(options)}",
     ]
     if trainer.args.process_index == 0:
+        if recipe.save_dtype != "auto":
+            convert(folder, recipe.save_dtype, trust_remote_code=trainer.args.trust_remote_code)
         if not write_curve(folder, trainer.state.log_history, choice.step):
             lines.insert(0, f"{folder / CURVE_CSV}: to have it drawn too, {install_command(EXTRAS['matplotlib'])}")
         write_card(folder, train=results, validation=validation)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, load_fsdp_model
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
@@ -432,7 +432,8 @@ def _is_padding_free(
 def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
     """Save the chosen checkpoint's model in the run's output folder, with the record of the choice.
 
-    Called by every process.
+    Called by every process. Checkpoints of FSDP hold weights in parts, one a process: the chosen ones are loaded, and
+    gathered for the model alone.
 
     Raises:
         PromptCBLUEError: a file cannot be written, or the checkpoint holds no whole weights.
@@ -441,10 +442,20 @@ def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
     losses, last_step = evaluated(trainer.state.log_history), trainer.state.global_step
     checkpoints = saved_checkpoints(folder)
     choice = choose(rule, losses, last_step, checkpoints)
+    checkpoint = checkpoints[choice.step] if choice.step != last_step else None
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    if plugin is not None:
+        kind = plugin.state_dict_type
+        if checkpoint and "SHARDED" in str(kind):
+            load_fsdp_model(plugin, trainer.accelerator, trainer.model, str(checkpoint), adapter_only=True)
+            checkpoint = None
+        plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
+    if plugin is not None:
+        plugin.set_state_dict_type(kind)
     if trainer.is_world_process_zero():
-        if choice.step != last_step:
-            take_weights(checkpoints[choice.step], folder)
+        if checkpoint:
+            take_weights(checkpoint, folder)
         write_choice(folder, choice, losses)
     trainer.accelerator.wait_for_everyone()
     return choice

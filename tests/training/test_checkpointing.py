@@ -190,3 +190,15 @@ def test_a_checkpoint_without_whole_weights_is_refused(tmp_path: Path) -> None:
 def test_settings_that_mean_nothing_are_refused(fit: Fit, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PromptCBLUEError, match=message):
         fit(**changes)
+
+
+def test_a_model_trained_in_full_is_saved_in_the_format_asked_for(fit: Fit, trained: Path) -> None:
+    whole, half = (fit(max_steps=1, save_dtype=name) for name in ("auto", "bfloat16"))
+    expected, found = weights(whole), weights(half)
+    assert {str(tensor.dtype) for tensor in found.values()} == {"torch.bfloat16"}
+    assert json.loads((half / "config.json").read_text())["dtype"] == "bfloat16"
+    for name, tensor in expected.items():
+        assert (tensor.bfloat16() == found[name]).all(), name
+    assert [path.name for path in half.glob("*.safetensors")] == ["model.safetensors"]
+    with pytest.raises(PromptCBLUEError, match="save_dtype is of method full"):
+        fit(model=str(trained), from_config=None, method="lora", save_dtype="bfloat16")

@@ -1,7 +1,9 @@
-"""Two processes train as one does."""
+"""Two processes train as one does, each with the whole model or a part of it."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from promptcblue_training.methods import FSDP
+from promptcblue_training.methods import METHODS as REGISTRY
 
 from .conftest import RECIPE, Fit
 from .test_methods import METHODS, settings
@@ -21,6 +26,62 @@ import promptcblue_training.sft as sft
 for recipe in sys.argv[1:]:
     sft.main([recipe])
 """
+
+
+#: As above with each run once more, cut short. Accelerate takes FSDP for one of accelerators, and CPUs for none.
+SHARDED_DRIVER = """
+import shutil, sys
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+import promptcblue_training.sft as sft
+state = PartialState(cpu=True)
+state.distributed_type = DistributedType.MULTI_XPU
+for recipe in sys.argv[1:]:
+    sft.main([recipe])
+    whole = recipe.removesuffix(".yaml")
+    if state.is_main_process:
+        shutil.copytree(whole + "/checkpoint-4", whole + "-cut/checkpoint-4")
+        shutil.copy(whole + "/run.json", whole + "-cut")
+    state.wait_for_everyone()
+    sft.main([recipe, "--output_dir", whole + "-cut"])
+"""
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_with_a_part_of_the_weights_each_train_choose_and_go_on_as_one_does(
+    fit: Fit, trained: Path, data: Path, tmp_path: Path
+) -> None:
+    """FSDP2 with checkpoints in parts, the chosen one of which becomes the model."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(SHARDED_DRIVER)
+    methods = [name for name, method in REGISTRY.items() if FSDP not in method.whole]
+    changes = {"save_steps": 2, "eval_strategy": "steps", "eval_steps": 4, "checkpoint_choice": "best"}
+    recipes = []
+    for method in methods:
+        recipe = {**RECIPE, "dataset": str(data), **changed(method, trained), **changes}
+        recipe |= {"output_dir": str(tmp_path / method), "per_device_train_batch_size": 4}
+        recipe |= {"accelerator_config": {"use_configured_state": True}}
+        path = tmp_path / f"{method}.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}))
+        recipes.append(str(path))
+    sharded = {"USE_FSDP": "true"}, {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    environment = {f"ACCELERATE_{name}": value for name, value in sharded[0].items()}
+    environment |= {f"FSDP_{name}": value for name, value in sharded[1].items()}
+    environment |= {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+    result = torchrun(2, str(driver), *recipes, **environment)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.count("going on from") == len(methods)
+    for method in methods:
+        assert (tmp_path / method / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir()
+        alone = fit(**{**changed(method, trained), **changes})
+        for together in (tmp_path / method, tmp_path / f"{method}-cut"):
+            assert losses(together) == pytest.approx(losses(alone), abs=1e-4), method
+            assert json.loads((together / "checkpoint_choice.json").read_text())["step"] == 4
+            expected, found = weights(alone), weights(together)
+            # Gathered weights are no longer known to be the same ones, and both are written.
+            assert found.keys() - expected.keys() <= {"lm_head.weight"}
+            for name, tensor in expected.items():
+                assert tensor.sub(found[name]).abs().sum() <= 1e-5 * max(1, tensor.numel()), (method, name)
 
 
 @pytest.mark.timeout(600)
@@ -57,6 +118,13 @@ def losses(folder: Path) -> list[float]:
     return [entry[key] for entry in log(folder) for key in ("loss", "orthogonality", "eval_loss") if key in entry]
 
 
-def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
+def torchrun(processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(
+        [*launcher, *command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
