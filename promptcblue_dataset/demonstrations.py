@@ -6,19 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from promptcblue_dataset.draws import Draws
-from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_metric.compare.published import OTHER_TASKS as OTHER_TASKS
+from promptcblue_metric.compare.published import paper_counts as paper_counts
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import get_task
-
-#: Demonstrations for a task that the paper's Table 1 does not have: the table's mean, rounded.
-OTHER_TASKS = 8
-
-
-def paper_counts(tasks: Iterable[str]) -> dict[str, int]:
-    """How many demonstrations the paper gives each task (Table 1), and `OTHER_TASKS` for a task it does not have."""
-    names = [get_task(name).name for name in tasks]
-    return {name: DEMONSTRATIONS.get(name, OTHER_TASKS) for name in names}
 
 
 def draw(samples: Iterable[Sample], counts: Mapping[str, int], seed: int = 0) -> list[Sample]:

@@ -342,6 +342,33 @@ def report(
 
 
 @app.command(
+    epilog="Example: promptcblue-metric harness lm-eval --dataset promptcblue --split validation --output lm-eval"
+)
+def harness(
+    tool: Annotated[Literal["lm-eval", "opencompass", "evalscope", "inspect", "lighteval"], typer.Argument()],
+    dataset: Annotated[str, typer.Option(help="A folder, a file, the word sample, or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="New folder for the files that the tool reads.")],
+    split: SplitOption = "test",
+    suite: Annotated[str | None, typer.Option(help="Of which suite, where the dataset holds several.")] = None,
+    shots: Annotated[
+        str, typer.Option(metavar="N|paper", help="Demonstrations before each prompt (lm-eval), or the paper's counts.")
+    ] = "0",
+    protocol: ProtocolOption = "official",
+    parser: ParserOption = "strict",
+) -> None:
+    """Write what another evaluation tool needs to run the benchmark.
+
+    Its numbers are those of `promptcblue-metric score`.
+    """
+    from ..harness import plan, with_shots, write
+
+    job = with_shots(plan(dataset, split, suite, protocol, parser), tool, shots)
+    command = write(tool, job, output)
+    print(f"wrote {output}: {len(job.tasks)} tasks of {job.suite}, split {job.split}")
+    print(f"next: {command}")
+
+
+@app.command(
     epilog="Example: promptcblue-metric install && python -c 'import evaluate; evaluate.load(\"promptcblue\")'"
 )
 def install() -> None:

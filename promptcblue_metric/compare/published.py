@@ -7,11 +7,11 @@ repository's baselines on the dev split. For ChineseBLUE: Zhang et al. 2020, arX
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..tasks import SUITES, Suite
+from ..tasks import SUITES, Suite, get_task
 
 
 class Published(NamedTuple):
@@ -42,6 +42,14 @@ with Path(__file__).with_name("published.tsv").open(encoding="utf-8", newline=""
 DEMONSTRATIONS: Mapping[str, int] = {
     task: int(n) for task, n in _FIGURES["promptcblue"].pop(("demonstrations", "paper, Table 1")).items()
 }
+#: Demonstrations for a task that the table does not have: its mean, rounded.
+OTHER_TASKS = 8
+
+
+def paper_counts(tasks: Iterable[str]) -> dict[str, int]:
+    """How many demonstrations the paper gives each task (Table 1), and `OTHER_TASKS` for a task it does not have."""
+    names = [get_task(name).name for name in tasks]
+    return {name: DEMONSTRATIONS.get(name, OTHER_TASKS) for name in names}
 
 
 def published(suite: Suite) -> list[Published]:
