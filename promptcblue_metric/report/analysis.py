@@ -747,8 +747,8 @@ def protocol_differences(
 
 #: What is said of a `Garbled` task.
 GARBLED = (
-    "{task}: {n} output(s) that are no label count as {classes} class(es) of their own officially, so its score and "
-    "interval are those of a run with this many garbled outputs; by the paper's protocol {score}, "
+    "{task}: {n} output(s) that are no label count as {classes} class(es) of their own officially; how many there are "
+    "is chance, so no interval of its official score can be trusted; by the paper's protocol {score}, "
     "95% interval {low} to {high}"
 )
 
@@ -763,11 +763,16 @@ class Garbled(TypedDict):
     paper_interval: list[float]
 
 
-def garbled(counts: Mapping[str, Sequence[Counts]], protocol: Protocol) -> list[Garbled]:
-    """The tasks, of samples with these counts, whose interval is that of so many garbled outputs."""
+def intervals_of(
+    counts: Mapping[str, Sequence[Counts]], protocol: Protocol
+) -> tuple[dict[str, list[float]], list[Garbled]]:
+    """95% intervals by task, group and ``overall``, of samples with these counts, and the tasks that have none.
+
+    The mean of such a task alone has none either; in means of several their share in the width is sound.
+    """
     from ..compare.significance import intervals  # numpy, which nothing else here needs
 
-    found = list[Garbled]()
+    without = list[Garbled]()
     for name, samples in counts.items():
         scorer, totals = REGISTRY[name].scorer, sum_counts(samples)
         # `ClassF1`, a kind of it, makes no class of an output.
@@ -778,8 +783,14 @@ def garbled(counts: Mapping[str, Sequence[Counts]], protocol: Protocol) -> list[
                 paper = float(scorer.score(totals, "paper")[scorer.primary])
                 between = list(intervals({name: samples}, "paper")[name])
                 n, classes = reason["n"], reason["classes"]
-                found.append({"task": name, "n": n, "classes": classes, "paper": paper, "paper_interval": between})
-    return found
+                without.append({"task": name, "n": n, "classes": classes, "paper": paper, "paper_interval": between})
+    found = {name: list(ends) for name, ends in intervals(counts, protocol).items()}
+    for name in {row["task"] for row in without}:
+        group = REGISTRY[name].group
+        means = {"overall": list(counts), group: [task for task in counts if REGISTRY[task].group == group]}
+        for unsure in (name, *(mean for mean, tasks in means.items() if tasks == [name])):
+            del found[unsure]
+    return found, without
 
 
 def _reasons(task: str, totals: Counts) -> list[Reason]:

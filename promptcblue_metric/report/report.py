@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from ..compare.significance import counts_by_task, intervals
+from ..compare.significance import counts_by_task
 from ..data.predictions import Provenance, made_with
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
@@ -24,7 +24,7 @@ from .analysis import (
     ProtocolDifference,
     ShownText,
     analyse,
-    garbled,
+    intervals_of,
     protocol_differences,
     rightness,
     short,
@@ -142,7 +142,7 @@ def build_report(
     results = {name: evaluation.result(name) for name in PROTOCOLS}
     scores, counts = results[protocol], counts_by_task(scored)
     progress("intervals")
-    between = intervals(counts, protocol) if resamples else {}
+    between, without = intervals_of(counts, protocol) if resamples else ({}, [])
     analyses = analyse(scored, protocol, progress)
     return {
         **scores,
@@ -159,8 +159,8 @@ def build_report(
         "seed": seed,
         "missing_predictions": sum(sample.prediction is None for sample in scored),
         "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
-        "intervals": {name: list(interval) for name, interval in between.items()},
-        "garbled": garbled(counts, protocol) if resamples else [],
+        "intervals": between,
+        "garbled": without,
         "protocols": {name: _scores(result) for name, result in results.items()},
         "protocol_differences": protocol_differences(results["official"], results["paper"], counts),
         "other": None,

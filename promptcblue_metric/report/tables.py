@@ -15,7 +15,7 @@ from ..data.predictions import Provenance
 from ..evaluation import Evaluation, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Counts, Protocol
 from ..tasks import REGISTRY, suite_of
-from .analysis import GARBLED, REASONS, STATES, Garbled, garbled
+from .analysis import GARBLED, REASONS, STATES, Garbled, intervals_of
 
 if TYPE_CHECKING:
     from .report import Other, Report, TaskReport
@@ -30,7 +30,7 @@ SCORE_COLUMNS = {"P / R-1": ("precision", "rouge1"), "R / R-2": ("recall", "roug
 class Scores(Result):
     """The scores of a run, as ``score --json`` writes them; intervals by task, group and ``overall``, if asked for.
 
-    ``garbled`` are the tasks whose interval has to be read with care, none without intervals.
+    ``garbled`` are the tasks that have none, since how many classes they have is chance, and what they have instead.
     """
 
     provenance: Provenance
@@ -48,17 +48,13 @@ def scores_of(
         absent += scored.prediction is None
         if intervals:
             counts.setdefault(scored.task.name, []).append(scored.counts)
-    result, between = evaluation.result(protocol), None
-    if intervals:
-        from ..compare.significance import intervals as intervals_of  # numpy, which nothing else here needs
-
-        between = {name: list(ends) for name, ends in intervals_of(counts, protocol).items()}
+    between, without = intervals_of(counts, protocol) if intervals else (None, [])
     return {
-        **result,
+        **evaluation.result(protocol),
         "provenance": origin,
         "missing_predictions": absent,
         "intervals": between,
-        "garbled": garbled(counts, protocol) if intervals else [],
+        "garbled": without,
     }
 
 
@@ -165,7 +161,7 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
 
 
 def garbled_notes(scores: Scores | Report) -> list[Phrase]:
-    """What is to be known of intervals of tasks with garbled outputs, a line each."""
+    """Why tasks with garbled outputs have no interval, and what they have instead, a line each."""
     return [
         Phrase(
             GARBLED,

@@ -17,7 +17,7 @@ from promptcblue_metric.report.analysis import (
     Analysis,
     analyse,
     analyse_task,
-    garbled,
+    intervals_of,
     protocol_differences,
 )
 from promptcblue_metric.tasks import TASKS
@@ -332,11 +332,14 @@ def test_it_says_why_the_protocols_differ() -> None:
     invalid, empty = difference["reasons"]
     assert (invalid["kind"], invalid["n"], invalid["classes"]) == ("invalid classes", 3, 2)
     assert (empty["kind"], empty["n"], empty["label"]) == ("empty as label", 1, "非上述类型")
-    (found,) = garbled(counts_by_task(samples), "official")
+    between, (found,) = intervals_of(counts_by_task(samples), "official")
+    assert {"MedDG", "generation", "overall"} == between.keys()
+    alone = [sample for sample in samples if sample.task.name == "KUAKE-QIC"]
+    assert intervals_of(counts_by_task(alone), "official")[0] == {}
     assert (found["task"], found["n"], found["classes"]) == ("KUAKE-QIC", 3, 2)
     assert found["paper"] == difference["paper"]
     assert found["paper_interval"] == list(intervals(counts_by_task(samples), "paper")["KUAKE-QIC"])
-    assert garbled(counts_by_task(samples), "paper") == []
+    assert intervals_of(counts_by_task(samples), "paper")[1] == []
 
 
 def test_a_huge_output_takes_linear_time() -> None:
