@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The demo and the checks need no hub; saying so spares the libraries their attempts to reach one.
 offline := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -44,5 +44,8 @@ lint: setup ## style and types
 test: lint ## every check
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
+docs: setup ## the documentation as a site, into ./site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,8 @@ APPS = {
 }
 #: What stands in a page for the reference.
 MARK = "<!-- the commands -->"
+#: A line's end between Chinese characters, which would be shown as a blank; list items and tables begin with others.
+_JOINED = re.compile(r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u3001-\u9fff\uff00-\uffef])")
 _WORDS: Mapping[str, Mapping[str, str]] = {
     "en": {
         "needs": "Needs",
@@ -49,10 +51,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     words = _WORDS["zh" if page.file.locale == "zh" else "en"]
     markdown = re.sub(
         r"<!-- (needs|given): (.*?) -->\n",
-        lambda found: f'<p class="{found[1]}">{words[found[1]]}: {found[2]}</p>\n\n',
+        lambda found: f'<p class="{found[1]}">{words[found[1]]}: {_shown(*found.groups())}</p>\n\n',
         markdown,
     )
+    markdown = _JOINED.sub("", markdown)
     return markdown.replace(MARK, "\n\n".join(reference(words))) if MARK in markdown else markdown
+
+
+def _shown(kind: str, said: str) -> str:
+    return ", ".join(f"<code>{name}</code>" for name in said.split()) if kind == "given" else said
 
 
 def reference(words: Mapping[str, str]) -> Iterator[str]:
@@ -92,8 +99,8 @@ def _keys() -> Iterator[tuple[str, str, str]]:
 
 def _table(head: tuple[str, ...], rows: Any) -> str:
     lines = ["|".join(["", *head, ""]), "|".join(["", *["---"] * len(head), ""])]
-    for name, *rest in rows:
-        lines.append("|".join(["", *(" ".join(cell.replace("|", "\\|").split()) for cell in (f"`{name}`", *rest)), ""]))
+    for name, *rest in rows:  # a bar in code is no end of a cell
+        lines.append("|".join(["", f"`{name}`", *(" ".join(cell.replace("|", "\\|").split()) for cell in rest), ""]))
     return "\n".join(lines)
 
 
