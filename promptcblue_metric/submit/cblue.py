@@ -105,6 +105,10 @@ def _tags(value: object) -> str | None:
 _MENTION: dict[Any, Shape] = {"mention": str, "start_idx": int, "end_idx": int}
 
 
+def _inner_relation(value: Any) -> str | None:
+    return None if type(value) is int and value in (1, 3) else _expected("a relation of 1 or 3", value)
+
+
 def _relation(value: Any) -> str | None:
     if problem := _problem(value, {"head": _MENTION, "relation": int, "tail": dict}):
         return problem
@@ -112,7 +116,7 @@ def _relation(value: Any) -> str | None:
         return _expected("a relation of 1, 2 or 3", value["relation"])
     tail: Shape = {"type": frozenset({"mention"}), **_MENTION}
     if str(value["relation"]) == _raw("CMedCausal")[CausalLines.nested]:
-        tail = {"type": frozenset({"relation"}), "head": _MENTION, "relation": int, "tail": _MENTION}
+        tail = {"type": frozenset({"relation"}), "head": _MENTION, "relation": _inner_relation, "tail": _MENTION}
     return _problem(value, {"tail": tail})
 
 

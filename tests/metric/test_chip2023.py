@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptcblue_dataset.build import build
+from promptcblue_dataset.making import Plan
 from promptcblue_metric import Evaluation
 from promptcblue_metric.answers import CausalLines, TreeLines
-from promptcblue_metric.errors import SeparatorError
+from promptcblue_metric.data.samples import SPLITS, load_samples
+from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
 from promptcblue_metric.report.analysis import analyse
 from promptcblue_metric.scoring import SetF1, sum_counts
 from promptcblue_metric.trees import TreeEdit, build_tree, edit_distance
@@ -165,3 +169,39 @@ def test_the_report_sorts_what_became_of_nodes_and_causes() -> None:
     kinds = {name: {count["kind"] for count in found["outcomes"] if count["n"]} for name, found in analyses.items()}
     assert kinds == {"Text2DT": {"correct", "wrong logical_rel", "wrong triples"}, "CMedCausal": {"wrong object"}}
     assert "丁 → 己" in str(analyses["CMedCausal"]["examples"])
+
+
+def test_raw_records_become_answers_or_are_named(tmp_path: Path) -> None:
+    def mention(name: str) -> dict[str, Any]:
+        return {"mention": name, "start_idx": 0, "end_idx": len(name)}
+
+    def nested(relation: int) -> dict[str, Any]:
+        inner = {"type": "relation", "head": mention("乙"), "relation": relation, "tail": mention("丙")}
+        return {"text": "甲乙丙", "relation_of_mention": [{"head": mention("甲"), "relation": 2, "tail": inner}]}
+
+    tree = [node("C", "null", ("甲", "临床表现", "乙")), node("D", "null", ("甲", "治疗药物", "丙")), node("D")]
+    broken = {"text": "甲@无", "tree": tree[:2]}
+    raw = {"CMedCausal": [nested(1), nested(3)], "Text2DT": [{"text": "甲@若乙则用丙", "tree": tree}, broken]}
+    for name, records in raw.items():
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for split in ("train", "dev", "test"):
+            (tmp_path / "raw" / name / f"{name}_{split}.json").write_text(json.dumps(records, ensure_ascii=False))
+    plan = Plan({name: dict.fromkeys(SPLITS, 1) for name in raw})
+    with pytest.raises(PromptCBLUEError, match=r"(?s)tail.relation': expected 1.*'tree': expected a binary tree"):
+        build(tmp_path / "raw", tmp_path / "built", plan, cache=False)
+    build(tmp_path / "raw", tmp_path / "built", replace(plan, skip_bad=True), cache=False)
+    for name, records in raw.items():
+        (sample,) = load_samples(tmp_path / "built", "test", [name])
+        (answer,) = [FORMATS[name].parse(sample["target"]).answer]
+        assert records[0]["text"] in sample["input"]
+        assert answer == (
+            tree
+            if name == "Text2DT"
+            else [
+                {
+                    "predicate": "条件关系",
+                    "subject": "甲；尾三元组：",
+                    "object": {"predicate": "因果关系", "subject": "乙", "object": "丙"},
+                }
+            ]
+        )

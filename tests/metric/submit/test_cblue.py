@@ -697,6 +697,22 @@ def test_the_check_knows_every_task_s_format(name: str, tmp_path: Path) -> None:
             check_file(path, raw)
 
 
+def test_a_relation_within_a_relation_is_checked_as_one(tmp_path: Path) -> None:
+    raw, path = tmp_path / "raw", tmp_path / "CMedCausal_test.json"
+    raw.mkdir()
+    inner = {"type": "relation", "head": CAUSAL["head"], "relation": 1, "tail": CAUSAL["head"]}
+    for relation, says in ((1, None), (3, None), (2, "1 or 3"), ("1", "1 or 3"), (True, "1 or 3")):
+        nested = {**CAUSAL, "relation": 2, "tail": {**inner, "relation": relation}}
+        text = json.dumps([{"text": "a", "relation_of_mention": [nested]}])
+        for file in (raw / path.name, path):
+            file.write_text(text, encoding="utf-8")
+        if says is None:
+            assert check_file(path, raw) == 1
+        else:
+            with pytest.raises(PromptCBLUEError, match=says):
+                check_file(path, raw)
+
+
 def test_the_check_covers_the_tasks_of_every_edition() -> None:
     assert set(CBLUE_TASKS) == set(SUITES["promptcblue-chip2023"].tasks) > set(TASKS)
 
