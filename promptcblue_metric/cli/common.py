@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeAlias,
 
 import typer
 
+from ..data.samples import STDIN, resolve
 from ..data.writing import is_stream
 from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
@@ -136,8 +137,6 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None]) ->
     Raises:
         PromptCBLUEError: an output is an input or another output, by whatever path.
     """
-    from ..data.samples import resolve
-
     read = {resolve(source).resolve() for source in inputs if source is not None}
     written = set[Path]()
     for output in outputs:
@@ -159,7 +158,7 @@ def check_place(path: Path, place: Place) -> None:
     """
     kind = {True: "folder", False: "file", None: "file or folder"}[place.folder]
     try:
-        if is_stream(path):
+        if is_stream(path) or (path == STDIN and not place.written):
             if place.folder:
                 raise PromptCBLUEError(f"{path}: expected a folder, found a stream")
             return

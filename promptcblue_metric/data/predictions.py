@@ -122,11 +122,15 @@ _SAMPLES = ("doc", "metadata", "raw_input")
 
 
 def _text(value: object) -> str | None:
-    """The text of an output or a prompt, however it is wrapped: of several, the first, and of a chat the last turn."""
+    """The text of an output or a prompt, however it is wrapped: of several, the first, of a chat what was said last to
+    the model (evalscope writes its answer behind).
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         turns = all(isinstance(part, dict) and "role" in part for part in value)
+        if turns:
+            value = [part for part in value if part["role"] != "assistant"] or value
         parts = [part for part in value if isinstance(part, dict) and part.get("type") == "text"]
         if parts and not turns:  # of a message, beside those of its thought
             return "".join(_text(part) or "" for part in parts)
@@ -377,7 +381,7 @@ def provenance(predictions: Path, source: str, split: str) -> Provenance:
     made_with = read_json_object(record).get("settings") if record.is_file() else None
     return {
         "source": source,
-        "split": None if resolve(source).is_file() else canonical_split(split),
+        "split": None if (path := resolve(source)).exists() and not path.is_dir() else canonical_split(split),
         "predictions": str(predictions),
         "made_with": made_with if isinstance(made_with, dict) else None,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,6 +25,7 @@ from typing import BinaryIO, NoReturn, cast
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..tasks import REGISTRY, SUITES, get_task
 from ..tasks import Sample as Sample
+from .writing import is_stream
 
 #: Each split of the dataset, in its order, and the names its file can have (the first is the official one).
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -41,6 +44,10 @@ LISTED = 20
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
+
+
+#: The path that stands for the standard input.
+STDIN = Path("-")
 
 
 class BadRows:
@@ -67,14 +74,24 @@ def stop(error: RowError) -> NoReturn:
     raise error
 
 
+@cache
+def _streamed(path: Path, number: int) -> bytes:
+    """All that a pipe (with this inode) or the standard input gives, which is read once and looked at more often."""
+    return path.read_bytes() if number else sys.stdin.buffer.read()
+
+
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacking gzip by its first bytes.
+    """Open a file, a pipe, or the standard input by the name ``-``, for reading; gzip is known by its first bytes.
 
     Raises:
         PromptCBLUEError: there is no such file, or it cannot be opened.
     """
     try:
-        stream = path.open("rb")
+        if path == STDIN or is_stream(path):
+            content = _streamed(path, 0 if path == STDIN else path.stat().st_ino)
+            stream = cast(io.BufferedReader, io.BufferedReader(io.BytesIO(content)))
+        else:
+            stream = path.open("rb")
     except OSError as error:
         raise PromptCBLUEError(f"{path}: {error.strerror or error}") from error
     if stream.peek(2)[:2] == b"\x1f\x8b":
@@ -317,7 +334,10 @@ def splits_of(source: str | Path) -> Collection[str]:
     from datasets import get_dataset_split_names
 
     try:
-        return tuple(get_dataset_split_names(str(source), ALL))
+        with _asked_rightly(str(source)):
+            return tuple(get_dataset_split_names(str(source), ALL))
+    except PromptCBLUEError:
+        raise
     except Exception as error:  # the Hub's client raises errors of many unrelated classes
         raise PromptCBLUEError(f"{source}: its splits cannot be listed: {error}") from error
 
@@ -438,11 +458,32 @@ def parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with open_binary(path) as stream, pq.ParquetFile(stream) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise PromptCBLUEError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+@contextmanager
+def _asked_rightly(source: str) -> Iterator[None]:
+    """The Hub is asked for ``ORG/NAME`` alone: a bare name is that of something in the datasets cache, or nobody's."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    if "/" in source:
+        yield
+        return
+    if not Path(config.HF_DATASETS_CACHE, camelcase_to_snakecase(source)).is_dir():
+        raise PromptCBLUEError(
+            f"{source}: no such file or folder, and nothing in the datasets cache is called so (promptcblue-dataset "
+            f"import puts its suite there); the embedded sample is called '{SAMPLE}', a dataset of the Hub ORG/NAME"
+        )
+    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterator[_Rows]:
@@ -452,7 +493,10 @@ def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterat
         disable_progress_bars()
     for config in [ALL] if wanted is None else [name for name in REGISTRY if name in wanted]:
         try:
-            rows = load_dataset(source, config, split=split)
+            with _asked_rightly(source):
+                rows = load_dataset(source, config, split=split)
+        except PromptCBLUEError:
+            raise
         except Exception as error:
             # datasets raises many types here, from ValueError for a split to client errors of the Hub.
             reason = " ".join(str(error).split()) or type(error).__name__

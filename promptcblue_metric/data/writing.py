@@ -69,8 +69,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is a pipe, a device, or ``-`` for the standard input."""
-    return str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+    """Whether a path is that of a pipe or a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager

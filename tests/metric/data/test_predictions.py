@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from promptcblue_metric.data.predictions import match, structured_answers
-from promptcblue_metric.data.samples import Sample, load_samples
+from promptcblue_metric.data.samples import Sample, iter_samples, load_samples, splits_of
 from promptcblue_metric.errors import PromptCBLUEError
 
 
@@ -36,7 +39,11 @@ def _lm_eval(sample: Sample, number: int) -> dict[str, Any]:
 def _evalscope(sample: Sample, number: int) -> dict[str, Any]:
     thought = {"type": "reasoning", "reasoning": "想"}
     answer = {"role": "assistant", "content": [thought, {"type": "text", "text": f"答{number}"}]}
-    messages = [{"role": "system", "content": "医生"}, {"role": "user", "content": sample["input"]}]
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "医生"},
+        {"role": "user", "content": sample["input"]},
+    ]
+    messages += [answer] * (number % 2)  # some versions write the answer here too
     return {"index": number, "messages": messages, "model_output": {"choices": [{"message": answer}]}}
 
 
@@ -95,6 +102,26 @@ def test_the_forms_of_other_tools_are_read(
     assert (form in said) or "a JSON array or stream" in said
     answers, _ = structured_answers(path, samples)
     assert sum(map(len, answers.values())) == len(samples)
+
+
+def test_a_pipe_is_read(samples: list[Sample]) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, _lines([_own(*pair[::-1]) for pair in enumerate(samples[:9])]).encode())
+    os.close(writing)
+    path = Path(f"/dev/fd/{reading}")
+    for _ in range(2):
+        assert [found.text for _, found in match(path, samples[:9]) if found] == [f"答{n}" for n in range(9)]
+    answers, _ = structured_answers(path, samples[:9])
+    assert sum(map(len, answers.values())) == 9
+
+
+def test_a_bare_name_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(socket.socket, "connect", lambda *address: pytest.fail("asked"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for read in (lambda: list(iter_samples("promptcblu", "test")), lambda: splits_of("promptcblu")):
+        with pytest.raises(PromptCBLUEError, match=r"promptcblu: no such file or folder.*ORG/NAME"):
+            read()
 
 
 def test_a_parquet_file_is_read(samples: list[Sample], tmp_path: Path) -> None:
