@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The demo and the checks need no hub; saying so spares the libraries their attempts to reach one.
 offline := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo test matrix lint docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -18,7 +18,7 @@ help: ## list these targets
 setup: $(VENV)/.installed ## make .venv with the pinned versions of constraints.txt
 
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; try make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed here, for fine-tuning; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[train,test]'
@@ -46,6 +46,10 @@ test: lint ## every check
 
 docs: setup ## the documentation as a site, into ./site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+matrix: setup ## the tests on the Pythons and library versions that are supported, as far as they are here
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/python benchmarks/matrix.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

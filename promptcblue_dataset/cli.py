@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from promptcblue_dataset.export import ToolName, export
 from promptcblue_dataset.prompts.pool import check_pool, load_pool
 from promptcblue_dataset.prompts.render import Style, preview
 from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_requests
@@ -17,7 +18,7 @@ from promptcblue_dataset.statistics import notes, statistics, tables, write_into
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show, show_lines
 from promptcblue_metric.data.samples import ALL, LISTED, SAMPLE, SPLITS
 from promptcblue_metric.data.writing import write_json
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import PromptCBLUEError, require
 from promptcblue_metric.hub.client import (
     DEFAULT_TAG,
     DryRunOption,
@@ -222,6 +223,7 @@ def build_(
     from promptcblue_dataset.build import parse_sizes
     from promptcblue_dataset.making import Plan
 
+    require("python_calamine")
     names = _names(tasks) or list(TASKS)
     suite = suite_of(names)
     if suite.name == "chineseblue":
@@ -339,6 +341,23 @@ def _documented(built: Built) -> Iterator[str]:
     if absent:
         listed = (f"{task} ({', '.join(found)})" for task, found in absent.items())
         yield f"not in the source: {'; '.join(listed)}"
+
+
+@app.command("export", epilog="Example: promptcblue-dataset export promptcblue --for llama-factory --output lf")
+def export_(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder, file, `sample`, or a dataset of the Hub.")],
+    tool: Annotated[ToolName, typer.Option("--for", help="The tool that is to train on it.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="What is learned, then what the loss is measured on; repeatable.")
+    ] = None,
+    tasks: Tasks = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write samples in the form that another tool trains on, and what tells the tool of them."""
+    done = export(source, tool, output, split, _names(tasks), overwrite=overwrite)
+    print(f"wrote {output}: " + ", ".join(f"{count:,} {split} samples" for split, count in done.counts.items()))
+    print(f"next: {done.then}")
 
 
 # --- templates ---

@@ -13,7 +13,9 @@ from urllib.request import url2pathname
 
 #: The extra that brings each library which only some commands need.
 EXTRAS: Mapping[str, str] = {
-    **dict.fromkeys(("accelerate", "filelock", "matplotlib", "peft", "torch", "transformers", "trl"), "train"),
+    **dict.fromkeys(("openpyxl", "python_calamine"), "build"),
+    **dict.fromkeys(("accelerate", "filelock", "matplotlib", "peft", "safetensors", "tokenizers"), "train"),
+    **dict.fromkeys(("torch", "tqdm", "transformers", "trl"), "train"),
     **dict.fromkeys(("tensorboard", "trackio"), "track"),
     "bitsandbytes": "quantize",
     "gradio": "space",

@@ -21,6 +21,8 @@ from .trees import TreeEdit
 from .unwrap import words
 from .version import VERSION
 
+_REPOSITORY = "https://github.com/promptcblue/promptcblue"
+
 _DESCRIPTION = """\
 Scores answers to PromptCBLUE, 16 Chinese medical language tasks written as prompt and response. The free text
 of a model is parsed into structured answers and scored exactly as the benchmark's official scorer does:
@@ -90,6 +92,9 @@ class PromptCBLUE(evaluate.Metric):  # type: ignore[misc]
             citation=_CITATION,
             inputs_description=_INPUTS,
             features=datasets.Features({"predictions": text, "references": reference}),
+            homepage=_REPOSITORY,
+            license="Apache-2.0",
+            codebase_urls=[_REPOSITORY],
             reference_urls=["https://arxiv.org/abs/2310.14151"],
         )
 

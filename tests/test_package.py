@@ -1,14 +1,19 @@
-"""The wheel, installed alone, is the whole product."""
+"""The wheel, installed alone, is the whole product, and the sdist all that it takes to check it."""
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,25 +22,50 @@ from promptcblue_metric.errors import install_command
 
 from .conftest import ROOT
 
+RAW = ROOT / "tests" / "dataset" / "raw"
+#: A spreadsheet.
+(ICD,) = (RAW / "CHIP-CDN").glob("*.xlsx")
+
+
+def tracked(*folders: str) -> list[str]:
+    """The files of the repository, those not committed yet too; links left out."""
+    command = ["git", "-c", "core.quotePath=false", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    files = [name for name in found if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+    return files or pytest.skip("no git repository here")
+
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(folder),
-        str(ROOT),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    (built,) = folder.glob("promptcblue-*.whl")
-    return built
+def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """The sdist, and the wheel that is made of it."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
+
+    def build(kind: str) -> str:
+        code = f"from setuptools.build_meta import build_{kind} as build; print(build({str(folder)!r}))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    sdist = folder / build("sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    source = folder / sdist.name.removesuffix(".tar.gz")
+    return {"sdist": source, "wheel": folder / build("wheel")}
+
+
+@pytest.fixture
+def wheel(built: Mapping[str, Path]) -> Path:
+    return built["wheel"]
+
+
+def test_the_sdist_holds_the_whole_repository(built: Mapping[str, Path]) -> None:
+    missing = [name for name in tracked() if not (built["sdist"] / name).is_file()]
+    assert not missing, f"add to MANIFEST.in: {missing}"
+    assert not list(built["sdist"].rglob("__pycache__"))
 
 
 def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
@@ -45,17 +75,34 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         "promptcblue_dataset": "promptcblue_dataset",
         "training": "promptcblue_training",
     }.items():
-        tracked = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        assert tracked
-        missing = {installed_as + path.removeprefix(folder) for path in tracked} - names
+        missing = {installed_as + path.removeprefix(folder) for path in tracked(folder)} - names
         assert not missing, f"add to packages or package_data in setup.cfg: {sorted(missing)}"
     assert not any(name.startswith(("tests/", "training/")) for name in names)
+
+
+def test_every_library_that_is_imported_is_declared(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+    declared = {
+        re.split(r"[^\w.-]", line.removeprefix("Requires-Dist: "))[0].casefold().replace("_", "-")
+        for line in archive.read(metadata).decode().splitlines()
+        if line.startswith("Requires-Dist: ")
+    }
+    imported = set()
+    for name in archive.namelist():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(archive.read(name))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(str(node.module).partition(".")[0])
+    known = importlib.metadata.packages_distributions()
+    of = {name: {found.casefold().replace("_", "-") for found in known.get(name, [name])} for name in imported}
+    assert not {
+        name: found
+        for name, found in of.items()
+        if name not in sys.stdlib_module_names and not name.startswith("promptcblue") and not found & declared
+    }
 
 
 def test_the_wheel_works_installed_alone(wheel: Path, tmp_path: Path) -> None:
@@ -88,22 +135,37 @@ print(len(evaluation.result()["tasks"]))
         assert command in scripts
 
 
+TRAIN = "from promptcblue_training.cli import main"
+DATASET = "from promptcblue_dataset.cli import main"
+
+
 @pytest.mark.parametrize(
-    ("command", "library", "extra"),
+    ("program", "arguments", "library", "extra"),
     [
-        ("from promptcblue_training.cli import main; sys.argv[1:] = ['sft', 'demo']", "torch", "train"),
-        ("from promptcblue_training.cli import main; sys.argv[1:] = ['predict', '--model', 'x', '--dataset', 'sample',"
-         " '--output', 'x']", "torch", "train"),
+        (TRAIN, ["sft", "demo"], "torch", "train"),
+        (TRAIN, ["predict", "--model", "x", "--dataset", "sample", "--output", "y"], "torch", "train"),
+        (DATASET, ["build", str(RAW)], "python_calamine", "build"),
+        (DATASET, ["review", "sample", "sample", "x.xlsx"], "openpyxl", "build"),
+        (DATASET, ["review", "tally", str(ICD)], "python_calamine", "build"),
     ],
-)  # fmt: skip
-def test_a_command_without_its_extra_says_which_one_it_needs(
-    command: str, library: str, extra: str, tmp_path: Path
+)
+def test_a_command_without_its_extra_says_how_to_get_it(
+    program: str, arguments: list[str], library: str, extra: str, tmp_path: Path
 ) -> None:
-    code = f"import sys; sys.modules[{library!r}] = None; {command}; main()"
+    code = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == {library!r} else find(name, *rest)
+sys.modules[{library!r}] = None
+{program}
+sys.argv[1:] = {arguments!r}
+main()"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
+    assert library in done.stderr
     assert install_command(extra) in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
