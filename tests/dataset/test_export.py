@@ -67,7 +67,7 @@ def test_every_sample_is_where_the_tool_looks_for_it(tool: str, tmp_path: Path) 
 def test_the_files_keep_the_rules_of_the_fine_tuning_endpoint(tmp_path: Path) -> None:
     """Ten rows or more of `messages` alone, with known roles, texts that are not empty, and the assistant last."""
     openai, pydantic = pytest.importorskip("openai.types.chat"), pytest.importorskip("pydantic")
-    messages_of_openai = pydantic.TypeAdapter(list[openai.ChatCompletionMessageParam])
+    message_of_openai = pydantic.TypeAdapter(openai.ChatCompletionMessageParam)
     folder = tmp_path / "out"
     assert run("sample", "--for", "openai", "--output", folder).exit_code == 0
     assert sorted(path.name for path in folder.iterdir()) == ["train.jsonl", "validation.jsonl"]
@@ -83,7 +83,8 @@ def test_the_files_keep_the_rules_of_the_fine_tuning_endpoint(tmp_path: Path) ->
             assert all(isinstance(message["content"], str) and message["content"] for message in each["messages"])
             assert {message["role"] for message in each["messages"]} <= {"system", "user", "assistant"}
             assert each["messages"][-1]["role"] == "assistant"
-            messages_of_openai.validate_python(each["messages"], strict=True, extra="forbid")
+            for message in each["messages"]:
+                message_of_openai.validate_python(message, strict=True, extra="forbid")
     done = run("sample", "--for", "openai", "--output", tmp_path / "few", "--tasks", "CHIP-STS", "--split", "dev")
     assert done.exit_code != 0
     assert not (tmp_path / "few").exists()
