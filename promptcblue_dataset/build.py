@@ -35,7 +35,7 @@ from promptcblue_dataset.folder import (
     write_card,
     write_config,
 )
-from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan, unanswered
+from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan
 from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
 from promptcblue_metric.cli.common import Progress
@@ -335,7 +335,7 @@ class _Job:
     def run(self) -> _Done:
         """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
         plan, corpus = self.plan, CORPORA[self.corpus]
-        reading = unanswered(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
+        reading = corpus.ask(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
         files = {
             (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
             for task, of_task in reading.splits.items()

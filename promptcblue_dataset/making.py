@@ -1,29 +1,24 @@
-"""Making samples of raw ones: drawn from the pool of a split, or each once; and asking CBLUE's own test files."""
+"""Making samples of raw ones: drawn from the pool of a split, or each once."""
 
 from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptcblue_dataset.checks import check_row, encodable
-from promptcblue_dataset.corpora import dialogues
-from promptcblue_dataset.corpora import reading as raw
-from promptcblue_dataset.corpora.archives import MAX_BYTES, RawError
-from promptcblue_dataset.corpora.cblue import read_terms
-from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading, Record
+from promptcblue_dataset.corpora.archives import MAX_BYTES
+from promptcblue_dataset.corpora.reading import Content, FileNotes, Group, Reading
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.neighbours import Neighbours
 from promptcblue_dataset.prompts.pool import TaskPrompts, fill, own_text
 from promptcblue_dataset.prompts.render import RELEASED, Rendered, Renderer, Style
-from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS, sample_id_of
 from promptcblue_metric.data.samples import SPLITS, Sample
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.scoring import located
-from promptcblue_metric.submit.cblue import CBLUE_TASKS
 
 #: The splits that are scored come first: a raw text that two splits have goes to the earlier one.
 DRAWN = ("test", "validation", "train")
@@ -206,106 +201,3 @@ def _sure(rendered: Rendered) -> bool:
     texts = (sample["input"], sample["target"], *(sample["answer_choices"] or ()))
     complete = bool(sample["target"].strip()) and sample["answer_choices"] != []
     return complete and not rendered.separators and encodable("".join(texts))
-
-
-# --- CBLUE's test files, which have no answers ---
-
-#: The most findings of a dialogue that one prompt asks for.
-_MOST_FINDINGS = 8
-#: What a record is asked, without answers; the place of each is the id of its sample.
-_Parts = Callable[[Record], Iterator[Content]]
-
-
-def unanswered(sources: raw.Sources) -> Reading:
-    """The raw samples of the test files of a corpus; `promptcblue-metric cblue` hands in what is answered.
-
-    A record is one, of IMCS-V2 each utterance, and of CHIP-MDCFNPC a dialogue with at most eight findings.
-    """
-    reading = Reading()
-    for task, splits in sources.splits.items():
-        parts = _parts(task)
-        if parts and "test" in splits:
-            file = splits["test"][-1]  # the shared file of IMCS-V2, which has the texts
-            notes = FileNotes(file.name)
-            groups = reading.splits.setdefault(task, {}).setdefault("test", raw.RawSplit(notes)).groups
-            kind = dialogues.Consultation if task in dialogues.IMCS.tasks else Record
-            for record in raw.records_of(file, notes, kind, RECORD_IDS.get(task, "")):
-                if (field := RECORD_IDS.get(task)) and not record.has(field):
-                    record.place.note("left out", f"no '{field}', by which CBLUE's submission names a record")
-                    continue
-                try:
-                    groups.append(Group(record.place.id, list(parts(record))))
-                except RawError as error:
-                    record.place.bad(error)
-    if "terms" in sources.others:
-        reading.offers.update(dict.fromkeys(reading.splits, read_terms(sources.others["terms"])))
-    if "CMeIE" in reading.splits:
-        reading.offers["CMeIE"] = list(RAW_LABELS["CMeIE"].ours)
-    return reading
-
-
-def _parts(task: str) -> _Parts | None:
-    texts = CBLUE_TASKS[task].fields if task in CBLUE_TASKS else ()
-    if task in _DIALOGUES or not texts:
-        return _DIALOGUES.get(task)
-    placeholders = ("INPUT_TEXT",) if len(texts) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
-    fields = dict(zip(placeholders, texts, strict=True))
-
-    def parts(record: Record) -> Iterator[Content]:
-        texts = {placeholder: record.line(field, empty=True) for placeholder, field in fields.items()}
-        yield Content(texts, [], sample_id_of(record.place.id))
-
-    return parts
-
-
-def _asked(record: Record, text: str, name: str = "", part: str | None = None, **fields: str) -> Content:
-    return Content({"INPUT_TEXT": text, **fields}, [], sample_id_of(name or record.place.id, part))
-
-
-def _utterances(text: Callable[[dialogues.Consultation, int], str]) -> _Parts:
-    def parts(record: Record) -> Iterator[Content]:
-        assert isinstance(record, dialogues.Consultation)
-        for place, turn in enumerate(record.turns):
-            yield _asked(record, text(record, place), f"{record.place.id}_{turn.label('sentence_id')}")
-
-    return parts
-
-
-def _report(record: Record) -> Iterator[Content]:
-    assert isinstance(record, dialogues.Consultation)
-    yield _asked(record, dialogues.report_text(record))
-
-
-def _history(record: Record) -> Iterator[Content]:
-    said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
-    yield _asked(record, "\n".join(said))
-
-
-def _findings(record: Record) -> Iterator[Content]:
-    """The dialogue, cut where eight findings were named, and so on; one that comes up again is asked again."""
-    turns = record.records("dialog_info")
-    lines = [dialogues.utterance(turn, "sender", "text") for turn in turns]
-    named = [
-        [finding.line("mention", "name") for finding in (turn.records("ner") if turn.has("ner") else ())]
-        for turn in turns
-    ]
-    if not any(named):
-        record.place.note("left out", "no findings to ask about")
-    asked: dict[str, None] = {}
-    for place, names in enumerate(named):
-        asked.update(dict.fromkeys(names))
-        following = named[place + 1] if place + 1 < len(turns) else None
-        if asked and (following is None or len({*asked, *following}) > _MOST_FINDINGS):
-            text, part = "\n".join(lines[: place + 1]), turns[place].label("sentence_id")
-            yield _asked(record, text, part=part, LIST_MENTIONS="，".join(asked))
-            asked = {}
-
-
-_DIALOGUES: Mapping[str, _Parts] = {
-    "IMCS-V2-NER": _utterances(lambda record, place: record.turns[place].line("sentence", empty=True)),
-    "IMCS-V2-DAC": _utterances(dialogues.act_text),
-    "IMCS-V2-SR": _utterances(dialogues.symptom_text),
-    "IMCS-V2-MRG": _report,
-    "CHIP-MDCFNPC": _findings,
-    "MedDG": _history,
-}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -145,26 +145,41 @@ class Candidates:
 
     Args:
         terms: the vocabulary; kept, so that its identity can be compared.
+        asked: of terms that are too many to index whole, such as documents: every text that will be asked for. Only
+            their pairs of neighbours are looked at then, and ``terms`` is passed over once.
     """
 
-    _K1, _B = 1.5, 0.75
+    _K1, _B, _BLOCK = 1.5, 0.75, 1 << 14
 
-    def __init__(self, terms: Sequence[str]) -> None:
+    def __init__(self, terms: Iterable[str], asked: Sequence[str] | None = None) -> None:
         import numpy as np
 
-        self.terms = terms
-        tokens, owners = _tokens(terms)
+        self.terms, self._alone = terms, asked is None
+        known = np.unique(_tokens(list(terms) if asked is None else asked, self._alone)[0])
+        # Which token (its number) is how often in which term, block by block.
+        lengths, held = [np.empty(0, np.int64)], [np.empty((3, 0), np.int32)]
+        size, left = 0, iter(terms)
+        while block := list(itertools.islice(left, self._BLOCK)):
+            tokens, owners = _tokens(block, self._alone)
+            lengths.append(np.bincount(owners, minlength=len(block)))
+            numbers = np.searchsorted(known[:-1], tokens)
+            kept = known[numbers] == tokens if len(known) else np.zeros(len(tokens), bool)
+            pairs, times = np.unique(numbers[kept] * len(block) + owners[kept], return_counts=True)
+            held.append(np.stack([pairs // len(block), pairs % len(block) + size, times]).astype(np.int32))
+            size += len(block)
+        numbers, self._owners, times = np.concatenate(held, axis=1)
+        if len(held) > 2:
+            order = np.argsort(numbers, kind="stable")
+            numbers, self._owners, times = numbers[order], self._owners[order], times[order]
+        frequencies = np.bincount(numbers, minlength=len(known))
+        all_lengths = np.concatenate(lengths)
+        rarity = np.log(1 + (size - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
+        damped = self._K1 * (1 - self._B + self._B * all_lengths / max(all_lengths.sum() / max(size, 1), 1))
         # What a token adds to the score of a term that has it: token by token, `_starts` being where each begins.
-        self._tokens, numbers = np.unique(tokens, return_inverse=True)
-        self._tokens = np.append(self._tokens, np.uint64(0))  # no token's, for those after all
-        held, times = np.unique(numbers * len(terms) + owners, return_counts=True)
-        numbers, self._owners = np.divmod(held, len(terms))
-        frequencies, lengths = np.bincount(numbers), np.bincount(owners, minlength=len(terms))
-        rarity = np.log(1 + (len(terms) - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
-        damped = self._K1 * (1 - self._B + self._B * lengths / max(len(tokens) / max(len(terms), 1), 1))
         self._parts = (rarity[numbers] * (times / (damped[self._owners] + times))).astype(np.float32)
         self._starts = np.concatenate(([0], np.cumsum(frequencies)))
-        self._scores = np.zeros(len(terms), np.float32)
+        self._tokens = np.append(known, np.uint64(0))  # no token's, for those after all
+        self._scores = np.zeros(size, np.float32)
         self._found: dict[tuple[str, int], list[str]] = {}
 
     def best(self, text: str, count: int) -> list[str]:
@@ -174,20 +189,22 @@ class Candidates:
         """
         key = (text, count)
         if key not in self._found:
-            self._found[key] = self._rank(text, count)
+            assert isinstance(self.terms, Sequence)
+            self._found[key] = [self.terms[place] for place in self.places(text, count)]
         return self._found[key]
 
-    def _rank(self, text: str, count: int) -> list[str]:
+    def places(self, text: str, count: int) -> list[int]:
+        """The numbers of the ``count`` best terms, as `best` has them."""
         import numpy as np
 
-        tokens, _ = _tokens([text])
+        tokens, _ = _tokens([text], self._alone)
         tokens = tokens[np.sort(np.unique(tokens, return_index=True)[1])]
         at = np.searchsorted(self._tokens[:-1], tokens)
         at = at[self._tokens[at] == tokens]
-        if not len(at):
-            return []
         slices = [slice(*ends) for ends in zip(self._starts[at].tolist(), self._starts[at + 1].tolist(), strict=True)]
-        owners = np.concatenate([self._owners[part] for part in slices])
+        owners = np.concatenate([self._owners[:0], *(self._owners[part] for part in slices)])
+        if not len(owners):
+            return []
         np.add.at(self._scores, owners, np.concatenate([self._parts[part] for part in slices]))
         places = np.flatnonzero(self._scores > 0)
         # Rounded, so that the last bit of a logarithm, which machines may disagree on, decides nothing.
@@ -197,11 +214,12 @@ class Candidates:
         while len(best) < count and least > 1e-3:  # halving finds the best few sooner than sorting all would
             least = least / 2
             best = np.flatnonzero(scores >= max(least, 1e-3))
-        return [self.terms[place] for place in places[best[np.argsort(-scores[best], kind="stable")][:count]]]
+        found: list[int] = places[best[np.argsort(-scores[best], kind="stable")][:count]].tolist()
+        return found
 
 
-def _tokens(texts: Sequence[str]) -> tuple[Array, Array]:
-    """The characters of the texts and their pairs of neighbours as numbers, and which text each is of."""
+def _tokens(texts: Sequence[str], alone: bool) -> tuple[Array, Array]:
+    """The characters (if ``alone``) of texts and their pairs of neighbours, as numbers, and which text each is of."""
     import numpy as np
 
     plain = ["".join(text.casefold().split()) for text in texts]
@@ -210,4 +228,6 @@ def _tokens(texts: Sequence[str]) -> tuple[Array, Array]:
     owners = np.repeat(np.arange(len(plain)), [len(text) for text in plain])
     inside = np.flatnonzero(owners[:-1] == owners[1:])
     pairs = characters[inside] << np.uint64(32) | characters[inside + 1]
+    if not alone:
+        return pairs, owners[inside]
     return np.concatenate([characters, pairs]), np.concatenate([owners, owners[inside]])

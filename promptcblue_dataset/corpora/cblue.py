@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -23,6 +25,7 @@ from promptcblue_dataset.corpora.reading import (
     Record,
     RecordCorpus,
     Sources,
+    asked_for,
     labelled,
     lines_of,
     our_label,
@@ -31,8 +34,9 @@ from promptcblue_dataset.corpora.reading import (
     unquoted,
 )
 from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.neighbours import Candidates
 from promptcblue_metric.answers import CausalLines, TreeLines
-from promptcblue_metric.data.raw_labels import RAW_LABELS
+from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
 from promptcblue_metric.data.samples import SPLITS
 
 # --- A sentence and what stands in it ---
@@ -149,12 +153,11 @@ def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _offer_relations(reading: Reading, sources: Sources) -> None:
-    """The relations of the schema file, or else of the triples themselves."""
-    if file := sources.others.get("schemas"):
+    """The relations of the schema file, or else of the triples themselves; where there are none, all that there are."""
+    relations = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
+    if relations and (file := sources.others.get("schemas")):
         relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
-    else:
-        relations = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
-    reading.offers["CMeIE"] = list(dict.fromkeys(relations))
+    reading.offers["CMeIE"] = list(dict.fromkeys(relations or RAW_LABELS["CMeIE"].ours))
 
 
 def _contents(reading: Reading) -> Iterator[tuple[FileNotes, Content]]:
@@ -272,7 +275,7 @@ def _labels(task: str, *fields: str, finish: Callable[[Reading, Sources], None] 
         label = our_label(record, "label", task)
         return Content({placeholder: record.line(field) for placeholder, field in names}, label)
 
-    return RecordCorpus(task, [task], {task: content}, finish=finish)
+    return RecordCorpus(task, [task], {task: content}, {task: asked_for(**dict(names))}, finish=finish)
 
 
 # --- Queries, a million documents, and which of them answer which query ---
@@ -292,7 +295,7 @@ class RetrievalCorpus(Corpus):
     name: str
 
     def find(self, files: RawFiles) -> Sources:
-        """The relevance files, with those of queries and documents."""
+        """The files of queries, each with the relevance file if there is one, which only the test split can lack."""
         sources = Sources()
         relevance = rf"{self.name}|qrels?"
         for split in SPLITS:
@@ -300,8 +303,8 @@ class RetrievalCorpus(Corpus):
             after = split_name(self.name, split, rf"[._-]quer(y|ies){_TABLE}")
             before = split_name(rf"({self.name}[_-])?quer(y|ies)", split, _TABLE)
             queries = files.find(f"{after}|{before}", [self.name])
-            if found:
-                sources.splits.setdefault(self.name, {})[split] = [found, *([queries] if queries else [])]
+            if found or (queries and split == "test"):
+                sources.splits.setdefault(self.name, {})[split] = [file for file in (queries, found) if file]
         if documents := files.find(rf"({self.name}[_-])?corpus{_TABLE}", [self.name]):
             sources.others["documents"] = documents
         return sources
@@ -310,24 +313,51 @@ class RetrievalCorpus(Corpus):
         """Which documents answer which query; the texts are read when they are asked for."""
         reading = Reading()
         try:
-            if "documents" not in sources.others:
-                raise RawError("its documents (corpus.tsv) are not there; put them beside the corpus")
-            sources.others["documents"].check()
-            documents = sources.others["documents"]
-            found = {split: _Split(documents, *files, seed=seed) for split, files in sources.splits[self.name].items()}
+            documents = self._documents(sources)
+            found = {
+                split: _Split(documents, files, seed)
+                for split, files in sources.splits[self.name].items()
+                if split != "test" or len(files) == 2
+            }
             offsets = _offsets(documents, {document for split in found.values() for _, _, document in split.pairs})
             reading.splits[self.name] = {split: of_split.read(offsets) for split, of_split in found.items()}
         except RawError as error:
             reading.refuse(self.name, str(error))
         return reading
 
+    def ask(self, sources: Sources) -> Reading:
+        """Ten documents of each query of the test file, those that BM25 finds; CBLUE takes ten."""
+        reading, files = Reading(), sources.splits[self.name].get("test")
+        if not files:
+            return reading
+        try:
+            documents, split = self._documents(sources), RawSplit(FileNotes(files[0].name))
+            queries = {query: text for _, query, text in _rows(files[0], split.notes)}
+            for query, found in zip(queries, _nearest(documents, list(queries.values())), strict=True):
+                fields = {"INPUT_TEXT_1": queries[query]}
+                samples = [Content({**fields, "INPUT_TEXT_2": text}, [], sample_id_of(query, i)) for i, text in found]
+                split.groups.append(Group(query, samples))
+            reading.splits[self.name] = {"test": split}
+        except RawError as error:
+            reading.refuse(self.name, str(error))
+        return reading
+
+    @staticmethod
+    def _documents(sources: Sources) -> RawFile:
+        if "documents" not in sources.others:
+            raise RawError("its documents (corpus.tsv) are not there; put them beside the corpus")
+        sources.others["documents"].check()
+        return sources.others["documents"]
+
 
 class _Split:
     """The tables of a split; its pairs are line, query and document of each line of the relevance file."""
 
-    def __init__(self, documents: RawFile, relevance: RawFile, queries: RawFile | None = None, *, seed: int) -> None:
-        if queries is None:
+    def __init__(self, documents: RawFile, files: Sequence[RawFile], seed: int) -> None:
+        *queries_file, relevance = files
+        if not queries_file:
             raise RawError(f"{relevance.name}: its file of queries is not there; put it beside it")
+        (queries,) = queries_file
         self._documents, self._file, self._seed = documents, relevance, seed
         self.notes = FileNotes(relevance.name)
         of_queries = FileNotes(queries.name)
@@ -342,6 +372,9 @@ class _Split:
         """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
         self._offsets = offsets
         for line, query, document in self.pairs:
+            if not document:
+                self.notes.add("left out", UNLABELLED, line)
+                continue
             known = self._queries.get(query)
             if known and offsets.get(document, -1) >= 0:
                 self._relevant.setdefault(query, []).append(document)
@@ -371,6 +404,8 @@ class _Split:
 
 
 _RELEVANCE = ("相关", "不相关")
+#: How many documents of a query CBLUE takes.
+_HANDED_IN = 10
 
 
 @dataclass(slots=True)
@@ -415,9 +450,36 @@ def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
     return found
 
 
+def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+    """The ids and texts of the ten documents that are most like each query; the first ones where too few are."""
+    places = array("q")
+
+    def texts() -> Iterator[str]:
+        place = 0
+        for line in stream:
+            with suppress(UnicodeDecodeError):
+                if text := line.partition(b"\t")[2].decode().strip():
+                    places.append(place)
+                    yield text
+            place += len(line)
+
+    with file.path.open("rb", buffering=1 << 20) as stream:
+        documents = Candidates(texts(), queries)
+        if len(places) < _HANDED_IN:
+            raise RawError(f"{file.name}: holds {len(places)} documents; {_HANDED_IN} are handed in for each query")
+        for query in queries:
+            found = dict.fromkeys([*documents.places(query, _HANDED_IN), *range(_HANDED_IN)])
+            rows = []
+            for number in list(found)[:_HANDED_IN]:
+                stream.seek(places[number])
+                document, _, text = stream.readline().decode().partition("\t")
+                rows.append((document.strip(), text.strip()))
+            yield rows
+
+
 def _refuse_three_labels(reading: Reading, sources: Sources) -> None:
     """The older files of KUAKE-QQR, where 0 is the superset and no relation in one, cannot give the four labels."""
-    answers = {content.answer for _, content in _contents(reading)}
+    answers = {content.answer for _, content in _contents(reading) if content.answer}
     if answers and RAW_LABELS["KUAKE-QQR"].ours["-1"] not in answers:
         raise RawError(
             "its files are of the older task with three labels (0, 1 and 2, but no -1), which cannot give the "

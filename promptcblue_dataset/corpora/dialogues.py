@@ -19,7 +19,7 @@ from promptcblue_dataset.corpora.reading import (
     our_label,
 )
 from promptcblue_metric.answers import Answer, Report
-from promptcblue_metric.data.raw_labels import RAW_LABELS
+from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
 
 #: How many utterances before the current one are shown: by the symptom task, and by the dialogue act task.
 SR_HISTORY, DAC_HISTORY = 2, 6
@@ -81,6 +81,17 @@ Text = Callable[[Consultation, int], str]
 AnswerOf = Callable[[Consultation, int], Answer]
 
 
+def _asks(text: Text) -> Callable[[Consultation], Iterable[Content]]:
+    """What each utterance asks."""
+
+    def asks(record: Consultation) -> Iterable[Content]:
+        for place, turn in enumerate(record.turns):
+            name = f"{record.place.id}_{turn.label('sentence_id')}"
+            yield Content({"INPUT_TEXT": text(record, place)}, [], sample_id_of(name))
+
+    return asks
+
+
 def _of_utterances(label: str, text: Text, answer: AnswerOf) -> Callable[[Consultation], Iterable[Group]]:
     """A sample for each utterance that has the label."""
 
@@ -127,19 +138,19 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     return found
 
 
-def sentence_text(record: Consultation, place: int) -> str:
+def _sentence_text(record: Consultation, place: int) -> str:
     """The utterance alone, which is asked for its entities."""
     return record.lines[place].partition("：")[2]
 
 
 def _entities(record: Consultation, place: int) -> Answer:
-    if not sentence_text(record, place):
+    if not _sentence_text(record, place):
         record.turns[place].fail("sentence", "text", "")
     found = _mentions(record, place)
     return list({tuple(entity.values()): entity for entity in found}.values()) if len(found) > 1 else found
 
 
-def act_text(record: Consultation, place: int) -> str:
+def _act_text(record: Consultation, place: int) -> str:
     """The utterance whose act is asked for, and those before it."""
     return "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
 
@@ -162,7 +173,7 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
             record.place.note("left out", "tagged symptoms and statuses differ in number")
         else:
             places.append(place)
-    return record.samples(places, symptom_text, _statuses_of)
+    return record.samples(places, _symptom_text, _statuses_of)
 
 
 def _statuses(turn: Record) -> list[str]:
@@ -184,7 +195,7 @@ def _statuses_of(record: Consultation, place: int) -> Answer:
     return answer
 
 
-def symptom_text(record: Consultation, place: int) -> str:
+def _symptom_text(record: Consultation, place: int) -> str:
     """The utterance that is asked for its symptoms, and those before it."""
     *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
     return "\n".join(["对话历史：", *history, "当前对话：", current])
@@ -200,10 +211,14 @@ def _report(record: Consultation) -> Content:
     report = {section: reports[0].line(section, empty=True) for section in sections if reports[0].has(section)}
     if not any(report.values()):
         record.fail("report[0]", f"the sections {', '.join(sections)}", dict(reports[0].value))
-    return Content({"INPUT_TEXT": report_text(record)}, {s: report.get(s, "") for s in sections})
+    return Content({"INPUT_TEXT": _report_text(record)}, {s: report.get(s, "") for s in sections})
 
 
-def report_text(record: Consultation) -> str:
+def _asks_report(record: Consultation) -> Iterable[Content]:
+    yield Content({"INPUT_TEXT": _report_text(record)}, [], sample_id_of(record.place.id))
+
+
+def _report_text(record: Consultation) -> str:
     """What a prompt shows of a dialogue to ask for its report."""
     lines = record.lines
     if record.has("self-report") or record.has("self_report"):
@@ -216,10 +231,16 @@ IMCS = RecordCorpus(
     "IMCS-V2",
     ["IMCS-V2", "IMCS21", "IMCS"],
     {
-        "IMCS-V2-NER": _of_utterances("BIO_label", sentence_text, _entities),
-        "IMCS-V2-DAC": _of_utterances("dialogue_act", act_text, _act),
+        "IMCS-V2-NER": _of_utterances("BIO_label", _sentence_text, _entities),
+        "IMCS-V2-DAC": _of_utterances("dialogue_act", _act_text, _act),
         "IMCS-V2-SR": _symptoms,
         "IMCS-V2-MRG": _report,
+    },
+    {
+        "IMCS-V2-NER": _asks(_sentence_text),
+        "IMCS-V2-DAC": _asks(_act_text),
+        "IMCS-V2-SR": _asks(_symptom_text),
+        "IMCS-V2-MRG": _asks_report,
     },
     own_stems={f"IMCS-V2-{task}": rf"IMCS(-V2)?-{task}" for task in ("NER", "DAC", "SR", "MRG")},
     record_type=Consultation,
@@ -262,7 +283,31 @@ def _findings(record: Record) -> Iterable[Group]:
     return (Group(record.place.name, Composed(range(first, len(turns)), compose)),)
 
 
-MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findings})
+#: The most findings of a dialogue that one prompt asks for.
+_MOST_FINDINGS = 8
+
+
+def _asks_findings(record: Record) -> Iterable[Content]:
+    """The dialogue, cut where eight findings were named, and so on; one that comes up again is asked again."""
+    turns = record.records("dialog_info")
+    lines = [utterance(turn, "sender", "text") for turn in turns]
+    named = [
+        [finding.line("mention", "name") for finding in (turn.records("ner") if turn.has("ner") else ())]
+        for turn in turns
+    ]
+    if not any(named):
+        record.place.note("left out", "no findings to ask about")
+    asked: dict[str, None] = {}
+    for place, (names, following) in enumerate(zip(named, [*named[1:], None], strict=True)):
+        asked.update(dict.fromkeys(names))
+        if asked and (following is None or len({*asked, *following}) > _MOST_FINDINGS):
+            sample_id = sample_id_of(record.place.id, turns[place].label("sentence_id"))
+            fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": "，".join(asked)}
+            yield Content(fields, [], sample_id)
+            asked = {}
+
+
+MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findings}, {"CHIP-MDCFNPC": _asks_findings})
 
 
 # --- MedDG ---
@@ -295,4 +340,9 @@ def _responses(record: Record) -> Iterable[Group]:
     return (Group(record.place.name, Composed(answers, compose)),)
 
 
-MEDDG = RecordCorpus("MedDG", ["MedDG"], {"MedDG": _responses})
+def _asks_response(record: Record) -> Iterable[Content]:
+    said = record.texts("history") if isinstance(record.get("history"), list) else [record.text("history")]
+    yield Content({"INPUT_TEXT": "\n".join(said)}, [], sample_id_of(record.place.id))
+
+
+MEDDG = RecordCorpus("MedDG", ["MedDG"], {"MedDG": _responses}, {"MedDG": _asks_response})

@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 from promptcblue_dataset.checks import encodable
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_metric.answers import Answer
-from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS
+from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS, sample_id_of
 from promptcblue_metric.data.samples import SPLITS
 
 T = TypeVar("T")
@@ -207,6 +207,13 @@ class Corpus:
         """Read, check and mend its files. The seed is for what it draws, such as documents that answer no query."""
         raise NotImplementedError
 
+    def ask(self, sources: Sources) -> Reading:
+        """What its test files ask, without answers; the place of each sample is its id.
+
+        Where several are made of a record, their ids say so: `promptcblue-metric cblue` hands in what is answered.
+        """
+        return Reading()
+
 
 # --- Raw records ---
 
@@ -218,12 +225,14 @@ class Place:
     Attributes:
         number: its number in the file, from 1, or what its file's name says.
         id: what the ids of its samples say of it.
+        named: whether that is an id that the file gives it.
     """
 
     notes: FileNotes
     name: str
     number: int
     id: str
+    named: bool = False
 
     def note(self, action: Action, kind: str, example: str = "", times: int = 1) -> tuple[Group, ...]:
         """Count a flaw of the record; no samples."""
@@ -357,23 +366,32 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
     halves = _HALF.search(data)
     for number, name, key, value in _values(data, file, notes):
         given = value.get(id_field) if id_field and isinstance(value, dict) else None
-        record = of_type({LIST: value} if isinstance(value, list) else value, Place(notes, name, number, str(key)))
-        if given is not None:
-            record.place.id = str(given)
+        place = Place(notes, name, number, str(key if given is None else given), given is not None or type(key) is str)
+        record = of_type({LIST: value} if isinstance(value, list) else value, place)
+        message = ""
         if not isinstance(record.value, dict):
-            message = f"{file.name}: {name}: expected an object, found {value!r:.80}"
-            notes.add("skipped", "no object", number, repr(value), message=message)
+            message = f"expected an object, found {value!r:.80}"
         elif halves and not encodable(json.dumps(value, ensure_ascii=False)):
-            notes.add(
-                "skipped", "half of a character", number, message=f"{file.name}: {name}: holds half of a surrogate pair"
-            )
+            message = "holds half of a surrogate pair"
         else:
             yield record
+        if message:
+            notes.add("skipped", "no usable record", number, message=f"{file.name}: {name}: {message}")
 
 
 def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
     """The values of a JSON file, each with its number, its name and an id."""
-    if data.lstrip()[:1] == b"{" and b"\n{" in data.lstrip():
+    text = data.strip()
+    lines = text[:1] == b"{" and b"\n{" in text
+    whole: Any = []
+    try:
+        whole = [] if lines or not text else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # More after a first value: lines of something else than objects, or with blanks before them.
+        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and b"\n" in text
+        if not lines:
+            raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
+    if lines:
         for place, (number, line) in enumerate(lines_of(data, notes)):
             try:
                 yield number, f"line {number}", place, json.loads(line)
@@ -381,11 +399,7 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
                 message = f"{file.name}: line {number}: expected JSON in UTF-8: {error}"
                 notes.add("skipped", "no JSON", number, str(error), message=message)
         return
-    try:
-        whole = json.loads(data.strip() or "[]")
-    except (ValueError, RecursionError) as error:
-        raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
-    if not data.strip():
+    if not text:
         notes.add("left out", "the file is empty", 1)
     by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
     named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
@@ -425,6 +439,7 @@ class RecordCorpus(Corpus, Generic[R]):
     Attributes:
         stems: patterns of its file names, one a version of the corpus; the first that is there is read.
         readers: what a record gives, by task.
+        asks: what a record without answers asks, by task; by default its ``text``.
         own_stems: patterns of the names of one task's own files, which come before the shared ones.
         others: patterns of the names of further files that it needs, by what they are.
         finish: completes what was read; the corpus is refused where it raises `RawError`.
@@ -433,6 +448,7 @@ class RecordCorpus(Corpus, Generic[R]):
     name: str
     stems: Sequence[str]
     readers: Mapping[str, Callable[[R], Iterable[Group]]]
+    asks: Mapping[str, Callable[[R], Iterable[Content]]] = field(default_factory=dict)
     own_stems: Mapping[str, str] = field(default_factory=dict)
     record_type: type[R] = Record  # type: ignore[assignment]
     others: Mapping[str, str] = field(default_factory=dict)
@@ -477,12 +493,33 @@ class RecordCorpus(Corpus, Generic[R]):
                 split: next((result for result in of_split if result.groups), of_split[0])
                 for split, of_split in results.items()
             }
+        return self._finished(reading, sources)
+
+    def _finished(self, reading: Reading, sources: Sources) -> Reading:
         try:
             if self.finish:
                 self.finish(reading, sources)
         except RawError as error:
             reading.refuse(self.name, str(error))
         return reading
+
+    def ask(self, sources: Sources) -> Reading:
+        """What the records of its test files ask."""
+        reading = Reading()
+        for task, file in ((task, splits["test"][-1]) for task, splits in sources.splits.items() if "test" in splits):
+            asks: Callable[[R], Iterable[Content]] = self.asks.get(task, asked_for(INPUT_TEXT="text"))
+            split = RawSplit(FileNotes(file.name))
+            reading.splits[task] = {"test": split}
+            id_field = RECORD_IDS.get(task, "")
+            for record in records_of(file, split.notes, self.record_type, id_field):
+                if id_field and not record.place.named:
+                    record.place.note("left out", f"no '{id_field}', by which CBLUE's submission names a record")
+                    continue
+                try:
+                    split.groups.append(Group(record.place.id, list(asks(record))))
+                except RawError as error:
+                    record.place.bad(error)
+        return self._finished(reading, sources)
 
     def _read(self, file: RawFile, tasks: Sequence[str]) -> dict[str, RawSplit]:
         """What a file holds for each task."""
@@ -499,6 +536,10 @@ class RecordCorpus(Corpus, Generic[R]):
         except RawError as error:
             of_file.add("skipped", "the file cannot be read", 1, reason(error), message=str(error))
         for split in found.values():
+            if not any(content.answer for group in split.groups for content in group.samples):
+                # A test file may carry empty answers in place of none.
+                split.notes.add("left out", UNLABELLED, 1, times=len(split.groups)) if split.groups else None
+                split.groups.clear()
             split.notes.include(of_file)
         return found
 
@@ -521,6 +562,16 @@ def labelled(name: str) -> Callable[[Callable[[R], Content]], Callable[[R], Iter
         return groups
 
     return reader
+
+
+def asked_for(**fields: str) -> Callable[[Record], Iterator[Content]]:
+    """What a record of one sample asks: its texts, by placeholder."""
+
+    def asks(record: Record) -> Iterator[Content]:
+        texts = {placeholder: record.line(field, empty=True) for placeholder, field in fields.items()}
+        yield Content(texts, [], sample_id_of(record.place.id))
+
+    return asks
 
 
 def our_label(record: Record, field: str, task: str) -> str:

@@ -156,28 +156,45 @@ class RawRecord(NamedTuple):
 Read: TypeAlias = "tuple[list[Object] | Object, list[RawRecord]]"
 
 
+def _keyed(text: str) -> Object | None:
+    """The records of a file that is one object of them by id."""
+    if text[:1] != "{" or "\n{" in text:
+        return None
+    found = json.loads(text)
+    return found if found and all(isinstance(record, (dict, list)) for record in found.values()) else None
+
+
 def _is_lines(text: str) -> bool:
-    return not text.lstrip().startswith("[")
+    return not text.lstrip().startswith("[") and _keyed(text.lstrip()) is None
 
 
-def _objects(text: str) -> list[Object]:
-    """The objects of a JSON list or of JSON Lines."""
-    found = [json.loads(line) for line in io.StringIO(text) if line.strip()] if _is_lines(text) else json.loads(text)
+def _objects(text: str, id_field: str | None) -> list[tuple[str, Object]]:
+    """The objects of a JSON list, of JSON Lines, or of an object of them by id; each with its id, or else its place.
+
+    What stands by id is written as a list, which CBLUE takes: the id then becomes a field.
+    """
+    keyed = _keyed(text.lstrip())
+    if keyed is not None:
+        found = [{id_field: name, **record} if id_field else dict(record) for name, record in keyed.items()]
+    elif _is_lines(text):
+        found = [json.loads(line) for line in io.StringIO(text) if line.strip()]
+    else:
+        found = json.loads(text)
     if not all(isinstance(record, dict) for record in found):
         raise ValueError("expected a list of objects, or an object a line")
-    return list(found)
+    names = (record[id_field] for record in found) if id_field else keyed or range(len(found))
+    return list(zip(map(str, names), found, strict=True))
 
 
 def _records(answer: str, texts: Sequence[str], id_field: str | None, text: str) -> Read:
     """A list of objects with an answer each; ``id_field`` holds their id, if they have one."""
-    objects, records = _objects(text), []
-    for place, found in enumerate(objects):
+    objects, records = _objects(text, id_field), []
+    for name, found in objects:
         values = [found.get(name) or "" for name in texts]
         said = tuple(str(value[-1] if isinstance(value, list) else value) for value in values)
-        name = str(found[id_field] if id_field else place)
         answers = {name if id_field else str(found[texts[0]]): found.get(answer)}
         records.append(RawRecord(name, said, answers, partial(found.__setitem__, answer)))
-    return objects, records
+    return [found for _, found in objects], records
 
 
 def _findings(text: str) -> Read:
@@ -188,9 +205,9 @@ def _findings(text: str) -> Read:
         for turn in turns:
             turn["ner"] = [{**finding, "attr": next(left)} for finding in turn.get("ner") or ()]
 
-    objects, records = _objects(text), []
-    for dialogue in objects:
-        name, turns = str(dialogue[RECORD_IDS["CHIP-MDCFNPC"]]), dialogue["dialog_info"]
+    objects, records = _objects(text, RECORD_IDS["CHIP-MDCFNPC"]), []
+    for name, dialogue in objects:
+        turns = dialogue["dialog_info"]
         answers = {
             "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
             for turn in turns
@@ -198,7 +215,7 @@ def _findings(text: str) -> Read:
         }
         said = tuple(str(turn.get("text", "")) for turn in turns[:1])
         records.append(RawRecord(name, said, answers, partial(put, turns), turns))
-    return objects, records
+    return [found for _, found in objects], records
 
 
 def _dialogues(text: str) -> Iterator[tuple[str, Any, Any]]:

@@ -28,10 +28,11 @@ from promptcblue_metric.answers import Label
 from promptcblue_metric.data.samples import Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.submit.cblue import check_file, write_cblue
-from promptcblue_metric.tasks import NONE_OF_THESE
+from promptcblue_metric.tasks import NONE_OF_THESE, SUITES, get_task
 
 RAW = Path(__file__).parent / "raw"
 SPLITS = ("train", "validation", "test")
+SYMPTOM = {"start_idx": 0, "end_idx": 1, "type": "sym"}
 
 
 def plan(sizes: str = "12,4,4", tasks: Sequence[str] = tuple(TASKS), **options: Any) -> Plan:
@@ -139,7 +140,7 @@ def test_equal_and_nearly_equal_raw_texts_stay_in_one_split(tmp_path: Path) -> N
     raw = tmp_path / "raw"
     raw.mkdir()
     for split, texts in (("train", [sentence + " ", near, "全然不同的另一句话，说的是随访。"]), ("dev", [sentence])):
-        records = [{"text": text, "entities": []} for text in texts]
+        records = [{"text": text, "entities": [SYMPTOM]} for text in texts]
         (raw / f"CMeEE-V2_{split}.json").write_text(json.dumps(records), encoding="utf-8")
     done = make(tmp_path / "out", plan("100,0,100", ["CMeEE-V2"]), raw)
     counts = done.tasks["CMeEE-V2"].counts["train"]
@@ -331,7 +332,7 @@ def test_the_official_pool_builds_every_task(tmp_path: Path, shared: Path) -> No
 def test_placeholders_in_raw_text_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     text = "病历中写着[LIST_LABELS]和[INPUT_TEXT]。"
-    (tmp_path / "raw/CMeEE-V2_train.json").write_text(json.dumps([{"text": text, "entities": []}]))
+    (tmp_path / "raw/CMeEE-V2_train.json").write_text(json.dumps([{"text": text, "entities": [SYMPTOM]}]))
     make(tmp_path / "out", plan("9,0,0", ["CMeEE-V2"]), tmp_path / "raw")
     assert all(text in row["input"] for row in rows(tmp_path / "out", "CMeEE-V2"))
 
@@ -485,9 +486,13 @@ def test_neighbours_see_through_punctuation_and_width(text: str) -> None:
     assert neighbours.find([" ，".join(text) + "ＡｂＣ！", "另一句毫不相干的文字，讲的是别的内容"]) == [(1, 1.0), None]
 
 
-def test_prompts_of_cblues_test_files_lead_to_its_submission(tmp_path: Path) -> None:
-    raw, output, predictions = tmp_path / "raw", tmp_path / "asked", tmp_path / "predictions.jsonl"
-    shutil.copytree(RAW, raw)
+EDITION = SUITES["promptcblue-chip2023"].tasks
+
+
+@pytest.fixture
+def asked_raw(tmp_path: Path) -> Path:
+    """The raw files with test files that ask something of every task."""
+    raw = Path(shutil.copytree(RAW, tmp_path / "raw"))
     findings = [{"mention": f"症状{letter}", "range": [0, 3]} for letter in "甲乙丙丁戊己庚辛壬癸"]
     turns = [
         {"sentence_id": n, "sender": "患者", "text": "都有", "ner": [finding]} for n, finding in enumerate(findings)
@@ -496,29 +501,75 @@ def test_prompts_of_cblues_test_files_lead_to_its_submission(tmp_path: Path) -> 
     dialogues = [{"dialog_id": "9", "dialog_info": [*turns, *bare]}, {"dialog_id": "10", "dialog_info": bare}]
     (raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_test.jsonl").write_text("\n".join(map(json.dumps, dialogues)), encoding="utf-8")
     (raw / "MedDG/MedDG_test.json").write_text('[{"id": "3", "history": ["患者：恶心"]}]', encoding="utf-8")
-    done = make(output, Plan(dict.fromkeys(TASKS), from_test=True), raw)
-    assert done.missing == ["KUAKE-IR"]
+    with (raw / "KUAKE-IR/corpus.tsv").open("a", encoding="utf-8") as stream:
+        stream.writelines(f"x{number}\t{number}号文档，讲的是{number}种草药。\n" for number in range(12))
+    (raw / "KUAKE-IR/KUAKE-IR_test_query.txt").write_text("q8\t智齿要不要拔\nq9\t7号文档\nq10\tzz\n", encoding="utf-8")
+    return raw
+
+
+#: What is an answer where a word is none.
+WHOLE = {"IMCS-V2-MRG": "主诉：无", "Text2DT": "节点1：role=D；logical_rel=null；triples=[]"}
+
+
+def answered(asked: Sequence[Sample], path: Path) -> Path:
+    """What a model might say to each prompt."""
+    with path.open("w", encoding="utf-8") as stream:
+        for sample in asked:
+            task = get_task(sample["task_dataset"])
+            says = next(iter(sample["answer_choices"] or ())) if isinstance(task.format, Label) else "无"
+            says = {"IMCS-V2-MRG": "主诉：无", "Text2DT": "节点1：role=D；logical_rel=null；triples=[]"}.get(
+                task.name, says
+            )
+            fields = {"sample_id": sample["sample_id"], "task_dataset": task.name, "prediction": says}
+            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    return path
+
+
+def by_id(path: Path) -> None:
+    """Turn a file of records into one object of them, whose keys are their ids."""
+    text = path.read_text(encoding="utf-8").strip()
+    records = json.loads(text) if text[0] == "[" else [json.loads(line) for line in text.splitlines()]
+    if isinstance(records, list):
+        field = next((name for name in ("id", "dialog_id") if all(name in record for record in records)), "")
+        keyed = {str(record.pop(field) if field else f"r{n}"): record for n, record in enumerate(records)}
+        path.write_text(json.dumps(keyed, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_prompts_of_cblues_test_files_lead_to_its_submission(asked_raw: Path, tmp_path: Path, keyed: bool) -> None:
+    if keyed:
+        for path in asked_raw.glob("*/*_test.json*"):
+            if not path.parent.name.startswith("IMCS"):
+                by_id(path)
+    output = tmp_path / "asked"
+    done = make(output, Plan(dict.fromkeys(EDITION), from_test=True), asked_raw)
+    assert not done.missing
     asked = load_samples(output, "test")
     assert all(sample["target"] == "" for sample in asked)
     by_task = {name: [sample for sample in asked if sample["task_dataset"] == name] for name in done.tasks}
     assert [sample["sample_id"] for sample in by_task["CHIP-MDCFNPC"]] == ["test-9#7", "test-9#11"]
     assert len(by_task["CHIP-CTC"][0]["answer_choices"] or ()) == 44
-    with predictions.open("w", encoding="utf-8") as stream:
-        for sample in asked:
-            task, choices = TASKS[sample["task_dataset"]], sample["answer_choices"] or ()
-            says = (
-                next(iter(choices))
-                if isinstance(task.format, Label)
-                else "主诉：无"
-                if task.name == "IMCS-V2-MRG"
-                else "无"
-            )
-            fields = {"sample_id": sample["sample_id"], "task_dataset": task.name, "prediction": says}
-            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
-    written = write_cblue(predictions, str(output), raw, tmp_path / "submission")
-    assert {task for task, became in written.items() if became.file} == set(done.tasks)
+    predictions = answered(asked, tmp_path / "predictions.jsonl")
+    written = write_cblue(predictions, str(output), asked_raw, tmp_path / "submission")
+    assert {task for task, became in written.items() if became.file} == set(EDITION)
     for became in written.values():
-        check_file(tmp_path / "submission" / str(became.file), raw)
+        assert check_file(tmp_path / "submission" / str(became.file), asked_raw) == became.records
+
+
+def test_ten_documents_of_each_query_are_asked_about_the_likest_first(asked_raw: Path, tmp_path: Path) -> None:
+    make(tmp_path / "out", Plan({"KUAKE-IR": None}, from_test=True), asked_raw)
+    found: dict[str, list[str]] = {}
+    for sample in load_samples(tmp_path / "out", "test"):
+        query, _, document = sample["sample_id"].partition("#")
+        found.setdefault(query, []).append(document)
+        assert sample["answer_choices"] == ["相关", "不相关"]
+    texts = dict(line.split("\t") for line in (asked_raw / "KUAKE-IR/corpus.tsv").read_text("utf-8").splitlines())
+    assert [len(set(documents)) for documents in found.values()] == [10, 10, 10]
+    assert "拔牙" in texts[found["test-q8"][0]]
+    assert found["test-q9"][0] == "x7"
+    (asked_raw / "KUAKE-IR/corpus.tsv").write_text("d1\t只有一篇\n", encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"corpus\.tsv: holds 1 documents"):
+        make(tmp_path / "other", Plan({"KUAKE-IR": None}, from_test=True), asked_raw)
 
 
 def test_no_prompt_is_made_of_a_test_record_whose_answer_cannot_be_handed_in(tmp_path: Path) -> None:

@@ -277,6 +277,42 @@ def test_white_space_and_line_ends_are_mended_and_counted(raw: Path, clean: Surv
     assert found.flaws["mended", "white space at an end of the text"] == 1
 
 
+#: The field of an answer that a test file may carry empty in every record.
+EMPTY = {
+    "CMeEE-V2": "entities",
+    "CMeIE": "spo_list",
+    "CHIP-CDEE": "event",
+    "CMedCausal": "relation_of_mention",
+    "Text2DT": "tree",
+}
+
+
+def test_answers_that_are_empty_in_every_record_are_no_labels(raw: Path, clean: Survey) -> None:
+    for corpus, name in EMPTY.items():
+        (path,) = (raw / corpus).glob("*_test.json*")
+        save(path, [{**record, name: []} for record in load(path)])
+
+    def no_findings(dialogues: Any) -> None:
+        for turn in (turn for dialogue in dialogues for turn in dialogue["dialog_info"]):
+            turn["ner"] = []
+
+    def no_entities(dialogues: Any) -> None:
+        for turn in (turn for dialogue in dialogues.values() for turn in dialogue["dialogue"]):
+            turn["BIO_label"] = " ".join("O" * len(turn["sentence"]))
+
+    change(raw / "CHIP-MDCFNPC/CHIP-MDCFNPC_test.jsonl", no_findings)
+    change(raw / "IMCS-V2/IMCS-V2_test.json", no_entities)
+    (raw / "KUAKE-IR/KUAKE-IR_test.tsv").write_text("q1\t\nq2\t\n", encoding="utf-8")
+    (raw / "KUAKE-IR/KUAKE-IR_test_query.txt").write_text("q1\t咳嗽\nq2\t发热\n", encoding="utf-8")
+    found = Survey.of(raw)
+    assert found.same_as(clean)
+    assert not found.bad
+    assert found.flaws["left out", "no labels"] >= clean.flaws["left out", "no labels"]
+    # In a file with answers, a record without one says that there is nothing to find.
+    change(raw / "CMeEE-V2/CMeEE-V2_train.json", lambda records: [*records, {"text": "没有实体。", "entities": []}])
+    assert len(Survey.of(raw).samples["CMeEE-V2"]) == len(clean.samples["CMeEE-V2"]) + 1
+
+
 def test_odd_records_are_all_listed_and_the_rest_is_read(raw: Path, clean: Survey) -> None:
     odd = [None, 3, {}, {"query": "甲"}, {"query": None, "label": "其他"}, {"query": "甲", "label": ["其他"]}]
     change(raw / "KUAKE-QIC/KUAKE-QIC_train.json", lambda records: [*odd, *records])
