@@ -70,7 +70,7 @@ def _mentioned(package: Path, name: str) -> Iterator[str]:
             case ast.ImportFrom(module=module, names=names, level=level) if level:
                 base = folder.joinpath(*[".."] * (level - 1), *(module or "").split("."))
                 modules = [base, *(base / alias.name for alias in names)]
-            case ast.Constant(value=str(text)) if re.fullmatch(r"[\w.-]+", text):
+            case ast.Constant(value=str(text)) if re.fullmatch(r"[\w.-]{1,99}", text, re.ASCII):
                 modules = [PurePosixPath(*text.split(".")[1:])] if text.startswith(f"{package.name}.") else []
                 if (package / folder / text).is_file():
                     yield (folder / text).as_posix()
