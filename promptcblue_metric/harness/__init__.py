@@ -135,7 +135,7 @@ class Tool(NamedTuple):
 
     Attributes:
         files: what is copied into the folder: the file here, by its name there.
-        command: how the tool is started, with places for the folder and the suite.
+        command: how the tool is started, with places for the folder, the suite and the longest answer.
         shots: whether the adapter shows demonstrations.
     """
 
@@ -163,11 +163,13 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "evalscope": Tool(
         {"promptcblue_evalscope.py": "evalscope.py.in"},
-        "python {folder}/promptcblue_evalscope.py --model MODEL --work-dir {folder}/results",
+        "python {folder}/promptcblue_evalscope.py --model MODEL --eval-type llm_ckpt "
+        "--generation-config do_sample=false,max_tokens={longest} --work-dir {folder}/results",
     ),
     "inspect": Tool(
         {"promptcblue_inspect.py": "inspect.py.in"},
-        "inspect eval {folder}/promptcblue_inspect.py --model hf/MODEL -M do_sample=false --log-dir {folder}/results",
+        "inspect eval {folder}/promptcblue_inspect.py --model hf/MODEL -M do_sample=false --max-tokens {longest} "
+        "--log-dir {folder}/results",
     ),
     "lighteval": Tool(
         {"promptcblue_lighteval.py": "lighteval.py.in"},
@@ -218,7 +220,8 @@ def write(tool: str, job: Job, output: Path) -> str:
             _write_lm_eval_tasks(job, here, folder)
         if tool == "lighteval":
             _write_samples(job, folder / "samples")
-    return TOOLS[tool].command.format(folder=shlex.quote(str(output.resolve())), suite=job.suite)
+    place, longest = shlex.quote(str(output.resolve())), max(job.tasks.values())
+    return TOOLS[tool].command.format(folder=place, suite=job.suite, longest=longest)
 
 
 def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:
