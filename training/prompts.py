@@ -22,6 +22,11 @@ _MARK = "答案"
 
 #: What opens and closes a thought.
 _THOUGHTS = tuple((mark, f"{mark[0]}/{mark[1:]}") for mark in ("<think>", "<thinking>", "<seed:think>", "[THINK]"))
+#: Marks of OpenAI's Harmony, in which a thought and an answer are messages of their own, and what is around them.
+_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+_MESSAGE = re.compile(
+    r"<\|channel\|>(\w*)[^<]*(?:<\|constrain\|>\w*)?<\|message\|>(.*?)(?=<\|(?:start|channel|end)\|>|$)", re.DOTALL
+)
 
 #: How demonstrations are shown: as turns of a conversation before the prompt, or as one text with it.
 ShotStyle = Literal["chat", "text"]
@@ -72,6 +77,10 @@ def split_thought(text: str, *, opened: bool = False) -> Thought:
     Args:
         opened: whether the prompt ends within a thought, so that the text begins in it.
     """
+    if text.lstrip().startswith("<|channel|>"):
+        messages = _MESSAGE.findall(text)
+        thought, final = ("".join(said for to, said in messages if (to == "final") is last) for last in (False, True))
+        return Thought(thought, final, closed=any(to == "final" for to, _ in messages))
     for start, end in _THOUGHTS:
         before, closed, after = text.partition(end)
         if closed:
@@ -129,7 +138,8 @@ class PromptEncoder:
         self._chat_template = _TODAY.sub(lambda found: repr(DATE.strftime(found[2])), self._own_template)
         kept = tokenizer.added_tokens_decoder
         #: Marks of thoughts that decoding would leave out with the other special tokens.
-        self._marks = {id_: str(kept[id_]) for id_ in kept if str(kept[id_]) in chain(*_THOUGHTS) and kept[id_].special}
+        marks = {*_HARMONY, *chain(*_THOUGHTS)}
+        self._marks = {id_: str(kept[id_]) for id_ in kept if str(kept[id_]) in marks and kept[id_].special}
 
     def prompts(
         self, texts: Sequence[str], shots: Sequence[Sequence[Shot]] | None = None, style: ShotStyle = "chat"

@@ -69,7 +69,7 @@ def build_model(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, s
         PromptCBLUEError: transformers knows no such type, or a field has a value it cannot have.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, set_seed
 
     fields = dict(config)
     model_type = fields.pop("model_type", None)
@@ -83,7 +83,8 @@ def build_model(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, s
             eos_token_id=tokenizer.eos_token_id,
         )
         set_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(full)
+        # Not by from_config, which under ZeRO-3 waits for processes that do not build.
+        model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(full)](full)
     except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise PromptCBLUEError(f"from_config: no model can be built from {dict(config)}: {reason}") from error

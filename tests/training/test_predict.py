@@ -85,15 +85,16 @@ def test_batches_keep_to_their_size_and_each_answer_to_its_request(
     samples = load_samples(data, "test")
     requests = [Request(7 * index, sample["input"], 4) for index, sample in enumerate(samples)]
     sizes = []
-    original = backend._begin
+    original = backend.model.generate
 
-    def spy(batch: Any) -> Any:
-        longest = max(len(item.ids) for item in batch) + 4
-        sizes.append(len(batch))
-        assert len(batch) == 1 or len(batch) * longest <= backend.settings.batch_tokens
-        return original(batch)
+    def spy(**options: Any) -> Any:
+        rows, width = options["input_ids"].shape
+        if options.get("past_key_values") is None:
+            sizes.append(rows)
+        assert rows == 1 or rows * (width + options["max_new_tokens"]) <= backend.settings.batch_tokens
+        return original(**options)
 
-    backend._begin = spy  # type: ignore[method-assign]
+    backend.model.generate = spy
     made = {completion.index: completion for completion in completions(backend, requests)}
     assert sum(sizes) == len(samples)
     assert max(sizes) <= (backend.settings.batch_size or len(samples))

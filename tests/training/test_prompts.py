@@ -232,6 +232,10 @@ def test_a_template_that_prints_the_date_prints_one_day_for_ever(dated: str) -> 
     assert str(DATE) in encoder.describe() or "date_string" in dated
 
 
+#: How gpt-oss begins to think.
+HARMONY = "<|channel|>analysis<|message|>想"
+
+
 def test_what_the_model_is_told_first_stands_first() -> None:
     assert conversation(PROMPT, system="患者")[0] == {"role": "system", "content": "患者"}
     (told,), (untold,) = (PromptEncoder(plain(), system=system).prompts([PROMPT]) for system in ("患者", None))
@@ -252,7 +256,20 @@ def test_what_the_model_is_told_first_stands_first() -> None:
         ("先说<think>", False, ("", "先说<think>", True)),
         ("", True, ("", "", False)),
         ("", False, ("", "", True)),
+        (f"{HARMONY}<|end|><|start|>assistant<|channel|>final<|message|>答", False, ("想", "答", True)),
+        (f"{HARMONY}<|end|><|start|>assistant{HARMONY}<|end|>", False, ("想想", "", False)),
+        (f"{HARMONY}<|channel|>final <|constrain|>json<|message|>答<|end|>", False, ("想", "答", True)),
+        ("<|channel|>final<|message|>答\n<b>", False, ("", "答\n<b>", True)),
+        ("<|channel|>ana", False, ("", "", False)),
     ],
 )
 def test_thoughts_are_parted_from_answers(text: str, opened: bool, parted: tuple[str, str, bool]) -> None:
     assert split_thought(text, opened=opened) == parted
+
+
+def test_special_tokens_that_part_thoughts_are_read() -> None:
+    tokenizer = plain()
+    marks = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(marks)})
+    ids = tokenizer.encode(f"{PROMPT}<|end|>{PROMPT}<|message|>", add_special_tokens=False)
+    assert PromptEncoder(tokenizer).decode([*ids, tokenizer.eos_token_id]) == f"{PROMPT}<|end|>{PROMPT}<|message|>"

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +31,37 @@ def answers(backend: Any, requests: Sequence[Request]) -> list[Completion | Fail
     return sorted(backend.generate(requests), key=lambda result: result.index)
 
 
-class SmallMemory(TransformersBackend):
-    """A backend whose memory holds three rows, and no row longer than ``longest``."""
+def watched(settings: BackendSettings, watch: Callable[[dict[str, Any]], None]) -> TransformersBackend:
+    """A backend that shows what it hands to ``generate`` before it does."""
+    backend = TransformersBackend(settings)
+    original = backend.model.generate
 
-    longest = 10**6
+    def generate(**options: Any) -> Any:
+        watch(options)
+        return original(**options)
 
-    def _begin(self, batch: Sequence[Encoded]) -> Any:
-        import torch
-
-        sizes.append(len(batch))
-        if len(batch) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        if any(len(item.ids) > self.longest for item in batch):
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried")
-        return super()._begin(batch)
+    backend.model.generate = generate
+    return backend
 
 
-sizes: list[int] = []
-
-
-@pytest.fixture(autouse=True)
-def no_sizes() -> None:
-    sizes.clear()
+def begins(options: dict[str, Any]) -> bool:
+    """Whether a batch is handed over for the first time."""
+    return options.get("past_key_values") is None
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(trained: Path, requests: list[Request]) -> None:
+    sizes: list[int] = []
+
+    def hold_three_rows(options: dict[str, Any]) -> None:
+        import torch
+
+        if begins(options):
+            sizes.append(len(options["input_ids"]))
+        if len(options["input_ids"]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
     settings = BackendSettings(model=str(trained), batch_size=8)
-    small = SmallMemory(settings)
+    small = watched(settings, hold_three_rows)
     assert answers(small, requests) == answers(TransformersBackend(settings), requests)
     # Later batches are not tried at a size that was too much.
     assert sizes.count(8) == 1
@@ -65,21 +69,26 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(trained: Path, 
 
 
 def test_a_sample_too_long_for_the_memory_fails_alone(trained: Path, requests: list[Request]) -> None:
-    small = SmallMemory(BackendSettings(model=str(trained)))
-    lengths = sorted(len(ids) for ids in small.encoder.prompts([request.prompt for request in requests]))
-    small.longest = lengths[-2]
-    failures = [result for result in answers(small, requests) if isinstance(result, Failure)]
+    settings = BackendSettings(model=str(trained))
+    encoder = TransformersBackend(settings).encoder
+    lengths = sorted(len(ids) for ids in encoder.prompts([request.prompt for request in requests]))
+
+    def hold_all_but_the_longest(options: dict[str, Any]) -> None:
+        if begins(options) and options["input_ids"].shape[1] > lengths[-2]:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried")
+
+    made = answers(watched(settings, hold_all_but_the_longest), requests)
+    failures = [result for result in made if isinstance(result, Failure)]
     assert len(failures) == 1
     assert "not enough memory" in failures[0].reason
 
 
 def test_an_error_that_is_not_about_memory_is_not_taken_for_one(trained: Path, requests: list[Request]) -> None:
-    class Broken(TransformersBackend):
-        def _begin(self, batch: Sequence[Encoded]) -> Any:
-            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    def fail(options: dict[str, Any]) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        answers(Broken(BackendSettings(model=str(trained))), requests)
+        answers(watched(BackendSettings(model=str(trained)), fail), requests)
 
 
 @pytest.mark.parametrize("beams", [1, 2])
@@ -226,71 +235,66 @@ def test_a_failed_line_is_scored_as_no_prediction_and_cannot_be_handed_in(
 
 @pytest.fixture
 def longer(requests: list[Request]) -> list[Request]:
-    """Answers long enough that some are put aside, with limits of their own."""
-    return [Request(each.index, each.prompt, 30 + 5 * (each.index % 3)) for each in requests]
+    """Answers long enough that those of several batches go on together, with limits of their own."""
+    return [Request(each.index, each.prompt, 90 + 5 * (each.index % 3)) for each in requests]
 
 
-def test_rows_put_aside_go_on_as_they_would_have(
-    trained: Path, longer: list[Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Joined:
+    """Tells the batches whose rows are handed over together."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple[int, ...], int] = {}
+        self.batches = 0
+        self.most = 0
+
+    def __call__(self, options: dict[str, Any]) -> None:
+        rows = [
+            tuple(row[keep].tolist())
+            for row, keep in zip(options["input_ids"], options["attention_mask"] > 0, strict=True)
+        ]
+        if begins(options):
+            self.batches += 1
+            self.first |= dict.fromkeys(rows, self.batches)
+        own = {number for row in rows for prompt, number in self.first.items() if row[: len(prompt)] == prompt}
+        self.most = max(self.most, len(own))
+
+
+def test_rows_of_several_batches_go_on_together_as_they_would_have(trained: Path, longer: list[Request]) -> None:
     """Joined with rows of other widths, other limits and other numbers of tokens, and joined again."""
-    from promptcblue_training.backends import transformers as module
-
     alone = answers(load_backend(BackendSettings(model=str(trained), batch_size=1)), longer)
-    joined: list[int] = []
-    original = module._join
-
-    def spy(parts: Any) -> Any:
-        joined.append(len(parts))
-        return original(parts)
-
-    monkeypatch.setattr(module, "_ASIDE", 8)
-    monkeypatch.setattr(module, "_join", spy)
-    monkeypatch.setattr(TransformersBackend, "_fits", lambda self, batch, item: len(batch) < 3)
-    assert answers(load_backend(BackendSettings(model=str(trained))), longer) == alone
-    assert max(joined) > 1
-    assert len(joined) > 1
+    joined = Joined()
+    assert answers(watched(BackendSettings(model=str(trained), batch_size=4), joined), longer) == alone
+    assert joined.most > 1
 
 
-def test_rows_put_aside_that_do_not_fit_together_are_answered_in_halves(
-    trained: Path, longer: list[Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_do_not_fit_together_are_answered_in_halves(trained: Path, longer: list[Request]) -> None:
     import torch
 
-    from promptcblue_training.backends import transformers as module
-
-    settings = BackendSettings(model=str(trained))
+    settings = BackendSettings(model=str(trained), batch_size=4)
     straight = answers(load_backend(settings), longer)
+    joined = Joined()
 
-    def full(parts: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    def refuse_several_batches(options: dict[str, Any]) -> None:
+        joined.most = 0
+        joined(options)
+        if joined.most > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(module, "_ASIDE", 8)
-    monkeypatch.setattr(module, "_join", full)
-    small = TransformersBackend(settings)
+    small = watched(settings, refuse_several_batches)
     assert answers(small, longer) == straight
     assert any("halved" in line for line in small.summary())
 
 
-@pytest.mark.parametrize("budget", [400, 1200])
-def test_what_waits_keeps_to_the_size_of_a_batch(
-    trained: Path, longer: list[Request], budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from promptcblue_training.backends import transformers as module
-
+@pytest.mark.parametrize("budget", [800, 2400])
+def test_what_goes_on_together_keeps_to_the_size_of_a_batch(trained: Path, longer: list[Request], budget: int) -> None:
     settings = BackendSettings(model=str(trained), batch_tokens=budget, batch_size=4)
     straight = answers(load_backend(settings), longer)
-    original = TransformersBackend._go_on
-    sizes: list[tuple[int, int]] = []
 
-    def spy(self: TransformersBackend, active: Any) -> None:
-        original(self, active)
-        sizes.append((len(active.rows), active.ids.numel()))
+    def keep_to_it(options: dict[str, Any]) -> None:
+        rows, width = options["input_ids"].shape
+        assert rows == 1 or (rows <= 4 and rows * (width + options["max_new_tokens"]) <= budget)
 
-    monkeypatch.setattr(module, "_ASIDE", 8)
-    monkeypatch.setattr(TransformersBackend, "_go_on", spy)
-    assert answers(load_backend(settings), longer) == straight
-    assert all(rows == 1 or (rows <= 4 and tokens <= budget) for rows, tokens in sizes)
+    assert answers(watched(settings, keep_to_it), longer) == straight
 
 
 @pytest.mark.parametrize(
