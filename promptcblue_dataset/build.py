@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
 
-from promptcblue_dataset.checks import Checked, check_files
 from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
 from promptcblue_dataset.corpora.reading import FileNotes, Group, Reading, Sources
@@ -35,7 +34,7 @@ from promptcblue_dataset.folder import (
     write_card,
     write_config,
 )
-from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Drawing, Every, Plan
+from promptcblue_dataset.making import DRAWN, OFFICIAL_NAMES, Checked, Drawing, Every, Plan, check_files
 from promptcblue_dataset.prompts.pool import load_pool
 from promptcblue_dataset.prompts.render import PAPER
 from promptcblue_metric.cli.common import Progress

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import promptcblue_dataset
-from promptcblue_dataset.demonstrations import paper_counts
 from promptcblue_dataset.hub import sources_of
 from promptcblue_dataset.prompts.pool import check_pool, load_pool
 from promptcblue_metric import GROUPS, REGISTRY, SUITES, TASKS, PromptCBLUEError, Suite, Task, get_task
+from promptcblue_metric.compare.published import paper_counts
 from promptcblue_metric.evaluation import PARSERS, parse_answer
 from promptcblue_metric.scoring import PROTOCOLS, LabelF1
 from promptcblue_metric.tasks import PROMPTCBLUE, register, suite_of

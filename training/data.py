@@ -15,8 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from promptcblue_dataset.demonstrations import draw, paper_counts
-from promptcblue_dataset.draws import Draws
+from promptcblue_dataset.draws import Draws, draw
+from promptcblue_metric.compare.published import paper_counts
 from promptcblue_metric.data.samples import (
     Sample,
     canonical_split,

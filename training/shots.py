@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from promptcblue_dataset.demonstrations import draw, paper_counts
+from promptcblue_dataset.draws import draw
 from promptcblue_dataset.neighbours import Candidates, essence
+from promptcblue_metric.compare.published import paper_counts
 from promptcblue_metric.data.samples import Sample, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 

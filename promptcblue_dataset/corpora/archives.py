@@ -54,6 +54,15 @@ class RawError(PromptCBLUEError):
     """A raw file or record that is not what its corpus should hold."""
 
 
+def encodable(text: str) -> bool:
+    """Whether a text can be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class RawFile(NamedTuple):
     """A raw file: where it can be read, and as the user knows it, which for a member of an archive is another path."""
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from promptcblue_dataset.checks import encodable
-from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles, encodable
 from promptcblue_dataset.corpora.reading import (
     UNLABELLED,
     Content,

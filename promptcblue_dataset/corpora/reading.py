@@ -15,8 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
-from promptcblue_dataset.checks import encodable
-from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles, encodable
 from promptcblue_metric.answers import Answer
 from promptcblue_metric.data.raw_labels import RAW_LABELS, RECORD_IDS, sample_id_of
 from promptcblue_metric.data.samples import SPLITS

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from promptcblue_dataset import load_samples
-from promptcblue_dataset.demonstrations import OTHER_TASKS, draw, paper_counts, shown_labels
-from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_dataset.draws import draw, shown_labels
+from promptcblue_metric.compare.published import DEMONSTRATIONS, OTHER_TASKS, paper_counts
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError, UnknownTaskError
 from promptcblue_metric.tasks import TASKS

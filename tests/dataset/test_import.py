@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptcblue_dataset.build import Imported, import_files
-from promptcblue_dataset.checks import check_files
+from promptcblue_dataset.making import check_files
 from promptcblue_dataset.statistics import statistics, write_into_card
 from promptcblue_metric.data.samples import parquet_files
 from promptcblue_metric.errors import PromptCBLUEError, RowError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from promptcblue_dataset.demonstrations import draw, paper_counts
-from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_dataset.draws import draw
+from promptcblue_metric.compare.published import DEMONSTRATIONS, paper_counts
 from promptcblue_metric.data.samples import SAMPLE, Sample, load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_training.data import mix, read_messages
