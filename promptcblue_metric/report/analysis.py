@@ -561,9 +561,7 @@ class _Candidate(NamedTuple):
     score: float
     state: str
     errors: list[Outcome]
-
-    def kinds(self) -> list[str]:
-        return [kind for kind, _ in Counter(outcome.kind for outcome in self.errors).most_common()]
+    kinds: list[str]
 
 
 def _examples(
@@ -574,13 +572,14 @@ def _examples(
     for sample, found, state in zip(samples, outcomes, states, strict=True):
         score, errors = _score([sample], protocol), _errors(found)
         if not _is_right(sample, errors, score):
-            candidates.append(_Candidate(sample, score, state, errors))
+            kinds = [kind for kind, _ in Counter(error.kind for error in errors).most_common()]
+            candidates.append(_Candidate(sample, score, state, errors, kinds))
     # The sort is stable: equals stay in the order of the references.
     candidates.sort(key=lambda example: (example.score, -len(example.errors)))
     chosen = {id(example) for example in candidates[:WORST]}
     having: dict[str, list[_Candidate]] = {}
     for example in candidates:
-        for name in (*example.kinds(), example.state):
+        for name in (*example.kinds, example.state):
             having.setdefault(name, []).append(example)
     # One round gives every kind its first example before any gets its second.
     for place in range(EXAMPLES_OF_A_KIND):
@@ -596,18 +595,14 @@ def _example(example: _Candidate) -> Example:
     found: Example = {
         "sample_id": short(str(sample.reference["sample_id"])),
         "score": example.score,
-        "kinds": example.kinds(),
+        "kinds": example.kinds,
         "state": example.state,
         "prompt": shown(sample.reference["input"]),
         "gold": shown(sample.reference["target"]),
         "prediction": None if sample.prediction is None else shown(sample.prediction),
         "errors": [
-            {
-                "kind": error.kind,
-                "gold": _item(error.gold, error.predicted),
-                "predicted": _item(error.predicted, error.gold),
-            }
-            for error in listed[:LISTED]
+            {"kind": kind, "gold": _item(gold, predicted), "predicted": _item(predicted, gold)}
+            for kind, gold, predicted in listed[:LISTED]
         ],
         "more_errors": len(listed[LISTED:]),
     }
@@ -623,11 +618,7 @@ def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
     if item is None:
         return None
     return [
-        {
-            "field": name,
-            "text": short(_as_text(value)),
-            "differs": other is not None and other.get(name) != value,
-        }
+        {"field": name, "text": short(_as_text(value)), "differs": other is not None and other.get(name) != value}
         for name, value in item.items()
         if value != TermList.type  # the one type that every term has
     ]
@@ -748,8 +739,8 @@ def protocol_differences(
 #: What is said of a `Garbled` task.
 GARBLED = (
     "{task}: {n} output(s) that are no label count as {classes} class(es) of their own officially; how many there are "
-    "is chance, so no interval of its official score can be trusted; by the paper's protocol {score}, "
-    "95% interval {low} to {high}"
+    "is chance, so no interval of its official score can be trusted; by the paper's protocol {paper:.4f}, "
+    "95% interval {paper_interval[0]:.4f} to {paper_interval[1]:.4f}"
 )
 
 

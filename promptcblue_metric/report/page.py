@@ -1,6 +1,6 @@
 """The report as files: Markdown, JSON, and one HTML page that needs nothing else: no network, no other file.
 
-Everything is escaped by Jinja's autoescape; texts of the run were cut and made visible before (`text`). A content
+Everything is escaped by Jinja's autoescape; texts of the run were cut and made visible before (`shown`). A content
 security policy lets only the page's own script and style run, by their hashes. So charts are SVG with colours by class.
 """
 
@@ -21,8 +21,7 @@ from rapidfuzz.distance import Indel
 from ..data.writing import replacing
 from ..tasks import REGISTRY, suite_of
 from . import tables
-from .analysis import STATES, ShownText
-from .markdown import markdown
+from .analysis import LISTED, STATES, ShownText
 from .report import FILES, Report, TaskReport, check_output
 from .tables import CHINESE, Phrase
 
@@ -38,6 +37,9 @@ _COLOURS = {
     "void": ("no label", "invalid", "empty", "in no tree"),
     "none": ("no prediction",),
 }
+
+#: What stands before a tree's node in Markdown, by its kind.
+_NODE_MARKS = {"correct": "=", "wrong node": "!", "missed": "-", "spurious": "+", "in no tree": "?"}
 
 #: A text in more pieces than these is as good as wholly different.
 _MOST_PIECES = 120
@@ -61,28 +63,32 @@ def write_report(report: Report, folder: str | Path) -> None:
             (staging / name).write_text(text, encoding="utf-8")
 
 
+def _environment(*, autoescape: bool) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def markdown(report: Report) -> str:
+    """The document for a report (`report.build_report`): the figures, without the texts of the run but for trees."""
+    environment = _environment(autoescape=False)
+    environment.filters.update(table=tables.as_markdown, text=tables.markdown_text)
+    return environment.get_template("page.md.j2").render(
+        report=report, tables=tables, columns=tables.SCORE_COLUMNS, listed=LISTED, marks=_NODE_MARKS
+    )
+
+
 def page(report: Report) -> str:
     """The page for a report (`report.build_report`)."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=tables.number,
-        percent=tables.percent,
-        part="{:.2%}".format,
-        either=either,
-        words=words,
-        told=_told,
-        marks=_marks,
-    )
-    environment.globals.update(
-        other_table=tables.other_table,
-        task_tables=tables.task_tables,
-        t=t,
-        colour=colour,
-        state_shares=_state_shares,
-        outcome_shares=_outcome_shares,
-    )
+    environment = _environment(autoescape=True)
+    filters = {"number": tables.number, "percent": tables.percent, "part": "{:.2%}".format}
+    environment.filters.update(filters, either=either, words=words, told=_told, marks=_marks)
+    functions = {"other_table": tables.other_table, "task_tables": tables.task_tables, "t": t, "colour": colour}
+    environment.globals.update(functions, state_shares=_state_shares, outcome_shares=_outcome_shares)
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     tasks = report["tasks"]
     examples = (example for task in tasks.values() for example in task["examples"])
@@ -108,16 +114,8 @@ def page(report: Report) -> str:
         chinese=CHINESE,
         style=Markup(style),
         script=Markup(script),
-        policy="; ".join(
-            [
-                "default-src 'none'",
-                f"style-src {_source(style)}",
-                f"script-src {_source(script)}",
-                "img-src data:",
-                "base-uri 'none'",
-                "form-action 'none'",
-            ]
-        ),
+        policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src {_source(style)}; script-src {_source(script)}",
     )
 
 

@@ -162,18 +162,7 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
 
 def garbled_notes(scores: Scores | Report) -> list[Phrase]:
     """Why tasks with garbled outputs have no interval, and what they have instead, a line each."""
-    return [
-        Phrase(
-            GARBLED,
-            task=row["task"],
-            n=row["n"],
-            classes=row["classes"],
-            score=number(row["paper"]),
-            low=number(row["paper_interval"][0]),
-            high=number(row["paper_interval"][1]),
-        )
-        for row in scores["garbled"]
-    ]
+    return [Phrase(GARBLED, **row) for row in scores["garbled"]]
 
 
 def runs_table(runs: Mapping[str, Scores]) -> Table:
