@@ -166,20 +166,27 @@ def estimate(settings: Settings, backbone: Backbone) -> Estimate:
 
 
 def print_recipes(names: Sequence[str] = ()) -> None:
-    """Print the table, and by what formula its memory is.
+    """Print the table, by what formula its memory is, and what each method can be trained on.
 
     Raises:
         PromptCBLUEError: a recipe is not to be found or cannot be read.
     """
     configs = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
     accelerate = f"for accelerate launch --config_file, in {RECIPES / 'accelerate'}: {', '.join(configs)}"
-    show(recipe_table(names), (FORMULA, *sharding_notes(), accelerate))
+    show(recipe_table(names), (FORMULA, accelerate))
+    head, *rows = support()
+    table = make_table(*head, texts=len(head))
+    for row in rows:
+        table.add_row(*row)
+    show(table)
 
 
-def sharding_notes() -> list[str]:
-    """What the methods cannot be trained with, a line each."""
-    kinds = {kind: [name for name, method in METHODS.items() if kind in method.whole] for kind in (FSDP, DEEPSPEED)}
-    return [f"not with {kind}: {', '.join(names)}" for kind, names in kinds.items()]
+def support() -> list[tuple[str, ...]]:
+    """What each method can be trained on, as the head and the rows of a table."""
+    ways = {"one device": None, "DDP": None, "FSDP2": FSDP, "ZeRO-3": DEEPSPEED}
+    said = {True: "refused", False: "yes"}
+    rows = [(name, *(said[way in method.whole] for way in ways.values())) for name, method in METHODS.items()]
+    return [("method", *ways), *rows]
 
 
 def recipe_table(names: Sequence[str] = ()) -> Table:

@@ -351,11 +351,17 @@ def test_sharded_training_is_refused_where_it_would_go_wrong(
     check_sharding("lora", ["FSDP", "DeepSpeed"])
 
 
-def test_the_page_on_fine_tuning_says_what_is_refused() -> None:
-    from promptcblue_training.memory import sharding_notes
+def test_the_pages_on_fine_tuning_say_what_is_refused() -> None:
+    from promptcblue_metric.report.tables import markdown_table
+    from promptcblue_training.memory import support
 
-    page = (Path(__file__).parents[2] / "docs" / "finetune.md").read_text(encoding="utf-8")
-    assert all(note in page for note in sharding_notes())
+    head, *rows = support()
+    docs = Path(__file__).parents[2] / "docs"
+    assert markdown_table(head, rows) in (docs / "finetune.md").read_text(encoding="utf-8")
+    words = {"yes": "可以", "refused": "拒绝"}
+    chinese = [[words.get(cell, cell) for cell in row] for row in rows]
+    page = (docs / "finetune.zh.md").read_text(encoding="utf-8")
+    assert markdown_table(("方法", "单卡", *head[2:]), chinese) in page
 
 
 def test_sizes_are_read_where_the_weights_lie_on_other_processes() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from promptcblue_training.methods import FSDP
+from promptcblue_training.methods import DEEPSPEED, FSDP
 from promptcblue_training.methods import METHODS as REGISTRY
 
 from .conftest import RECIPE, Fit
@@ -30,12 +30,13 @@ for recipe in sys.argv[1:]:
 
 #: As above with each run once more, cut short. Accelerate takes FSDP for one of accelerators, and CPUs for none.
 SHARDED_DRIVER = """
-import shutil, sys
+import os, shutil, sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 import promptcblue_training.sft as sft
 state = PartialState(cpu=True)
-state.distributed_type = DistributedType.MULTI_XPU
+if os.environ.get("ACCELERATE_USE_FSDP"):
+    state.distributed_type = DistributedType.MULTI_XPU
 for recipe in sys.argv[1:]:
     sft.main([recipe])
     whole = recipe.removesuffix(".yaml")
@@ -47,32 +48,50 @@ for recipe in sys.argv[1:]:
 """
 
 
-@pytest.mark.timeout(600)
+#: What accelerate's launcher sets for FSDP2 with checkpoints in parts, and for ZeRO-3.
+SHARDED = {
+    FSDP: {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    },
+    DEEPSPEED: {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+        "DS_ACCELERATOR": "cpu",
+    },
+}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", SHARDED)
 def test_two_processes_with_a_part_of_the_weights_each_train_choose_and_go_on_as_one_does(
-    fit: Fit, trained: Path, data: Path, tmp_path: Path
+    kind: str, fit: Fit, trained: Path, data: Path, tmp_path: Path
 ) -> None:
-    """FSDP2 with checkpoints in parts, the chosen one of which becomes the model."""
+    """The chosen one of the checkpoints becomes the model. DeepSpeed is tried where it is installed."""
+    if kind == DEEPSPEED:
+        pytest.importorskip("deepspeed")
     driver = tmp_path / "driver.py"
     driver.write_text(SHARDED_DRIVER)
-    methods = [name for name, method in REGISTRY.items() if FSDP not in method.whole]
+    methods = [name for name, method in REGISTRY.items() if kind not in method.whole]
     changes = {"save_steps": 2, "eval_strategy": "steps", "eval_steps": 4, "checkpoint_choice": "best"}
     recipes = []
     for method in methods:
         recipe = {**RECIPE, "dataset": str(data), **changed(method, trained), **changes}
         recipe |= {"output_dir": str(tmp_path / method), "per_device_train_batch_size": 4}
-        recipe |= {"accelerator_config": {"use_configured_state": True}}
+        recipe |= {"accelerator_config": {"use_configured_state": kind == FSDP}}
         path = tmp_path / f"{method}.yaml"
         path.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}))
         recipes.append(str(path))
-    sharded = {"USE_FSDP": "true"}, {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-    environment = {f"ACCELERATE_{name}": value for name, value in sharded[0].items()}
-    environment |= {f"FSDP_{name}": value for name, value in sharded[1].items()}
-    environment |= {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
-    result = torchrun(2, str(driver), *recipes, **environment)
+    result = torchrun(2, str(driver), *recipes, **SHARDED[kind])
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.count("going on from") == len(methods)
     for method in methods:
-        assert (tmp_path / method / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir()
+        assert kind != FSDP or (tmp_path / method / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir()
         alone = fit(**{**changed(method, trained), **changes})
         for together in (tmp_path / method, tmp_path / f"{method}-cut"):
             assert losses(together) == pytest.approx(losses(alone), abs=1e-4), method
