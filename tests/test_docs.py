@@ -430,4 +430,4 @@ def test_the_table_of_dependencies_is_that_of_the_package() -> None:
 def test_the_extra_that_a_missing_library_is_advised_by_brings_it() -> None:
     extras = _extras()
     for library, extra in EXTRAS.items():
-        assert any(each.startswith(library) for each in extras[extra]), library
+        assert any(each.startswith(library.replace("_", "-")) for each in extras[extra]), library
