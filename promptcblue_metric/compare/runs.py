@@ -179,12 +179,20 @@ def print_published(results: Mapping[str, Result], split: str | None) -> None:
     suite = suite_of(task for result in results.values() for task in result["tasks"])
     systems = [*(_as_published(name, result) for name, result in results.items()), *published(suite)]
     notes = [f"* {system.system}: {system.note} ({system.source})" for system in systems if system.note]
-    other = _not_official(next(iter(results.values())), suite, split)
+    result = next(iter(results.values()))
+    other = _not_official(result, suite, split)
     if other:
         notes.insert(
             0,
             "No ranking: the published scores are of the official test set, or of the split that their source names; "
             f"these references are not that test set ({other}), and the runs' scores are not comparable with them.",
+        )
+    else:
+        rests = ["their split"] * (split is not None) + ["their numbers of samples"] * (suite is PROMPTCBLUE)
+        notes.insert(
+            0,
+            f"Taken for the official test set by {' and '.join(rests) or 'your word'} alone: its targets, and so its "
+            f"fingerprint, are not public; that of these references is refs:{result['references']}.",
         )
     for table in _published_tables(systems, suite, ranked=not other):
         title = f"{table.title} (runs on other samples than the official test)" if other else table.title

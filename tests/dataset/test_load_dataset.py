@@ -92,6 +92,8 @@ def test_changed_files_give_new_rows_everywhere(
     run_import(official(train=[row(input="新")]), "--no-cache")
     assert inputs("elsewhere") == old
     assert inputs("here") == new
+    # Loading that folder made entries of the same name, which are newer than what was primed.
+    assert inputs("elsewhere") == old
 
 
 def test_only_a_full_set_takes_the_name_unasked(

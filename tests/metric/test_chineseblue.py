@@ -326,6 +326,7 @@ def test_the_commands_know_the_suite(files: tuple[Path, Path], tmp_path: Path) -
     published = run("compare", predictions, "--published")
     assert "MC-BERT" in published
     assert "ChatGPT" not in published
+    assert f"that of these references is refs:{result['references']}" in published
     run("report", predictions, "--output", str(tmp_path / "report"), "--resamples", "50")
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert list(report["tasks"]) == NAMES

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from ..conftest import Run, SampleRows
+from ..conftest import ROOT, Run, SampleRows
 from ..terminal import in_terminal
 from .test_cli import COMMAND
 
@@ -191,3 +193,24 @@ common.run(work)
     assert returned == 0, shown
     assert shown.count("no ⟨U+001B⟩[2J⟨U+001B⟩]0;title⟨U+0007⟩⟨U+009B⟩31m⟨U+001B⟩[31m⟨U+000D⟩⟨U+202E⟩[red] such") >= 3
     assert not obeyed(shown)
+
+
+def test_ctrl_c_is_one_line_from_the_first_import_on(run_python: Run, tmp_path: Path) -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    scripts = settings["options.entry_points"]["console_scripts"].split("\n")[1:]
+    assert len(scripts) == 3
+    (tmp_path / "slow.py").write_text("raise KeyboardInterrupt")
+    for script in scripts:
+        module, _, function = script.partition(" = ")[2].partition(":")
+        # What is read before the entry point runs is next to nothing, and what it reads then is looked after.
+        code = f"""
+import sys, {module}
+assert not {{"typer", "yaml", "rapidfuzz"}} & set(sys.modules)
+import promptcblue_metric.cli
+start = promptcblue_metric.cli.start
+promptcblue_metric.cli.start = lambda module: start("slow")
+{module}.{function}()
+"""
+        done = run_python(code, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+        assert (done.returncode, done.stderr) == (130, "interrupted\n"), script
