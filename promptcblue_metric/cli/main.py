@@ -311,8 +311,8 @@ def report(
     from ..data.predictions import provenance
     from ..report.report import FILES, beside, build_report, check_output
 
-    check_outputs(*(output / name for name in FILES), inputs=[*predictions, references])
     require("jinja2")
+    check_outputs(*(output / name for name in FILES), inputs=[*predictions, references])
     from ..report.page import write_report
 
     if len(predictions) > 2:
