@@ -431,3 +431,14 @@ def test_the_extra_that_a_missing_library_is_advised_by_brings_it() -> None:
     extras = _extras()
     for library, extra in EXTRAS.items():
         assert any(each.startswith(library.replace("_", "-")) for each in extras[extra]), library
+
+
+@pytest.mark.parametrize("page", [DOCS / "design.md", DOCS / "design.zh.md"], ids=lambda page: page.name)
+def test_the_table_of_modules_is_that_of_the_packages(page: Path) -> None:
+    packages = [ROOT / name for name in ("promptcblue_metric", "promptcblue_dataset", "training")]
+    table = "".join(re.findall(r"^\| `.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`(?:… )?(\w+)/?`", table)) - {"sample", "evaluate"}
+    modules = {path.stem for package in packages for path in package.rglob("*.py")}
+    folders = {path.parent.name for package in packages for path in package.rglob("__init__.py")}
+    assert named <= modules | folders
+    assert folders <= named
