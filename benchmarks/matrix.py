@@ -104,9 +104,9 @@ def _versions(python: Path) -> str:
 
 def _run(job: Job, python: Path, folder: Path, tests: Sequence[str]) -> Iterator[str]:
     """Install, test, and say what came of it: ``passed`` first if it is so."""
-    resolution = ["--resolution", "lowest-direct"] if job.lowest else []
+    options = ["--reinstall-package", "promptcblue", *(["--resolution", "lowest-direct"] if job.lowest else [])]
     try:
-        interpreter = make_environment(folder, python, *resolution, f"{ROOT}[{job.extras}]")
+        interpreter = make_environment(folder, python, *options, f"{ROOT}[{job.extras}]")
     except RuntimeError as error:
         yield f"cannot be installed: {error}"
         return
