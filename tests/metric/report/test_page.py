@@ -245,7 +245,8 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "jinja2" else find(name, *rest)
 {COMMAND}"""
-    done = run_python(code, "report", "none.jsonl", "--references", "none", "--output", tmp_path / "report")
+    (tmp_path / "run.jsonl").write_text("no row")
+    done = run_python(code, "report", tmp_path / "run.jsonl", "--references", "none", "--output", tmp_path / "report")
     assert done.returncode == 1
     assert "jinja2" in done.stderr
     assert install_command("report") in done.stderr
