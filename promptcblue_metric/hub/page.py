@@ -1,6 +1,6 @@
 """The page of the metric's Space: paste or upload predictions and references, get scores, errors and signature.
 
-Model output is hostile: it is cut and made visible (`report_text`), every text is escaped where it meets HTML, and
+Model output is hostile: it is cut and made visible (`analysis.shown`), every text is escaped where it meets HTML, and
 bytes, rows, lengths and time are bounded. Uploads are deleted after a while, and all of them when the page stops; other
 files live only as long as a request.
 """
@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -70,43 +69,36 @@ class RefusedError(PromptCBLUEError):
         super().__init__(self.words[0])
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the user gave for one of the two inputs: a text, or the path of an uploaded file."""
+def _save(name: str, text: str, path: str | None, target: Path) -> Path:
+    """Write an input, a text or an uploaded file, unpacked to ``target``; refuse what is too large before it is read.
 
-    what: Words
-    text: str
-    path: str | None
-
-    def save(self, target: Path) -> Path:
-        """Write it, unpacked, to ``target``; refuse what is too large before it is read to its end.
-
-        Raises:
-            RefusedError: nothing is there, both are, or they are beyond the limits.
-            PromptCBLUEError: the file cannot be read.
-        """
-        english, chinese = self.what
-        what = english.lower(), chinese
-        if bool(self.text.strip()) == bool(self.path):
-            raise RefusedError("twice" if self.path else "empty", what)
-        if self.path:
-            with open_binary(Path(self.path)) as stream:
-                try:
-                    content = stream.read(MAX_BYTES + 1)
-                except (OSError, EOFError) as error:
-                    raise PromptCBLUEError(f"the file of {english.lower()} cannot be read: {error}") from error
-        else:
-            content = self.text.encode(errors="surrogatepass")
-        if len(content) > MAX_BYTES:
-            raise RefusedError("too_large", what)
-        if content.count(b"\n") > MAX_ROWS:
-            raise RefusedError("too_many", what)
-        target.write_bytes(content)
-        return target
+    Raises:
+        RefusedError: nothing is there, both are, or they are beyond the limits.
+        PromptCBLUEError: the file cannot be read.
+    """
+    english, chinese = TEXTS[name]
+    what = english.lower(), chinese
+    if bool(text.strip()) == bool(path):
+        raise RefusedError("twice" if path else "empty", what)
+    content = text.encode(errors="surrogatepass")
+    if path:
+        with open_binary(Path(path)) as stream:
+            try:
+                content = stream.read(MAX_BYTES + 1)
+            except (OSError, EOFError) as error:
+                raise PromptCBLUEError(f"the file of {english.lower()} cannot be read: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise RefusedError("too_large", what)
+    if content.count(b"\n") > MAX_ROWS:
+        raise RefusedError("too_many", what)
+    target.write_bytes(content)
+    return target
 
 
-def score(predictions: Given, references: Given, protocol: Protocol, parser: Parser, *, count_missing: bool) -> Report:
-    """The report (`report.build_report`) of what was given.
+def score(
+    given: Mapping[str, tuple[str, str | None]], protocol: Protocol, parser: Parser, *, count_missing: bool
+) -> Report:
+    """The report (`report.build_report`) of the text or the file, by its path, of ``predictions`` and ``references``.
 
     Raises:
         PromptCBLUEError: it cannot be scored; a `RefusedError` says why in both languages.
@@ -119,9 +111,8 @@ def score(predictions: Given, references: Given, protocol: Protocol, parser: Par
 
     with scratch_folder() as folder:
         try:
-            rows = predictions.save(folder / "predictions.jsonl")
-            samples = iter_samples(str(references.save(folder / "references.jsonl")), "test")
-            scored = list(_scored(rows, samples, parser, in_time))
+            rows, samples = (_save(name, *found, folder / f"{name}.jsonl") for name, found in given.items())
+            scored = list(_scored(rows, iter_samples(samples, "test"), parser, in_time))
         except PromptCBLUEError as error:
             if isinstance(error, RefusedError):
                 raise
@@ -197,51 +188,8 @@ def _word(word: str, language: Language) -> str:
     return CHINESE.get(word, word) if language == "zh" else word
 
 
-class _Form:
-    """What the page is made of, and what it does."""
-
-    def __init__(self) -> None:
-        self.switch = gr.Radio(
-            list(LANGUAGES), value=next(iter(LANGUAGES)), show_label=False, container=False, elem_id="language"
-        )
-        self.intro = gr.Markdown(elem_id="intro")
-        self.outcome = gr.State(None, time_to_live=CLEANING[1])
-        self.boxes, self.files = dict[str, gr.Textbox](), dict[str, gr.File]()
-        with gr.Row():
-            for name in ("predictions", "references"):
-                with gr.Column():
-                    self.boxes[name] = gr.Textbox(lines=10, max_lines=10, elem_id=name, buttons=[])
-                    self.files[name] = gr.File(
-                        file_types=[".json", ".jsonl", ".gz"], height=140, elem_id=f"{name}_file"
-                    )
-        with gr.Row():
-            self.named = {
-                name: gr.Radio(list(values), value=values[0], elem_id=name)
-                for name, values in (("protocol", PROTOCOLS), ("parser", PARSERS))
-            }
-        self.missing = gr.Checkbox(value=False, elem_id="missing")
-        with gr.Row():
-            self.button, self.example = gr.Button(variant="primary", elem_id="score"), gr.Button(elem_id="example")
-        self.result = gr.HTML(elem_id="result", js_on_load=None, apply_default_css=False)
-
-    def connect(self, page: gr.Blocks) -> None:
-        """Say what each component does."""
-        given = [*self.boxes.values(), *self.files.values()]
-        labelled = [self.intro, *given, *self.named.values(), self.missing, self.button, self.example]
-        page.load(_first, None, [self.switch, *labelled], api_visibility="private")
-        self.switch.input(_switched, [self.switch, self.outcome], [*labelled, self.result], api_visibility="private")
-        self.button.click(
-            _pressed,
-            [self.switch, *given, *self.named.values(), self.missing],
-            [self.outcome, self.result],
-            api_visibility="private",
-            concurrency_limit=2,
-        )
-        self.example.click(lambda: (*example_inputs(), None, None), None, given, api_visibility="private")
-
-
 def _words(chosen: str) -> list[object]:
-    """Updates of all that has words on it, in a language and in the order of `_Form.connect`."""
+    """Updates of all that has words on it, in a language and in the order of `build_page`."""
 
     def say(key: str) -> str:
         return _text(key, LANGUAGES[chosen])
@@ -281,8 +229,7 @@ def _pressed(chosen: str, *given: Any) -> tuple[Report | Words, str]:
     found: Report | Words
     try:
         found = score(
-            Given(TEXTS["predictions"], predictions or "", files[0]),
-            Given(TEXTS["references"], references or "", files[1]),
+            {"predictions": (predictions or "", files[0]), "references": (references or "", files[1])},
             protocol,
             parser,
             count_missing=count_missing,
@@ -296,9 +243,32 @@ def _pressed(chosen: str, *given: Any) -> tuple[Report | Words, str]:
 
 def build_page() -> gr.Blocks:
     """The page; `serve` launches it."""
+    boxes, files = list[gr.Textbox](), list[gr.File]()
     page = gr.Blocks(title="PromptCBLUE", analytics_enabled=False, delete_cache=CLEANING)
     with page:
-        _Form().connect(page)
+        languages = list(LANGUAGES)
+        switch = gr.Radio(languages, value=languages[0], show_label=False, container=False, elem_id="language")
+        intro, outcome = gr.Markdown(elem_id="intro"), gr.State(None, time_to_live=CLEANING[1])
+        with gr.Row():
+            for name in ("predictions", "references"):
+                with gr.Column():
+                    boxes.append(gr.Textbox(lines=10, max_lines=10, elem_id=name, buttons=[]))
+                    kinds = [".json", ".jsonl", ".gz"]
+                    files.append(gr.File(file_types=kinds, height=140, elem_id=f"{name}_file"))
+        with gr.Row():
+            named = (("protocol", PROTOCOLS), ("parser", PARSERS))
+            radios = [gr.Radio(list(values), value=values[0], elem_id=name) for name, values in named]
+        settings = [*radios, gr.Checkbox(value=False, elem_id="missing")]
+        with gr.Row():
+            button, example = gr.Button(variant="primary", elem_id="score"), gr.Button(elem_id="example")
+        result = gr.HTML(elem_id="result", js_on_load=None, apply_default_css=False)
+        given = [*boxes, *files]
+        labelled = [intro, *given, *settings, button, example]
+        page.load(_first, None, [switch, *labelled], api_visibility="private")
+        switch.input(_switched, [switch, outcome], [*labelled, result], api_visibility="private")
+        inputs = [switch, *given, *settings]
+        button.click(_pressed, inputs, [outcome, result], api_visibility="private", concurrency_limit=2)
+        example.click(lambda: (*example_inputs(), None, None), None, given, api_visibility="private")
     return page
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -38,23 +38,32 @@ def lines(rows: Rows) -> str:
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
 
 
-def given(name: str, text: str = "", path: Path | None = None) -> space.Given:
-    return space.Given(space.TEXTS[name], text, str(path) if path else None)
+#: A text, or the path of a file.
+Given: TypeAlias = tuple[str, "str | None"]
 
 
-def scored(predictions: space.Given, references: space.Given, **options: Any) -> Report:
-    return space.score(predictions, references, "official", "strict", **{"count_missing": False, **options})
+def given(text: str = "", path: Path | None = None) -> Given:
+    return text, str(path) if path else None
 
 
-def refusal(predictions: space.Given, references: space.Given) -> tuple[str, str]:
+def scored(predictions: Given, references: Given, **options: Any) -> Report:
+    return space.score(
+        {"predictions": predictions, "references": references},
+        "official",
+        "strict",
+        **{"count_missing": False, **options},
+    )
+
+
+def refusal(predictions: Given, references: Given) -> tuple[str, str]:
     with pytest.raises(space.RefusedError) as caught:
         scored(predictions, references)
     return caught.value.words
 
 
-def example() -> tuple[space.Given, space.Given]:
+def example() -> tuple[Given, Given]:
     predictions, references = space.example_inputs()
-    return given("predictions", predictions), given("references", references)
+    return given(predictions), given(references)
 
 
 def test_texts_stand_in_both_languages_with_the_same_places_to_fill() -> None:
@@ -73,8 +82,8 @@ def test_a_file_and_a_text_give_the_same_report_as_the_library(sample_rows: Samp
     result = evaluation.result()
     file = tmp_path / "predictions.jsonl.gz"
     file.write_bytes(gzip.compress(lines(answers).encode()))
-    references = given("references", lines(rows))
-    for predictions in (given("predictions", lines(answers)), given("predictions", path=file)):
+    references = given(lines(rows))
+    for predictions in (given(lines(answers)), given(path=file)):
         report = scored(predictions, references)
         assert report["overall"] == result["overall"]
         assert {name: task["scores"] for name, task in report["tasks"].items()} == {
@@ -86,29 +95,29 @@ def test_what_is_too_large_or_unclear_is_refused_in_both_languages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictions, references = example()
-    assert "empty" in refusal(given("predictions", " \n"), references)[0]
+    assert "empty" in refusal(given(" \n"), references)[0]
     file = tmp_path / "file.json"
-    file.write_text(predictions.text, encoding="utf-8")
-    english, chinese = refusal(space.Given(predictions.what, "x", str(file)), references)
+    file.write_text(predictions[0], encoding="utf-8")
+    english, chinese = refusal(given("x", file), references)
     assert "twice" in english
     assert "预测" in chinese
-    long = json.loads(predictions.text.splitlines()[0])
+    long = json.loads(predictions[0].splitlines()[0])
     long["prediction"] = "长" * (space.MAX_CHARACTERS + 1)
-    assert "20,000" in refusal(given("predictions", lines([long])), references)[1]
-    assert "3" in refusal(given("predictions", predictions.text.splitlines()[0]), references)[0]
+    assert "20,000" in refusal(given(lines([long])), references)[1]
+    assert "3" in refusal(given(predictions[0].splitlines()[0]), references)[0]
     # A small file may unpack to a large one.
     bomb = tmp_path / "bomb.json"
     bomb.write_bytes(gzip.compress(b" " * (space.MAX_BYTES + 1)))
     assert bomb.stat().st_size < 100_000
-    assert "32 MiB" in refusal(given("predictions", path=bomb), references)[0]
-    assert "20,000" in refusal(given("predictions", "{}\n" * (space.MAX_ROWS + 2)), references)[0]
+    assert "32 MiB" in refusal(given(path=bomb), references)[0]
+    assert "20,000" in refusal(given("{}\n" * (space.MAX_ROWS + 2)), references)[0]
     # Comparing each of many items with each of many others takes more time than any text of the benchmark.
     items = [f"{number}痛" for number in range(1800)]
     target = "上述句子中的实体包含：\n疾病实体：" + "，".join(items)
     crowded = {**space.EXAMPLE[2], "answer_choices": ["疾病"], "target": target}
     rows = [{**crowded, "sample_id": str(number)} for number in range(4)]
     answers = [{"sample_id": row["sample_id"], "prediction": target.replace("痛", "疼")} for row in rows]
-    assert "too many items" in refusal(given("predictions", lines(answers)), given("references", lines(rows)))[0]
+    assert "too many items" in refusal(given(lines(answers)), given(lines(rows)))[0]
     monkeypatch.setattr(space, "MAX_SECONDS", -1)
     assert "seconds" in refusal(predictions, references)[0]
 
@@ -116,13 +125,13 @@ def test_what_is_too_large_or_unclear_is_refused_in_both_languages(
 def test_a_bad_row_is_named_without_the_folder_it_was_copied_to() -> None:
     predictions, references = example()
     with pytest.raises(PromptCBLUEError, match=r"^1 bad row") as caught:
-        scored(given("predictions", '{"sample_id": 1}\n' + predictions.text), references)
+        scored(given('{"sample_id": 1}\n' + predictions[0]), references)
     assert "\npredictions.jsonl:1: field 'sample_id'" in str(caught.value)
 
 
 def test_missing_predictions_count_as_wrong_where_asked() -> None:
     predictions, references = example()
-    fewer = given("predictions", predictions.text.splitlines()[0])
+    fewer = given(predictions[0].splitlines()[0])
     report = scored(fewer, references, count_missing=True)
     assert report["missing_predictions"] == 3
     assert "3" in space.result_html(report, "en")
@@ -153,8 +162,7 @@ def test_hostile_text_stays_text(language: space.Language, sample_rows: SampleRo
         {"sample_id": row["sample_id"], "task_dataset": row["task_dataset"], "prediction": HOSTILE} for row in rows
     ]
     # Lone surrogates can only come escaped.
-    predictions, references = (given(name, "\n".join(map(json.dumps, some))) for name, some in
-                               (("predictions", answers), ("references", rows)))  # fmt: skip
+    predictions, references = (given("\n".join(map(json.dumps, some))) for some in (answers, rows))
     html = space.result_html(scored(predictions, references), language)
     html += space.failure_html((HOSTILE, HOSTILE), language)
     found = Tags(html)
