@@ -42,7 +42,7 @@ from transformers import TrainerCallback
 from promptcblue_metric.data.samples import Sample
 from promptcblue_training.data import Rows, training_rows
 from promptcblue_training.methods import METHODS
-from promptcblue_training.progress import quiet_libraries
+from promptcblue_training.processes import quiet_libraries
 from promptcblue_training.prompts import PromptEncoder
 from promptcblue_training.settings import parse_recipe
 from promptcblue_training.tiny import build_model, build_tokenizer

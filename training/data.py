@@ -35,6 +35,7 @@ from .recipe import EXTRA, Recipe, read_recipe
 from .run import samples_fingerprint
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 #: Samples that are worth a process of their own to tokenise, which takes a while to start.
@@ -88,6 +89,9 @@ def training_rows(
 ) -> Rows:
     """Tokenise samples, each in at most ``max_length`` tokens; what is too long loses the middle of its prompt.
 
+    Rows are made once: they stand in the cache of the ``datasets`` library, in a file named by all that decides what is
+    in it, and are mapped into memory, so that the processes of a machine share them.
+
     Args:
         name: what the samples are, for error messages.
         skip: leave out samples whose targets are so long that no prompt fits beside them.
@@ -97,43 +101,71 @@ def training_rows(
     Raises:
         PromptCBLUEError: a target is empty, or too long where those are not skipped, or no sample is left.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
-    from datasets import Dataset, Features, Value
-    from datasets import List as ListOf
+    from datasets import Dataset, config
 
-    _refuse_empty_targets(samples, name)
-    if workers is None:
-        # Half the cores: a fast tokenizer in one process has threads on all of them.
-        most = len(os.sched_getaffinity(0)) // 2 if sys.platform == "linux" else 1
-        workers = min(len(samples) // _WORTH_A_WORKER, most)
-    ids = ListOf(Value("int32"))
-    table = (
-        Dataset.from_dict({field: [sample[field] for sample in samples] for field in ("input", "target")})
-        .map(
-            partial(_tokenised, encoder=encoder, max_length=max_length),
-            batched=True,
-            num_proc=workers if workers > 1 else None,
-            remove_columns=["input", "target"],
-            features=Features({"input_ids": ids, "labels": ids, "needed": Value("int32")}),
-            new_fingerprint="rows",
+    if empty := [sample for sample in samples if not sample["target"].strip()]:
+        raise PromptCBLUEError(
+            f"{name}: {len(empty)} of {len(samples)} samples have an empty target, the first is {_named(empty[0])}; "
+            "there is nothing to learn from them (official test targets are not public): take another split or "
+            "leave them out"
         )
-        .data.table
-    )
+    path = Path(config.HF_DATASETS_CACHE) / "promptcblue_rows" / f"{_content(samples, encoder, max_length)}.arrow"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _table(samples, encoder, max_length, workers)
+        with replacing_file(path) as temporary, pa.ipc.new_file(str(temporary), made.schema) as writer:
+            writer.write_table(made.combine_chunks(), max_chunksize=_CHUNK)
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     needed = table["needed"].to_pylist()
-    too_long = [index for index, tokens in enumerate(needed) if tokens > 0]
+    cut, too_long = (
+        [place for place, tokens in enumerate(needed) if test(tokens)] for test in (_CUT.__eq__, (0).__lt__)
+    )
     if too_long and (not skip or len(too_long) == len(samples)):
         worst = max(too_long, key=needed.__getitem__)
         raise PromptCBLUEError(
             f"{name}: the targets of {len(too_long)} sample(s) leave no room for a prompt in max_length {max_length}; "
             f"the longest is {_named(samples[worst])}: set max_length to {needed[worst]} or more"
         )
-    cut = [index for index, tokens in enumerate(needed) if tokens == _CUT]
-    counts, was_cut, skipped = (
-        Counter(samples[index]["task_dataset"] for index in chosen) for chosen in (range(len(samples)), cut, too_long)
-    )
-    table = table.filter(pc.less_equal(table["needed"], 0)).drop_columns("needed")
+    if too_long:
+        table = table.filter(pc.less_equal(table["needed"], 0))
+    table = table.drop_columns("needed")
     longest = pc.max(pc.list_value_length(table["input_ids"])).as_py()
-    return Rows(Dataset(table), counts, was_cut, skipped, longest)
+    counts = [
+        Counter(samples[place]["task_dataset"] for place in places) for places in (range(len(samples)), cut, too_long)
+    ]
+    return Rows(Dataset(table), counts[0], counts[1], counts[2], longest)
+
+
+def _content(samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None) -> str:
+    """A digest of all that decides what the rows of samples are."""
+    tokenizer = encoder.tokenizer
+    fast = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    told = [tokenizer.chat_template, encoder.system, encoder.thinking, encoder.prompts(["?"]), encoder.end]
+    content = json.dumps([VERSION, samples_fingerprint(samples), max_length, told, fast], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _table(samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None, workers: int | None) -> pa.Table:
+    from datasets import Dataset, Features, Value
+    from datasets import List as ListOf
+
+    if workers is None:
+        # Half the cores: a fast tokenizer in one process has threads on all of them.
+        most = len(os.sched_getaffinity(0)) // 2 if sys.platform == "linux" else 1
+        workers = min(len(samples) // _WORTH_A_WORKER, most)
+    ids = ListOf(Value("int32"))
+    texts = Dataset.from_dict({field: [sample[field] for sample in samples] for field in ("input", "target")})
+    made = texts.map(
+        partial(_tokenised, encoder=encoder, max_length=max_length),
+        batched=True,
+        num_proc=workers if workers > 1 else None,
+        remove_columns=["input", "target"],
+        features=Features({"input_ids": ids, "labels": ids, "needed": Value("int32")}),
+        new_fingerprint="rows",
+    )
+    return made.data.table.replace_schema_metadata(None)
 
 
 def _tokenised(
@@ -152,41 +184,6 @@ def _tokenised(
         for name, value in zip(rows, row, strict=True):
             rows[name].append(value)
     return rows
-
-
-def cached_rows(
-    samples: Sequence[Sample],
-    encoder: PromptEncoder,
-    max_length: int | None,
-    name: str,
-    *,
-    skip: bool = False,
-    workers: int | None = None,
-) -> Rows:
-    """As `training_rows`, from a file that an earlier run or another process wrote, if there is one for this content.
-
-    It stands in the cache of the ``datasets`` library, named by all that decides what is in it, and is mapped into
-    memory, so that the processes of a machine share it.
-    """
-    import pyarrow as pa
-    from datasets import Dataset, config
-
-    tokenizer = encoder.tokenizer
-    fast = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
-    told = [tokenizer.chat_template, encoder.system, encoder.thinking, encoder.prompts(["?"]), encoder.end]
-    content = json.dumps([VERSION, samples_fingerprint(samples), max_length, skip, told, fast], ensure_ascii=False)
-    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    path = Path(config.HF_DATASETS_CACHE) / "promptcblue_rows" / f"{digest}.arrow"
-    if not path.is_file():
-        rows = training_rows(samples, encoder, max_length, name, skip=skip, workers=workers)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        notes = json.dumps([rows.samples, rows.cut, rows.skipped, rows.longest])
-        table = rows.dataset.data.table.replace_schema_metadata({"rows": notes})
-        with replacing_file(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
-            writer.write_table(table.combine_chunks(), max_chunksize=_CHUNK)
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    counts, cut, skipped, longest = json.loads(table.schema.metadata[b"rows"])
-    return Rows(Dataset(table.replace_schema_metadata(None)), Counter(counts), Counter(cut), Counter(skipped), longest)
 
 
 def to_measure(rows: Dataset, at_once: int) -> Dataset:
@@ -212,16 +209,6 @@ def with_empty_rows(rows: Dataset, count: int) -> Dataset:
         lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
     )
     return concatenate_datasets([rows, empty])
-
-
-def _refuse_empty_targets(samples: Sequence[Sample], name: str) -> None:
-    empty = [sample for sample in samples if not sample["target"].strip()]
-    if empty:
-        raise PromptCBLUEError(
-            f"{name}: {len(empty)} of {len(samples)} samples have an empty target, the first is {_named(empty[0])}; "
-            "there is nothing to learn from them (official test targets are not public): take another split or "
-            "leave them out"
-        )
 
 
 def _named(sample: Sample) -> str:

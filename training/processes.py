@@ -1,9 +1,11 @@
-"""One run in several processes, as ``accelerate launch`` and ``torchrun`` start them: the first reads and writes."""
+"""One run in several processes, as ``accelerate launch`` and ``torchrun`` start them."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,3 +76,21 @@ def from_first(value: T | None) -> T:
         (value,) = broadcast_object_list([value])
     assert value is not None
     return value
+
+
+def quiet_libraries() -> None:
+    """Silence what the libraries say that is not about this run; their errors still come through."""
+    import datasets
+    import transformers
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    for category, module in ((UserWarning, r"torch\..*"), (FutureWarning, r"transformers\..*")):
+        warnings.filterwarnings("ignore", category=category, module=module)
+    # PEFT takes AdaLoRA's ranks for LoRA's, and a matrix that lost all of them for a broken one.
+    for message in (r"The following rank_pattern keys did not match", r"Adapter '\w+': \d+ LoRA tensor\(s\) have"):
+        warnings.filterwarnings("ignore", message=message)

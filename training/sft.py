@@ -28,8 +28,9 @@ from promptcblue_metric.data.samples import Sample, canonical_split
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
+from .callbacks import ScoreInTraining
 from .card import versions, write_card
-from .data import Splits, cached_rows, read_groups, spread, training_samples
+from .data import Splits, read_groups, spread, training_rows, training_samples
 from .methods import (
     DEEPSPEED,
     FSDP,
@@ -51,8 +52,7 @@ from .model import (
     load_tokenizer,
     spare_threads,
 )
-from .processes import disconnect_at_exit
-from .progress import quiet_libraries
+from .processes import disconnect_at_exit, quiet_libraries
 from .prompts import PromptEncoder
 from .recipe import FOUR_BIT, Recipe
 from .run import (
@@ -66,7 +66,6 @@ from .run import (
     write_curve,
     writing,
 )
-from .scoring_callback import ScoreInTraining
 from .settings import TrainingSettings, parse_recipe
 from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
@@ -127,7 +126,7 @@ def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[s
     encoder = PromptEncoder(tokenizer)
     say(f"prompts: {encoder.describe()}; answers are trained without a thought before them")
     rows = partial(
-        cached_rows,
+        training_rows,
         encoder=encoder,
         max_length=training.max_length,
         skip=recipe.long_targets == "skip",

@@ -18,27 +18,26 @@ from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from promptcblue_metric.errors import PromptCBLUEError
 
+from .adapters import TRAINING_STATE, go_on_from, is_incomplete, load_training_state, training_state
 from .adapters.adalora import adalora_tuner, orthogonality
 from .adapters.prompts import pad_before_prompt
-from .adapters.resuming import TRAINING_STATE, go_on_from, is_incomplete, load_training_state, training_state
+from .callbacks import Epochs, KeepChosen, ProgressLines
 from .data import Rows, to_measure, with_empty_rows
 from .methods import DEEPSPEED, FSDP, METHODS, check_sharding
 from .model import has_variable_lengths
-from .progress import ProgressLines
 from .prompts import IGNORED
 from .recipe import FOUR_BIT, Recipe
-from .run import Choice, Evaluated, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
+from .run import Choice, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
 from .settings import BALANCED, TrainingSettings
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
     from transformers.modeling_outputs import ModelOutput
     from transformers.trainer_utils import EvalLoopOutput
 
@@ -98,7 +97,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             rank=self.args.process_index,
             drop_last=self.args.dataloader_drop_last,
         )
-        self.add_callback(_Epochs(batches))
+        self.add_callback(Epochs(batches))
         return batches
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
@@ -263,47 +262,6 @@ class _Steps(BatchRebalanceSampler):  # type: ignore[misc]
             lengths = [self.lengths[index] if index < samples else 1 for index in chosen]
             for groups in self._assign(chosen, lengths)[self.rank : self.rank + 1]:
                 yield from groups
-
-
-class _Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the sampler the epoch; the trainer does not reach it in a run resumed on several processes."""
-
-    def __init__(self, sampler: BatchRebalanceSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        """Called before the order of the epoch is asked for."""
-        self.sampler.set_epoch(int(state.epoch))
-
-
-class KeepChosen(TrainerCallback):  # type: ignore[misc]
-    """Has the checkpoint to choose evaluated, written and kept, and ends training where the rule allows it."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called before the step is evaluated and saved."""
-        losses = evaluated(state.log_history)
-        control.should_evaluate |= self._keep_if_due(losses, state, control)
-        # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
-        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called when the loss is in the log, before the step is saved."""
-        losses = evaluated(state.log_history)
-        self._keep_if_due(losses, state, control)
-        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
-
-    def _keep_if_due(self, losses: Sequence[Evaluated], state: TrainerState, control: TrainerControl) -> bool:
-        if self.rule.target(losses) != state.global_step:
-            return False
-        control.should_save = True
-        # The trainer never removes this one to keep to save_total_limit.
-        state.best_global_step = state.global_step
-        return True
 
 
 def with_adapter(recipe: Recipe, training: TrainingSettings, model: PreTrainedModel) -> PreTrainedModel | PeftModel:

@@ -34,23 +34,26 @@ def samples(**counts: int) -> list[Sample]:
 
 
 def test_rows_are_tokenised_once_for_one_content(trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptcblue_training import data as module
+    from promptcblue_training.data import training_rows
     from promptcblue_training.model import load_tokenizer
     from promptcblue_training.prompts import PromptEncoder
 
     samples, encoder = load_samples(data, "train"), PromptEncoder(load_tokenizer(str(trained)))
-    plain = module.training_rows(samples, encoder, 100, "train", skip=True)
-    first = module.cached_rows(samples, encoder, 100, "train", skip=True)
-    monkeypatch.setattr(module, "training_rows", lambda *_, **__: pytest.fail("tokenised again"))
-    again = module.cached_rows(samples, encoder, 100, "train", skip=True)
-    for rows in (first, again):
-        assert rows.summary() == plain.summary()
-        assert rows.dataset.to_list() == plain.dataset.to_list()
+    first = training_rows(samples, encoder, 101, "train", skip=True)
+    prompts = encoder.prompts
+
+    def few(texts: list[str], *more: object) -> list[list[int]]:
+        return prompts(texts) if len(texts) < 5 else pytest.fail("tokenised again")
+
+    monkeypatch.setattr(encoder, "prompts", few)
+    again = training_rows(samples, encoder, 101, "train", skip=True)
+    assert again.summary() == first.summary()
+    assert again.dataset.to_list() == first.dataset.to_list()
     for other in (samples[1:], samples[::-1]):
         with pytest.raises(pytest.fail.Exception):
-            module.cached_rows(other, encoder, 100, "train", skip=True)
+            training_rows(other, encoder, 101, "train", skip=True)
     with pytest.raises(pytest.fail.Exception):
-        module.cached_rows(samples, encoder, 90, "train", skip=True)
+        training_rows(samples, encoder, 90, "train", skip=True)
 
 
 def test_rows_are_the_same_bytes_however_many_processes_make_them(
@@ -58,7 +61,7 @@ def test_rows_are_the_same_bytes_however_many_processes_make_them(
 ) -> None:
     import datasets
 
-    from promptcblue_training.data import cached_rows
+    from promptcblue_training.data import training_rows
     from promptcblue_training.model import load_tokenizer
     from promptcblue_training.prompts import PromptEncoder
 
@@ -70,7 +73,7 @@ def test_rows_are_the_same_bytes_however_many_processes_make_them(
     encoder, written = PromptEncoder(load_tokenizer(str(trained))), []
     for workers in (1, 3):
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / str(workers))
-        rows = cached_rows(samples, encoder, 60, "train", skip=True, workers=workers)  # type: ignore[arg-type]
+        rows = training_rows(samples, encoder, 60, "train", skip=True, workers=workers)  # type: ignore[arg-type]
         assert rows.cut
         assert rows.skipped
         (file,) = tmp_path.glob(f"{workers}/*/*.arrow")

@@ -24,8 +24,7 @@ from ..model import (
     load_for_prediction,
     spare_threads,
 )
-from ..processes import process_state
-from ..progress import quiet_libraries
+from ..processes import process_state, quiet_libraries
 from ..prompts import PromptEncoder
 from ..recipe import FOUR_BIT
 from . import BackendSettings, Completion, Failure, Request

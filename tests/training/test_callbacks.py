@@ -14,8 +14,8 @@ import yaml
 
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_training.callbacks import ScoreInTraining
 from promptcblue_training.data import spread
-from promptcblue_training.scoring_callback import ScoreInTraining
 
 from ..conftest import SampleRows
 from .conftest import RECIPE, Fit
