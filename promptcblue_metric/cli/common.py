@@ -119,7 +119,9 @@ _PLACES: Mapping[Place, str] = {
     Place(written=False, folder=True): "folder model",
     Place(written=False, folder=None): "adapter cblue.test dataset demonstrations_from raw references source use",
     Place(written=True, folder=False): "json json_path output review",
-    Place(written=True, folder=True): "cblue.output dry_run merge.output output_dir report report.output",
+    Place(written=True, folder=True): """
+        cblue.output dry_run harness.output merge.output output_dir report report.output
+    """,
     Place(written=True, folder=None): "build_.output export_.output import_.output",
 }
 #: What each path is, by its name, as `NUMBERS` has it. Those of sources can be other things than paths.

@@ -168,8 +168,8 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "inspect": Tool(
         {"promptcblue_inspect.py": "inspect.py.in"},
-        "inspect eval {folder}/promptcblue_inspect.py --model hf/MODEL -M do_sample=false --max-tokens {longest} "
-        "--log-dir {folder}/results",
+        "cd {folder} && inspect eval promptcblue_inspect.py --model hf/MODEL -M do_sample=false "
+        "--max-tokens {longest} --log-dir results",
     ),
     "lighteval": Tool(
         {"promptcblue_lighteval.py": "lighteval.py.in"},
