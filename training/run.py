@@ -6,7 +6,6 @@ trainer keeps in every checkpoint, so a resumed run chooses as an uninterrupted 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -16,11 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.data.writing import read_json_object, replace_bytes, replacing_file, write_json
 from promptcblue_metric.errors import PromptCBLUEError
+
+if TYPE_CHECKING:
+    import pandas
 
 #: Which run the checkpoints in a folder are of.
 RECORD = "run.json"
@@ -63,9 +65,13 @@ CHOICES: Mapping[str, str] = {
 }
 #: A trainer's log, each entry with its ``step``.
 Log = Iterable[Mapping[str, float]]
-#: Columns of the table: the trainer's names for the losses on both splits and for the benchmark score.
-LOSSES = ("loss", "eval_loss", "eval_overall")
-_TITLES = {"loss": "training loss", "eval_loss": "validation loss", "eval_overall": "score on validation samples"}
+#: What is drawn by the trainer's names for it, with title, colour and marker; the columns of the table.
+_DRAWN = {
+    "loss": ("training loss", "tab:gray", None),
+    "eval_loss": ("validation loss", "tab:blue", "o"),
+    "eval_overall": ("score on validation samples", "tab:green", "o"),
+}
+LOSSES = tuple(_DRAWN)
 
 
 def samples_fingerprint(samples: Iterable[Sample]) -> str:
@@ -384,27 +390,24 @@ def take_weights(checkpoint: Path, folder: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def curve_rows(log_history: Log, chosen: int | None = None) -> list[dict[str, float | None]]:
-    """What was measured at each step that measured anything, in order.
+def curve(log_history: Log, chosen: int | None = None) -> pandas.DataFrame:
+    """What was measured at each step that measured anything, in order: `LOSSES`, and ``chosen`` (0 or 1).
 
     Args:
         log_history: of the trainer.
         chosen: the step whose weights were kept; it has a row in any case.
-
-    Returns:
-        Rows with ``step``, `LOSSES` (None where not measured), and ``chosen`` (0 or 1).
     """
-    steps: dict[int, dict[str, float]] = {} if chosen is None else {chosen: {}}
-    for entry in log_history:
-        values = {name: entry[name] for name in LOSSES if name in entry}
-        if values:
-            steps.setdefault(int(entry["step"]), {}).update(values)
-    empty = dict.fromkeys(LOSSES)
-    return [{"step": step, **empty, **steps[step], "chosen": int(step == chosen)} for step in sorted(steps)]
+    import pandas
+
+    table = pandas.DataFrame(log_history, columns=["step", *LOSSES]).dropna(how="all", subset=list(LOSSES))
+    table = table.groupby("step").last()
+    if chosen is not None:
+        table = table.reindex(table.index.union([chosen]))
+    return table.assign(chosen=(table.index == chosen).astype(int)).rename_axis("step")
 
 
 def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bool:
-    """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed.
+    """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed: losses at its left axis, the score at the right.
 
     Returns:
         Whether the picture was written.
@@ -412,43 +415,29 @@ def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bo
     Raises:
         PromptCBLUEError: a file cannot be written.
     """
-    rows = curve_rows(log_history, chosen)
-    text = io.StringIO()
-    table = csv.DictWriter(text, ["step", *LOSSES, "chosen"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    replace_bytes(folder / CURVE_CSV, text.getvalue().encode())
+    table = curve(log_history, chosen)
+    replace_bytes(folder / CURVE_CSV, table.to_csv(lineterminator="\n").encode())
     try:
-        picture = _draw(rows, chosen)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError:
         return False
-    replace_bytes(folder / CURVE_PNG, picture)
-    return True
-
-
-def _draw(rows: Sequence[Mapping[str, float | None]], chosen: int | None) -> bytes:
-    """The curve as PNG: losses on the left axis, the score on one of its own at the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left = figure.add_subplot(xlabel="step", ylabel="loss")
     left.grid(alpha=0.3)
     lines = []
-    for name, colour, marker in zip(LOSSES, ("tab:gray", "tab:blue", "tab:green"), (None, "o", "o"), strict=True):
-        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
-        if not points:
-            continue
-        axes = left
-        if name == "eval_overall":
-            axes = left.twinx()
-            axes.set(ylabel="score", ylim=(0, 1))
-        lines += axes.plot(*zip(*points, strict=True), color=colour, label=_TITLES[name], marker=marker, ms=3)
+    for name, (title, colour, marker) in _DRAWN.items():
+        points = table[name].dropna()
+        if len(points):
+            axes = left if name != "eval_overall" else left.twinx()
+            axes.set(**({} if axes is left else {"ylabel": "score", "ylim": (0, 1)}))
+            lines += axes.plot(points.index, points, color=colour, label=title, marker=marker, ms=3)
     if chosen is not None:
         lines.append(left.axvline(chosen, color="tab:red", linestyle="--", label=f"chosen: step {chosen}"))
     if lines:
         left.legend(handles=lines, loc="upper right")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
-    return stream.getvalue()
+    replace_bytes(folder / CURVE_PNG, stream.getvalue())
+    return True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from promptcblue_metric.errors import install_command
-from promptcblue_training.run import CURVE_CSV, CURVE_PNG, curve_rows, write_curve
+from promptcblue_training.run import CURVE_CSV, CURVE_PNG, curve, write_curve
 
 from .conftest import Fit
 
@@ -33,7 +33,7 @@ def test_the_table_has_a_row_a_step_with_the_chosen_one_marked(tmp_path: Path) -
 
 
 def test_a_chosen_step_without_a_measurement_has_a_row_too() -> None:
-    assert [(row["step"], row["chosen"]) for row in curve_rows(LOG, chosen=12)] == [(10, 0), (12, 1), (15, 0), (20, 0)]
+    assert [*curve(LOG, chosen=12)["chosen"].items()] == [(10, 0), (12, 1), (15, 0), (20, 0)]
 
 
 def test_the_picture_marks_the_chosen_step(tmp_path: Path) -> None:

@@ -31,19 +31,19 @@ for recipe in sys.argv[1:]:
 #: As above with each run once more, cut short. Accelerate takes FSDP for one of accelerators, and CPUs for none.
 SHARDED_DRIVER = """
 import os, shutil, sys
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 import promptcblue_training.sft as sft
-state = PartialState(cpu=True)
 if os.environ.get("ACCELERATE_USE_FSDP"):
-    state.distributed_type = DistributedType.MULTI_XPU
+    PartialState(cpu=True).distributed_type = DistributedType.MULTI_XPU
 for recipe in sys.argv[1:]:
     sft.main([recipe])
     whole = recipe.removesuffix(".yaml")
-    if state.is_main_process:
+    if os.environ["RANK"] == "0":
         shutil.copytree(whole + "/checkpoint-4", whole + "-cut/checkpoint-4")
         shutil.copy(whole + "/run.json", whole + "-cut")
-    state.wait_for_everyone()
+    torch.distributed.barrier()
     sft.main([recipe, "--output_dir", whole + "-cut"])
 """
 
