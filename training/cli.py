@@ -172,7 +172,7 @@ def publish(
 
     One commit holds all that has changed; where nothing has, there is none. The log-in is that of `hf auth login`.
     """
-    from .hub import publication
+    from .card import publication
 
     publish_or_write(publication(model, repo), repo, private=private, tag=tag, dry_run=dry_run)
 

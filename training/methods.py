@@ -151,13 +151,6 @@ def _rank_schedule(recipe: Recipe) -> Sequence[TrainerCallback]:
     return [] if recipe.adapter else [RankSchedule(recipe.adalora_start, recipe.adalora_end, recipe.adalora_interval)]
 
 
-def _parallel(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
-    from .adapters.blocks import sublayers
-
-    sublayers(model)  # refuses a model that has nothing to stand beside
-    return {}
-
-
 def _p_tuning(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     return {"encoder_reparameterization_type": "LSTM", "token_dim": _embedding_width(model)}
 
@@ -179,7 +172,6 @@ class Method:
         derived: what else the config says of an adapter of a model.
         size: the field of a recipe that decides how many parameters there are; None where nothing does.
         parameters: how many parameters a recipe trains on a backbone of a shape.
-        settings: how the names of the settings begin that belong to it.
         packs: whether several samples may share a row: not where virtual tokens stand before each sample.
         recomputes: whether gradient checkpointing works with it: not where the prompt is in the cache.
         whole: what cuts weights or gradients up that it needs whole in each process.
@@ -191,11 +183,15 @@ class Method:
     derived: Callable[[Recipe, PreTrainedModel], dict[str, object]] = lambda recipe, model: {}
     size: str | None = None
     parameters: Callable[[Recipe, Shape], int] | None = None
-    settings: tuple[str, ...] = ()
     packs: bool = True
     recomputes: bool = True
     whole: tuple[str, ...] = ()
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
+
+    @property
+    def prefixes(self) -> set[str]:
+        """How the names of the settings begin that belong to it."""
+        return {name.partition("_")[0] + "_" for name in self.fields}
 
     def config(self, recipe: Recipe, model: PreTrainedModel) -> PeftConfig:
         """PEFT's config of a new adapter, or of the one that the recipe goes on from.
@@ -215,70 +211,39 @@ class Method:
 
 
 _SCALE = {"lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+_KINDS = {"lora_dora": "use_dora", "lora_rslora": "use_rslora", "lora_modules_to_save": "modules_to_save"}
+_RANKS = {"adalora_target_rank": "target_r", "adalora_orthogonality": "orth_reg_weight"}
+_TOKENS = {"virtual_tokens": "num_virtual_tokens"}
+_ENCODER = {**_TOKENS, "encoder_width": "encoder_hidden_size"}
+_BESIDE = {"adapter_bottleneck": "bottleneck", "adapter_scale": "scale"}
 METHODS: Mapping[str, Method] = {
     # Hu et al. 2021
-    "lora": Method(
-        "LORA",
-        {
-            "lora_rank": "r",
-            **_SCALE,
-            "lora_dora": "use_dora",
-            "lora_rslora": "use_rslora",
-            "lora_modules_to_save": "modules_to_save",
-        },
-        _lora,
-        "lora_rank",
-        _low_rank_size,
-        ("lora_",),
-    ),
+    "lora": Method("LORA", {"lora_rank": "r", **_SCALE, **_KINDS}, _lora, "lora_rank", _low_rank_size),
     # Zhang et al. 2023
     "adalora": Method(
         "ADALORA",
-        {
-            "lora_rank": "init_r",
-            **_SCALE,
-            "adalora_target_rank": "target_r",
-            "adalora_orthogonality": "orth_reg_weight",
-        },
+        {"lora_rank": "init_r", **_SCALE, **_RANKS},
         _adalora,
         "lora_rank",
         _adalora_size,
-        ("lora_", "adalora_"),
         whole=(FSDP, DEEPSPEED),
         callbacks=_rank_schedule,
     ),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method(
-        "P_TUNING",
-        {"virtual_tokens": "num_virtual_tokens", "encoder_width": "encoder_hidden_size"},
-        _p_tuning,
-        "encoder_width",
-        _encoder_size,
-        ("virtual_", "encoder_"),
-        packs=False,
-        whole=(FSDP,),
-    ),
+    "p-tuning": Method("P_TUNING", _ENCODER, _p_tuning, "encoder_width", _encoder_size, packs=False, whole=(FSDP,)),
     # Liu et al. 2022
     "p-tuning-v2": Method(
         "PREFIX_TUNING",
-        {"virtual_tokens": "num_virtual_tokens"},
+        _TOKENS,
         _p_tuning_v2,
         "virtual_tokens",
         _prefix_size,
-        ("virtual_",),
         packs=False,
         recomputes=False,
         whole=(FSDP,),
     ),
     # He et al. 2021
-    "parallel-adapter": Method(
-        "PARALLEL_ADAPTER",
-        {"adapter_bottleneck": "bottleneck", "adapter_scale": "scale"},
-        _parallel,
-        "adapter_bottleneck",
-        _parallel_size,
-        ("adapter_",),
-    ),
+    "parallel-adapter": Method("PARALLEL_ADAPTER", _BESIDE, size="adapter_bottleneck", parameters=_parallel_size),
     "full": Method(),
 }
 

@@ -407,7 +407,7 @@ def curve(log_history: Log, chosen: int | None = None) -> pandas.DataFrame:
 
 
 def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bool:
-    """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed: losses at its left axis, the score at the right.
+    """Write `CURVE_CSV`, and `CURVE_PNG` where matplotlib is installed; the score has an axis of its own.
 
     Returns:
         Whether the picture was written.

@@ -36,7 +36,7 @@ except SystemExit as stop:
 
 # What the published recipe says, read as the command reads it.
 from dataclasses import asdict
-from promptcblue_training.hub import publication
+from promptcblue_training.card import publication
 from promptcblue_training.settings import parse_recipe
 Path("published.yaml").write_bytes(publication(Path("lora"), "org/adapter").files["recipe.yaml"])
 run, training = parse_recipe("published.yaml", ["--output_dir", "new", "--use_cpu", "true"])
