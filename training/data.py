@@ -48,22 +48,15 @@ _CUT = -1
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows and what was done to make them fit.
+    """Rows and what was done to make them fit."""
 
-    Attributes:
-        dataset: columns ``input_ids`` (prompt, target and end) and ``labels`` (which leave the prompt out of the loss),
-            in the order of the samples.
-        samples: by task, how many samples there are.
-        cut: by task, how many prompts were cut in the middle.
-        skipped: by task, how many samples were left out because their targets are too long.
-        longest: tokens of the longest row.
-    """
-
+    #: Columns ``input_ids`` (prompt, target and end) and ``labels`` (which leave the prompt out of the loss), in the
+    #: order of the samples.
     dataset: Dataset
-    samples: Counter[str]
-    cut: Counter[str]
-    skipped: Counter[str]
-    longest: int
+    samples: Counter[str]  #: By task, how many samples there are.
+    cut: Counter[str]  #: By task, how many prompts were cut in the middle.
+    skipped: Counter[str]  #: By task, how many samples were left out because their targets are too long.
+    longest: int  #: Tokens of the longest row.
 
     def summary(self) -> str:
         """One line for the user, and one more a task with cut prompts or samples left out."""

@@ -36,25 +36,15 @@ FORMULA = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """The sizes of a decoder whose blocks have four attention matrices and a gated feed-forward of three.
+    """The sizes of a decoder whose blocks have four attention matrices and a gated feed-forward of three."""
 
-    Attributes:
-        layers: number of blocks.
-        hidden: width of the residual stream.
-        key_value: width of all key heads together, which is that of the value heads.
-        inner: width of the feed-forward.
-        vocabulary: rows of the embedding.
-        tied: whether the output embedding is the input's.
-        biases: whether queries, keys and values have biases.
-    """
-
-    layers: int
-    hidden: int
-    key_value: int
-    inner: int
-    vocabulary: int
-    tied: bool = False
-    biases: bool = True
+    layers: int  #: Number of blocks.
+    hidden: int  #: Width of the residual stream.
+    key_value: int  #: Width of all key heads together, which is that of the value heads.
+    inner: int  #: Width of the feed-forward.
+    vocabulary: int  #: Rows of the embedding.
+    tied: bool = False  #: Whether the output embedding is the input's.
+    biases: bool = True  #: Whether queries, keys and values have biases.
 
     @property
     def matrices(self) -> list[tuple[int, int]]:
@@ -93,19 +83,12 @@ BACKBONES: Mapping[str, Backbone] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one GPU holds, in bytes, of a run on one GPU.
+    """What one GPU holds, in bytes, of a run on one GPU."""
 
-    Attributes:
-        weights: of the backbone.
-        trained: what training adds for each trained parameter.
-        activations: of one pass.
-        layer: weights of one block.
-    """
-
-    weights: int
-    trained: int
-    activations: int
-    layer: int
+    weights: int  #: Of the backbone.
+    trained: int  #: What training adds for each trained parameter.
+    activations: int  #: Of one pass.
+    layer: int  #: Weights of one block.
 
     def on(self, gpus: int = 1) -> int:
         """Bytes on each of so many GPUs, with FSDP or ZeRO-3 where there are several."""

@@ -27,25 +27,15 @@ _LOW_RANK = ("lora", "adalora")
 
 
 class Shape(NamedTuple):
-    """The sizes of a backbone that say how large an adapter of it is.
+    """The sizes of a backbone that say how large an adapter of it is."""
 
-    Attributes:
-        matrices: columns and rows of each matrix that LoRA adapts, in all blocks.
-        parts: places for a parallel adapter: self-attention and feed-forward of every block.
-        hidden: width of the hidden states.
-        embedding: width of the token embeddings.
-        layers: number of blocks.
-        key_value: width of all key heads together, which is that of the value heads.
-        whole: parameters of modules that are trained whole beside LoRA's matrices.
-    """
-
-    matrices: Sequence[tuple[int, int]] = ()
-    parts: int = 0
-    hidden: int = 0
-    embedding: int = 0
-    layers: int = 0
-    key_value: int = 0
-    whole: int = 0
+    matrices: Sequence[tuple[int, int]] = ()  #: Columns and rows of each matrix that LoRA adapts, in all blocks.
+    parts: int = 0  #: Places for a parallel adapter: self-attention and feed-forward of every block.
+    hidden: int = 0  #: Width of the hidden states.
+    embedding: int = 0  #: Width of the token embeddings.
+    layers: int = 0  #: Number of blocks.
+    key_value: int = 0  #: Width of all key heads together, which is that of the value heads.
+    whole: int = 0  #: Parameters of modules that are trained whole beside LoRA's matrices.
 
 
 def _low_rank_size(recipe: Recipe, shape: Shape) -> int:
@@ -164,28 +154,22 @@ def _p_tuning_v2(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune.
+    """One way to fine-tune."""
 
-    Attributes:
-        kind: PEFT's name of the adapter to train on a model, or None to train the model's own weights.
-        fields: what PEFT's config calls the recipe's settings, by their names here.
-        derived: what else the config says of an adapter of a model.
-        size: the field of a recipe that decides how many parameters there are; None where nothing does.
-        parameters: how many parameters a recipe trains on a backbone of a shape.
-        packs: whether several samples may share a row: not where virtual tokens stand before each sample.
-        recomputes: whether gradient checkpointing works with it: not where the prompt is in the cache.
-        whole: what cuts weights or gradients up that it needs whole in each process.
-        callbacks: what must run beside the training loop.
-    """
-
+    #: PEFT's name of the adapter to train on a model, or None to train the model's own weights.
     kind: str | None = None
+    #: What PEFT's config calls the recipe's settings, by their names here.
     fields: Mapping[str, str] = field(default_factory=dict)
+    #: What else the config says of an adapter of a model.
     derived: Callable[[Recipe, PreTrainedModel], dict[str, object]] = lambda recipe, model: {}
+    #: The field of a recipe that decides how many parameters there are; None where nothing does.
     size: str | None = None
+    #: How many parameters a recipe trains on a backbone of a shape.
     parameters: Callable[[Recipe, Shape], int] | None = None
-    packs: bool = True
-    recomputes: bool = True
-    whole: tuple[str, ...] = ()
+    packs: bool = True  #: Whether several samples may share a row: not where virtual tokens stand before each sample.
+    recomputes: bool = True  #: Whether gradient checkpointing works with it: not where the prompt is in the cache.
+    whole: tuple[str, ...] = ()  #: What cuts weights or gradients up that it needs whole in each process.
+    #: What must run beside the training loop.
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
     @property

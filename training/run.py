@@ -167,29 +167,17 @@ def _remove_work(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run left in its folder about itself; each part is empty where its file is not there.
+    """What a run left in its folder about itself; each part is empty where its file is not there."""
 
-    Attributes:
-        settings: those that decide the result, the recipe's and the trainer's.
-        recipe: the recipe's alone.
-        command: the words after ``promptcblue-train sft``.
-        versions: of the libraries.
-        left_alone: settings that have their library's default.
-        train: results and speed of training.
-        validation: what was measured with the weights of the chosen step.
-        choice: which checkpoint the weights are.
-        losses: the validation losses it was chosen by.
-    """
-
-    settings: Mapping[str, object]
-    recipe: Mapping[str, object]
-    command: Sequence[str]
-    versions: Mapping[str, str]
-    left_alone: Sequence[str]
-    train: Mapping[str, float]
-    validation: Mapping[str, float]
-    choice: Choice | None
-    losses: Sequence[Evaluated]
+    settings: Mapping[str, object]  #: Those that decide the result, the recipe's and the trainer's.
+    recipe: Mapping[str, object]  #: The recipe's alone.
+    command: Sequence[str]  #: The words after ``promptcblue-train sft``.
+    versions: Mapping[str, str]  #: Of the libraries.
+    left_alone: Sequence[str]  #: Settings that have their library's default.
+    train: Mapping[str, float]  #: Results and speed of training.
+    validation: Mapping[str, float]  #: What was measured with the weights of the chosen step.
+    choice: Choice | None  #: Which checkpoint the weights are.
+    losses: Sequence[Evaluated]  #: The validation losses it was chosen by.
 
 
 def read_run(folder: Path, **results: Mapping[str, float]) -> RunFacts:
@@ -230,17 +218,12 @@ class Evaluated(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """How to choose.
+    """How to choose."""
 
-    Attributes:
-        choice: a key of `CHOICES`.
-        steps_after_best: how long after the lowest loss the paper's choice comes.
-        patience: stop once this many evaluations in a row were no new lowest, and the checkpoint to choose is
-            written; None to train to the end.
-    """
-
-    choice: str
-    steps_after_best: int = 200
+    choice: str  #: A key of `CHOICES`.
+    steps_after_best: int = 200  #: How long after the lowest loss the paper's choice comes.
+    #: Stop once this many evaluations in a row were no new lowest, and the checkpoint to choose is written; None to
+    #: train to the end.
     patience: int | None = None
 
     @property
@@ -263,21 +246,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """What was chosen."""
 
-    Attributes:
-        choice: how, a key of `CHOICES`.
-        step: whose weights the model has.
-        reason: why, in a sentence.
-        last_step: where training ended.
-        lowest: the lowest validation loss, or None without any.
-    """
-
-    choice: str
-    step: int
-    reason: str
-    last_step: int
-    lowest: Evaluated | None
+    choice: str  #: How, a key of `CHOICES`.
+    step: int  #: Whose weights the model has.
+    reason: str  #: Why, in a sentence.
+    last_step: int  #: Where training ended.
+    lowest: Evaluated | None  #: The lowest validation loss, or None without any.
 
 
 def evaluated(log_history: Log) -> list[Evaluated]:

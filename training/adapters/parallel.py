@@ -35,20 +35,16 @@ PARALLEL_ADAPTER = _peft_type()
 
 @dataclass
 class ParallelAdapterConfig(PeftConfig):  # type: ignore[misc]
-    """A bottleneck beside the self-attention and the feed-forward of every decoder block.
+    """A bottleneck beside the self-attention and the feed-forward of every decoder block."""
 
-    Attributes:
-        bottleneck: width of the adapters.
-        scale: what their outputs are multiplied by before they are added.
-        target_modules: full names of the modules whose outputs are added to; found in the model by default.
-        entries: for those that are not the whole part, the name of the module whose input the adapter takes.
-    """
-
-    bottleneck: int = field(default=128, metadata={"help": "Width of the adapters."})
+    bottleneck: int = field(default=128, metadata={"help": "Width of the adapters."})  #: Width of the adapters.
+    #: What their outputs are multiplied by before they are added.
     scale: float = field(default=1.0, metadata={"help": "What the adapters' outputs are multiplied by."})
+    #: Full names of the modules whose outputs are added to; found in the model by default.
     target_modules: list[str] | set[str] | None = field(
         default=None, metadata={"help": "Modules to stand beside; found in the model by default."}
     )
+    #: For those that are not the whole part, the name of the module whose input the adapter takes.
     entries: dict[str, str] = field(
         default_factory=dict, metadata={"help": "Where the adapter's input is not its target's: whose it is."}
     )

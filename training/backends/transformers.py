@@ -40,21 +40,13 @@ _SHORT = 256
 
 @dataclass
 class _Active:
-    """Rows that are being answered, padded on the left to one width.
+    """Rows that are being answered, padded on the left to one width."""
 
-    Attributes:
-        rows: what they answer.
-        ids: prompts and the tokens made so far, of shape (rows, width).
-        mask: 0 where a row is padded.
-        new: how many tokens each row has made.
-        cache: what the model remembers of all tokens but the last; None before it has read any.
-    """
-
-    rows: list[Encoded]
-    ids: torch.Tensor
-    mask: torch.Tensor
-    new: list[int]
-    cache: Any = None
+    rows: list[Encoded]  #: What they answer.
+    ids: torch.Tensor  #: Prompts and the tokens made so far, of shape (rows, width).
+    mask: torch.Tensor  #: 0 where a row is padded.
+    new: list[int]  #: How many tokens each row has made.
+    cache: Any = None  #: What the model remembers of all tokens but the last; None before it has read any.
 
     def keep(self, places: Sequence[int]) -> _Active:
         """Some of the rows, without the columns that only the others filled."""
