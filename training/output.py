@@ -85,7 +85,7 @@ class PredictionsFile:
             try:
                 self._stream = self._open(settings, notes, overwrite=overwrite)
             except BaseException:
-                self._lock.release()
+                self._unlock()
                 raise
         except Timeout as error:
             raise PromptCBLUEError(
@@ -151,6 +151,11 @@ class PredictionsFile:
 
     def __exit__(self, *error: object) -> None:
         self._stream.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Before the lock is given back: who has opened the file meanwhile sees that it is no more.
+        Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
 

@@ -95,3 +95,4 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path, sample_rows
     assert len({(row["task_dataset"], row["sample_id"]) for row in predicted}) == len(many)
     assert not any("error" in row for row in predicted)
     assert json.loads(Path(f"{output}.meta.json").read_text(encoding="utf-8"))["settings"]["split"] == "test"
+    assert sorted(path.name for path in output.parent.iterdir()) == [output.name, f"{output.name}.meta.json"]
