@@ -34,13 +34,7 @@ from .trees import TreeEdit
 NONE_OF_THESE = "非上述类型"
 
 #: The five groups of the paper's Table 2, in its order.
-GROUPS = (
-    "information extraction",
-    "text classification",
-    "natural language inference",
-    "symptom status",
-    "generation",
-)
+GROUPS = ("information extraction", "text classification", "natural language inference", "symptom status", "generation")
 
 
 class Fields(TypedDict):

@@ -52,12 +52,7 @@ def build_tree(answer: Sequence[Mapping[str, Any]]) -> Tree:
     one. Nodes beyond that, and those that stand where no children can follow, are in no tree.
     """
     nodes: list[Node] = [
-        (
-            node["role"],
-            node["logical_rel"],
-            frozenset(map(lowered, node["triples"])),
-        )
-        for node in answer
+        (node["role"], node["logical_rel"], frozenset(map(lowered, node["triples"]))) for node in answer
     ]
     children: dict[int | None, tuple[int, int]] = {}
     parents: dict[int, tuple[int, str]] = {}

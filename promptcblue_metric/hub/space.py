@@ -1,17 +1,11 @@
-"""The files of the metric: those of its Space on the Hub, and those that ``evaluate`` finds here without a Hub.
-
-Which ones the Space's entry points need is read off the code: the modules that a module imports, and the data files
-that it names.
-"""
+"""The files of the metric: those of its Space on the Hub, and those that ``evaluate`` finds here without a Hub."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 from ..data.writing import replacing
 from ..errors import PromptCBLUEError
@@ -24,69 +18,31 @@ CARD = "README.md"
 REQUIREMENTS = "requirements.txt"
 #: The name under which evaluate caches the Space that a bare ``promptcblue`` stands for.
 _CACHE_NAME = "evaluate-metric--promptcblue"
-#: What only we put into the Space; the licence or the pictures that somebody adds there are not among them.
-_OWNED = ("*.py", CARD, REQUIREMENTS, "*.css", "*.j2", "*.js", "*.json")
+#: What of the package goes into the Space, and is ours to take away; a licence or pictures that somebody adds are not.
+_OURS = ("*.py", CARD, REQUIREMENTS, "*.css", "*.j2", "*.js", "*.json", "*.tsv", "*.in", "*.yaml")
 
 
 def publication(repo: str, package: Path = PACKAGE) -> Publication:
-    """The Space: its card, requirements, the metric, and the page where the card names one.
+    """The Space, which is the package: its card, requirements, modules and data.
 
     Args:
         repo: where it will stand.
 
     Raises:
-        PromptCBLUEError: a file that it needs is not there, or the card does not say what runs the Space.
+        PromptCBLUEError: a file that it begins with is not there, or the card does not say what runs the Space.
     """
     from huggingface_hub import SpaceCard
 
     card = SpaceCard((package / CARD).read_text(encoding="utf-8")).data
     if not card.sdk:
         raise PromptCBLUEError(f"{package / CARD}: expected `sdk` in its front matter, such as gradio")
+    paths = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*")) if path.is_file()}
+    files = {name: path for name, path in paths.items() if any(fnmatchcase(name, pattern) for pattern in _OURS)}
     pages = [card.app_file or "app.py"] if card.sdk == "gradio" else []
-    names = sorted({CARD, REQUIREMENTS, *needed(package, [METRIC, *pages])})
-    if missing := [name for name in names if not (package / name).is_file()]:
+    if missing := [name for name in (METRIC, REQUIREMENTS, *pages) if name not in files]:
         raise PromptCBLUEError(f"{package}: the Space needs {', '.join(missing)}")
     then = f"python -c 'import evaluate; print(evaluate.load(\"{repo}\"))'"
-    return Publication("space", {name: package / name for name in names}, _OWNED, then, space_sdk=card.sdk)
-
-
-def needed(package: Path, entries: list[str]) -> set[str]:
-    """The entry points, the modules of ours that they come to import, and the data files that any of those name."""
-    found: set[str] = set()
-    left = list(entries)
-    while left:
-        name = left.pop()
-        if name not in found and name.endswith(".py") and (package / name).is_file():
-            left += _mentioned(package, name)
-        found.add(name)
-    return found
-
-
-def _mentioned(package: Path, name: str) -> Iterator[str]:
-    """What a module imports of the package, or names in a string: a file beside it, or ``package.module``."""
-    folder = PurePosixPath(name).parent
-    for node in ast.walk(ast.parse((package / name).read_text(encoding="utf-8"))):
-        match node:
-            case ast.ImportFrom(module=module, names=names, level=level) if level:
-                base = folder.joinpath(*[".."] * (level - 1), *(module or "").split("."))
-                modules = [base, *(base / alias.name for alias in names)]
-            case ast.Constant(value=str(text)) if re.fullmatch(r"[\w.-]{1,99}", text, re.ASCII):
-                modules = [PurePosixPath(*text.split(".")[1:])] if text.startswith(f"{package.name}.") else []
-                if (package / folder / text).is_file():
-                    yield (folder / text).as_posix()
-            case _:
-                continue
-        for path in modules:
-            yield from _module_files(package, path)
-
-
-def _module_files(package: Path, path: PurePosixPath) -> Iterator[str]:
-    """The file of a module, and the ``__init__`` of each folder on the way to it; nothing where it is no module."""
-    module = (package / path).resolve().relative_to(package.resolve())
-    files = [file for file in (module.with_suffix(".py"), module / "__init__.py") if (package / file).is_file()]
-    if files:
-        folders = [folder / "__init__.py" for folder in module.parents]
-        yield from (file.as_posix() for file in (*files[:1], *folders))
+    return Publication("space", files, _OURS, then, space_sdk=card.sdk)
 
 
 def install() -> Path:

@@ -1,4 +1,4 @@
-"""The Space holds the metric's own files, those that its entry points need and no others."""
+"""The Space holds the metric's own files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import shutil
 from modulefinder import ModuleFinder
 from pathlib import Path
 
+import pytest
 from huggingface_hub import SpaceCard
 
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.hub.space import PACKAGE, publication
 
 from ..hub import Hub
@@ -26,31 +28,24 @@ def test_the_space_holds_the_files_as_they_are_here(client: Client, hub: Hub) ->
     assert len(repo.commits) == 2
 
 
-def test_the_modules_are_those_that_python_would_import(tmp_path: Path) -> None:
+def test_the_space_is_all_that_the_package_runs_on(tmp_path: Path) -> None:
     files = publication("org/promptcblue").files
+    shipped = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
+    # What is left out: caches, and the mark for type checkers.
+    assert {Path(name).suffix for name in shipped - set(files)} <= {".pyc", ".typed"}
     package = tmp_path / PACKAGE.name
-    package.mkdir()
     for name in files:
-        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).parent.mkdir(exist_ok=True, parents=True)
         shutil.copyfile(PACKAGE / name, package / name)
-    modules = {
-        ".".join(Path(name).with_suffix("").parts).removesuffix(".__init__") for name in files if name.endswith(".py")
-    }
-    entries = ["promptcblue", *(["hub.page"] if "app" in modules else [])]
-    (package / "__init__.py").touch()
     finder = ModuleFinder(path=[str(tmp_path)])
-    for entry in entries:
+    for entry in ("promptcblue", "hub.page"):
         finder.import_hook(f"{PACKAGE.name}.{entry}")
-    found = {name.partition(".")[2] for name in finder.modules if "." in name}
-    assert found == modules - {"app", "__init__"}
-    # And nothing of ours was looked for in vain.
     assert not [name for name in finder.badmodules if name.startswith(PACKAGE.name)]
 
 
-def test_the_data_files_that_modules_read_are_there() -> None:
-    files = publication("org/promptcblue").files
-    text = "".join((PACKAGE / name).read_text(encoding="utf-8") for name in files if name.endswith(".py"))
-    data = {path for path in PACKAGE.rglob("*") if path.suffix in (".css", ".js", ".json", ".j2")}
-    named = {path.relative_to(PACKAGE).as_posix() for path in data if f'"{path.name}"' in text}
-    assert named
-    assert named == {name for name in files if Path(name).suffix in (".css", ".js", ".json", ".j2")}
+@pytest.mark.parametrize("name", ["promptcblue.py", "requirements.txt", "app.py"])
+def test_a_file_that_the_space_begins_with_is_missed(name: str, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns(name, "__pycache__"))
+    with pytest.raises(PromptCBLUEError, match=name):
+        publication("org/promptcblue", package)
