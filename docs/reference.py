@@ -24,8 +24,8 @@ MARK = "<!-- the commands -->"
 _JOINED = re.compile(r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u3001-\u9fff\uff00-\uffef])")
 _WORDS: Mapping[str, Mapping[str, str]] = {
     "en": {
-        "needs": "Needs",
-        "given": "This page takes it that you have",
+        "needs": "Needs: ",
+        "given": "This page takes it that you have: ",
         "option": "argument or option",
         "key": "key",
         "meaning": "what it is",
@@ -34,8 +34,8 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
         "recipe": "Keys of a recipe, beside those of TRL's `SFTConfig`; each is an option too (`--lora_rank 8`):",
     },
     "zh": {
-        "needs": "需要",
-        "given": "本页假定已有",
+        "needs": "需要：",
+        "given": "本页假定已有：",
         "option": "参数或选项",
         "key": "键",
         "meaning": "说明",
@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     words = _WORDS["zh" if page.file.locale == "zh" else "en"]
     markdown = re.sub(
         r"<!-- (needs|given): (.*?) -->\n",
-        lambda found: f'<p class="{found[1]}">{words[found[1]]}: {_shown(*found.groups())}</p>\n\n',
+        lambda found: f'<p class="{found[1]}">{words[found[1]]}{_shown(*found.groups())}</p>\n\n',
         markdown,
     )
     markdown = _JOINED.sub("", markdown)

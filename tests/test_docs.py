@@ -328,6 +328,11 @@ def test_both_languages_say_the_same_commands_in_the_same_order(page: Path) -> N
             assert ours.commands == theirs.commands
         else:
             assert re.sub(r" *#.*", "", ours.text) == re.sub(r" *#.*", "", theirs.text)
+    listed = [
+        re.findall(r"^ +```\w+\n(.*?)^ +```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for path in (page, PAGES[page])
+    ]
+    assert listed[0] == listed[1]
     for mark in (r"^#+ ", r"^\|", r"<!-- given: .*? -->"):
         texts = [_BLOCK.sub("", path.read_text(encoding="utf-8")) for path in (page, PAGES[page])]
         found = [len(re.findall(mark, text, re.MULTILINE)) for text in texts]
@@ -380,7 +385,7 @@ def test_the_site_has_every_page_in_both_languages_and_fetches_nothing_from_else
             reader.feed(path.read_text(encoding="utf-8"))
             assert not reader.found, path
     assert "Needs: a checkout" in (site / "install" / "index.html").read_text(encoding="utf-8")
-    assert "需要: 代码目录" in (site / "zh" / "install" / "index.html").read_text(encoding="utf-8")
+    assert "需要：代码目录" in (site / "zh" / "install" / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_reference_has_every_command_and_option(site: Path) -> None:
