@@ -7,6 +7,7 @@ the folder they go to; archives with paths that would, with links, or that unpac
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import hashlib
 import lzma
@@ -22,10 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Literal, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from promptcblue_metric.data.writing import scratch_folder
 from promptcblue_metric.errors import PromptCBLUEError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 #: Bounds on what archives may unpack to, all together.
 MAX_BYTES = 8 << 30
@@ -33,8 +37,11 @@ MAX_MEMBERS = 20_000
 #: How many times their size an archive and each member may unpack to, and a megabyte. The corpora shrink 3 to 30 times.
 MAX_RATIO = 200
 
-_DATA = (".json", ".jsonl", ".tsv", ".txt", ".xlsx")
+_DATA = (".json", ".jsonl", ".tsv", ".txt", ".csv", ".xlsx")
 _ARCHIVE = r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz)"
+_PACKED = re.compile(rf".*({_ARCHIVE}|\.(jsonl?|tsv|txt|csv)\.gz)", re.IGNORECASE | re.DOTALL)
+#: What is named, not read.
+_UNREAD = (".rar", ".7z", ".xls", ".parquet", ".arrow")
 #: How a tar archive is opened, by what it begins with.
 _OPENED: Mapping[bytes, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
     b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
@@ -63,6 +70,15 @@ def encodable(text: str) -> bool:
     return True
 
 
+def _decodes(start: bytes) -> bool:
+    """Whether a text that may be cut anywhere is in UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class RawFile(NamedTuple):
     """A raw file: where it can be read, and as the user knows it, which for a member of an archive is another path."""
 
@@ -86,10 +102,19 @@ class RawFile(NamedTuple):
         """Whether it stands in for data that were not fetched."""
         return self.head(len(_POINTER)) == _POINTER
 
+    def check_text(self) -> None:
+        """Raise `RawError` also for a file that begins in another encoding than UTF-8 (or UTF-16 with its mark)."""
+        self.check()
+        start = self.head(1 << 16)
+        lines = [line for line in start.split(b"\n") if not line.isascii()]
+        broken = sum(not _decodes(line) for line in lines)
+        if broken * 2 > len(lines) and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise RawError(f"{self.name}: is not in UTF-8; convert it, as with `iconv -f GB18030 -t UTF-8`")
+
     def read(self) -> bytes:
         """What it holds, without a byte order mark; `RawError` where that is not the data."""
-        self.check()
-        return self.head().removeprefix(b"\xef\xbb\xbf")
+        self.check_text()
+        return self.head().removeprefix(codecs.BOM_UTF8)
 
 
 @dataclass
@@ -99,6 +124,7 @@ class RawFiles:
     root: Path
     files: Sequence[RawFile]
     use: Sequence[Path] = ()
+    unread: Sequence[RawFile] = ()
     _used: set[RawFile] = field(default_factory=set)
     _reasons: dict[RawFile, str] = field(default_factory=dict)
     _digests: dict[RawFile, bytes] = field(default_factory=dict)
@@ -131,7 +157,11 @@ class RawFiles:
     def passed_over(self) -> list[tuple[Path, str]]:
         """The files that are not used, as they stand in the folder, each with the reason."""
         unused = (file for file in self.files if file not in self._used)
-        return [(self._within(file), self._reasons.get(file, "the name of no corpus's file")) for file in unused]
+        named = [(self._within(file), self._reasons.get(file, "the name of no corpus's file")) for file in unused]
+        return [
+            *named,
+            *((self._within(file), "of a kind that is not read; unpack or convert it") for file in self.unread),
+        ]
 
     def _within(self, file: RawFile) -> Path:
         return file.name.relative_to(self.root) if file.name != self.root else file.name
@@ -186,7 +216,7 @@ class RawFiles:
 
 @contextmanager
 def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) -> Iterator[RawFiles]:
-    """The data files of ``root``: a folder, an archive, or a folder that holds archives (zip ones also in archives).
+    """The data files of ``root``: a folder, an archive, or a folder that holds archives, which may hold others.
 
     Files from archives are there until the block ends. What is in ``use`` (in ``root`` or as it stands) is taken where
     several files hold one corpus. All archives together may unpack to ``max_bytes``.
@@ -199,13 +229,14 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
     with scratch_folder() as scratch:
         files = [RawFile(path, path) for path in _files(root)]
         unpacker = _Unpacker(scratch, max_bytes)
-        for archive in [file for file in files if re.search(rf"{_ARCHIVE}$", file.name.name, re.IGNORECASE)]:
+        for archive in [file for file in files if _PACKED.fullmatch(file.name.name)]:
             files += unpacker.unpack(archive)
         data = [file for file in files if file.path.suffix.lower() in _DATA]
         for path in use:
             if not any(_holds(place, file) for file in data for place in (path, root / path)):
                 raise PromptCBLUEError(f"--use {path}: no raw file is there, nor in {root}")
-        yield RawFiles(root, data, [*use, *(root / path for path in use)])
+        unread = [file for file in files if file.path.suffix.lower() in _UNREAD]
+        yield RawFiles(root, data, [*use, *(root / path for path in use)], unread)
 
 
 def _holds(place: Path, file: RawFile) -> bool:
@@ -227,8 +258,12 @@ def _files(root: Path) -> list[Path]:
 
 
 def _wanted(parts: Sequence[str]) -> bool:
-    """Whether a path is no hidden file and none of those that macOS adds to archives."""
-    return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    """Whether a path is no hidden file, none that macOS adds to archives, and no lock of Office's."""
+    return not any(part.startswith((".", "~$")) or part == "__MACOSX" for part in parts)
+
+
+def _is_data(name: str) -> bool:
+    return name.lower().endswith((*_DATA, *_UNREAD)) or bool(_PACKED.fullmatch(name))
 
 
 class _TooMuchError(Exception):
@@ -241,7 +276,7 @@ class _Bounded:
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._read, self._left = stream.read, limit
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._read(size)
         self._left -= len(data)
         if self._left < 0:
@@ -261,10 +296,11 @@ class _Unpacker:
         """Unpack the data files in an archive and in the zip archives in it, unless it is damaged or unlike data."""
         self.archives += 1
         target = self.folder / str(self.archives)
-        is_zip = file.path.suffix.lower() == ".zip"
+        suffix = file.path.suffix.lower()
+        is_tar = re.fullmatch(rf".*{_ARCHIVE}", file.path.name, re.IGNORECASE | re.DOTALL)
+        unpack = self._zip if suffix == ".zip" else self._tar if is_tar else self._gz
         try:
-            limit = _limit(file.path.stat().st_size)
-            unpacked = list((self._zip if is_zip else self._tar)(file, target, limit))
+            unpacked = list(unpack(file, target, _limit(file.path.stat().st_size)))
         except PromptCBLUEError:
             raise
         except _TooMuchError:
@@ -272,8 +308,10 @@ class _Unpacker:
         except OSError as error:
             raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error.strerror or error}") from error
         except (*_DAMAGED, ValueError) as error:
-            raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error}; download it again") from error
-        for inner in [found for found in unpacked if found.path.suffix.lower() == ".zip"]:
+            raise PromptCBLUEError(
+                f"{file.name}: cannot be unpacked: {error}; download it again or remove it"
+            ) from error
+        for inner in [found for found in unpacked if _PACKED.fullmatch(found.path.name)]:
             if depth == 2:
                 self._refuse(file.name, "holds archives in archives in archives")
             unpacked += self.unpack(inner, depth + 1)
@@ -292,7 +330,7 @@ class _Unpacker:
                 if info.file_size > _limit(info.compress_size):
                     self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size", name)
                 parts = self._checked(name, info.file_size, file.name)
-                if not info.is_dir() and _wanted(parts) and name.lower().endswith((*_DATA, ".zip")):
+                if not info.is_dir() and _wanted(parts) and _is_data(name):
                     yield self._write(archive.open(info), parts, target, file.name)
 
     def _tar(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
@@ -303,16 +341,25 @@ class _Unpacker:
                 if member.islnk() or member.issym():
                     self._refuse(file.name, "is a link", member.name)
                 parts = self._checked(member.name, member.size, file.name)
-                wanted = member.isfile() and _wanted(parts) and member.name.lower().endswith(_DATA)
+                wanted = member.isfile() and _wanted(parts) and _is_data(member.name)
                 if wanted and (source := archive.extractfile(member)):
                     yield self._write(source, parts, target, file.name)
 
-    def _write(self, source: IO[bytes], parts: Sequence[str], target: Path, archive: Path) -> RawFile:
+    def _gz(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
+        """A file on its own, which has the name of its archive without the suffix."""
+        parts = self._checked(file.name.stem, 0, file.name)
+        with gzip.open(file.path) as stream:
+            bounded = _Bounded(stream, min(limit, self.max_bytes - self.size))  # type: ignore[arg-type]
+            found = self._write(bounded, parts, target, file.name)
+        self.size += found.path.stat().st_size
+        yield RawFile(found.path, file.name.with_suffix(""))
+
+    def _write(self, source: SupportsRead[bytes], parts: Sequence[str], target: Path, archive: Path) -> RawFile:
         """Write a member; of its path only its name and that of its folder are used."""
         # A folder for each member keeps equal names apart.
         file = Path(target, str(self.members), *parts[-2:])
         file.parent.mkdir(parents=True)
-        with source, file.open("wb") as sink:
+        with file.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
         return RawFile(file, archive.joinpath(*parts))
 

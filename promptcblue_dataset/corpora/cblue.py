@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import re
 import zipfile
 import zlib
@@ -108,7 +110,7 @@ def _causal(record: Record) -> Content:
 
 
 def _causal_triple(triple: Record) -> dict[str, Any]:
-    number, tail = triple.get("relation"), triple.record("tail")
+    number, tail = triple.number("relation"), triple.record("tail")
     if number not in _CAUSAL:
         triple.fail("relation", f"one of {list(_CAUSAL)}", number)
     head = triple.record("head").line("mention")
@@ -129,6 +131,7 @@ def _tree(record: Record) -> Iterable[Group]:
     pass that check.
     """
     if not record.has("tree") or not record.items("tree"):
+        record.get("text")
         return record.place.note("left out", UNLABELLED)
     nodes = []
     for node in record.records("tree"):
@@ -180,7 +183,9 @@ _MAX_CELLS, _MAX_SHEET = 50_000_000, 512 << 20
 
 @labelled("normalized_result")
 def _terms(record: Record) -> Content:
-    parts = unquoted(record.line("normalized_result"), record.place).split("##")
+    listed = isinstance(record.get("normalized_result"), list)
+    parts = record.texts("normalized_result") if listed else [record.line("normalized_result")]
+    parts = [part for written in parts for part in unquoted(written, record.place).split("##")]
     terms = [unquoted(part.strip(), record.place).strip() for part in parts]
     if _NO_TERM in terms:
         record.place.note("mended", f"the term {_NO_TERM}: no term")
@@ -258,8 +263,8 @@ def _column(letters: bytes) -> int:
 
 
 def _text_rows(file: RawFile) -> Iterator[Sequence[str]]:
-    for _, line in lines_of(file.read(), FileNotes(file.name)):
-        yield line.split("\t")
+    lines = (line for _, line in lines_of(file.read(), FileNotes(file.name)))
+    return csv.reader(lines) if file.path.suffix.lower() == ".csv" else (line.split("\t") for line in lines)
 
 
 # --- A text or two, and a label ---
@@ -269,7 +274,7 @@ def _labels(task: str, *fields: str, finish: Callable[[Reading, Sources], None] 
     placeholders = ("INPUT_TEXT",) if len(fields) == 1 else ("INPUT_TEXT_1", "INPUT_TEXT_2")
     names = tuple(zip(placeholders, fields, strict=True))
 
-    @labelled("label")
+    @labelled("label", fields[0])
     def content(record: Record) -> Content:
         label = our_label(record, "label", task)
         return Content({placeholder: record.line(field) for placeholder, field in names}, label)
@@ -345,7 +350,7 @@ class RetrievalCorpus(Corpus):
     def _documents(sources: Sources) -> RawFile:
         if "documents" not in sources.others:
             raise RawError("its documents (corpus.tsv) are not there; put them beside the corpus")
-        sources.others["documents"].check()
+        sources.others["documents"].check_text()
         return sources.others["documents"]
 
 
@@ -362,7 +367,7 @@ class _Split:
         of_queries = FileNotes(queries.name)
         self._queries = {query: text for _, query, text in _rows(queries, of_queries)}
         self.notes.bad += of_queries.bad
-        self.pairs = list(_rows(relevance, self.notes))
+        self.pairs = list(_relevant(relevance, self.notes))
         self._offsets: Mapping[str, int] = {}
         self._relevant: dict[str, list[str]] = {}
         self._ids: list[str] = []  # the documents that are relevant to some query
@@ -424,28 +429,51 @@ class _Pairs(Sequence[Content]):
         return self.split.sample(self.query, self.found[place], labels[label])
 
 
+_ID = re.compile(r"([a-z]+[-_ ]?)?id", re.IGNORECASE)
+
+
 def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
-    """Number of each line, and what stands before and after its first tab."""
+    """Number of each line but for a header, and what stands before and after its first tab."""
     for number, line in lines_of(file.read(), notes):
         first, _, rest = line.partition("\t")
-        yield number, first.strip(), rest.strip()
+        if number == 1 and _ID.fullmatch(first.strip()):
+            notes.add("left out", "a header", number, line)
+            notes.records -= 1
+        else:
+            yield number, first.strip(), rest.strip()
+
+
+def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
+    """Number, query and document of each line; with a grade behind them, or also a column between, as TREC has it."""
+    for number, query, rest in _rows(file, notes):
+        cells = [cell.strip() for cell in rest.split("\t")]
+        if len(cells) > 1 and cells[-1] == "0":
+            notes.add("left out", "a document marked as not relevant", number)
+        else:
+            yield number, query, cells[len(cells) // 3]
+
+
+def _lines(file: RawFile) -> Iterator[tuple[int, bytes, bytes]]:
+    """Where each line of the documents begins, and what stands in it before and after the first tab."""
+    place = 0
+    try:
+        with file.path.open("rb", buffering=1 << 20) as stream:
+            for line in stream:
+                document, _, text = line.removeprefix(codecs.BOM_UTF8).partition(b"\t")
+                yield place, document, text
+                place += len(line)
+    except OSError as error:
+        raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
 
 
 def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
     """Where in the file the lines of the wanted documents begin; -1 for those whose text is empty or not in UTF-8."""
     sought = {document.encode() for document in wanted}
     found: dict[str, int] = {}
-    place = 0
-    try:
-        with file.path.open("rb", buffering=1 << 20) as stream:
-            for line in stream:
-                document, _, text = line.partition(b"\t")
-                if document in sought:
-                    usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
-                    found[document.decode()] = place if usable else -1
-                place += len(line)
-    except OSError as error:
-        raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+    for place, document, text in _lines(file):
+        if document in sought or (document := document.strip()) in sought:
+            usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
+            found[document.decode()] = place if usable else -1
     return found
 
 
@@ -454,16 +482,14 @@ def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, 
     places = array("q")
 
     def texts() -> Iterator[str]:
-        place = 0
-        for line in stream:
+        for place, document, text in _lines(file):
             with suppress(UnicodeDecodeError):
-                if text := line.partition(b"\t")[2].decode().strip():
+                if document.decode() and (said := text.decode().strip()):
                     places.append(place)
-                    yield text
-            place += len(line)
+                    yield said
 
-    with file.path.open("rb", buffering=1 << 20) as stream:
-        documents = Candidates(texts(), queries)
+    documents = Candidates(texts(), queries)
+    with file.path.open("rb") as stream:
         if len(places) < _HANDED_IN:
             raise RawError(f"{file.name}: holds {len(places)} documents; {_HANDED_IN} are handed in for each query")
         for query in queries:
@@ -471,7 +497,7 @@ def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, 
             rows = []
             for number in list(found)[:_HANDED_IN]:
                 stream.seek(places[number])
-                document, _, text = stream.readline().decode().partition("\t")
+                document, _, text = stream.readline().decode("utf-8-sig").partition("\t")
                 rows.append((document.strip(), text.strip()))
             yield rows
 
@@ -501,7 +527,7 @@ CDN = RecordCorpus(
     "CHIP-CDN",
     ["CHIP-CDN"],
     {"CHIP-CDN": _terms},
-    others={"terms": r".*ICD.?10.*\.(xlsx|tsv|txt)"},
+    others={"terms": r".*ICD.?10.*\.(xlsx|tsv|txt|csv)"},
     finish=_offer_terms,
 )
 CTC, QIC = _labels("CHIP-CTC", "text"), _labels("KUAKE-QIC", "query")

@@ -227,12 +227,7 @@ def _entity(entity: Record, text: _Text, task: str, field: str) -> tuple[int, st
 
 def _offset(entity: Record, text: _Text) -> int:
     """An offset in the mended text; -1, which fits nowhere, if it lies outside the raw one."""
-    value = entity.get("offset")
-    if isinstance(value, str):
-        entity.place.note("mended", "an offset written as a string")
-        value = int(value) if value.strip().isdecimal() else -1
-    elif isinstance(value, bool) or not isinstance(value, int):
-        entity.fail("offset", "a number", value)
+    value = entity.number("offset")
     return text.places[value] if 0 <= value < len(text.places) else -1
 
 

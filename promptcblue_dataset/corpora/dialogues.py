@@ -201,7 +201,7 @@ def _symptom_text(record: Consultation, place: int) -> str:
     return "\n".join(["对话历史：", *history, "当前对话：", current])
 
 
-@labelled("report")
+@labelled("report", "dialogue")
 def _report(record: Consultation) -> Content:
     """Two doctors wrote a report each; the first is taken."""
     reports = record.records("report") if isinstance(record.get("report"), list) else [record.record("report")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -289,8 +290,10 @@ class Record:
         return text.replace("\r\n", "\n") if "\r" in text else text
 
     def line(self, name: str, *others: str, empty: bool = False) -> str:
-        """A string for a place that holds one line."""
+        """A string for a place that holds one line; null is an empty one."""
         value = self.value.get(name)
+        if value is None and empty and name in self.value:
+            return ""
         # Millions are of this kind.
         if type(value) is str and value and "\n" not in value and value.strip() is value:
             return value
@@ -304,14 +307,19 @@ class Record:
         value = self.value.get(name)
         if type(value) is str:
             return value.strip()
-        if type(value) is not int:
-            self.fail(name, "a label", self.get(name))
-        return str(value)
+        return str(self.number(name, "a label"))
 
-    def number(self, name: str) -> int:
-        """A whole number."""
+    def number(self, name: str, expected: str = "an integer") -> int:
+        """A whole number, which may also be written as a fraction or as text."""
         value = self.value.get(name)
-        return value if type(value) is int else self.fail(name, "an integer", self.get(name))
+        if type(value) is int:
+            return value
+        written = value if isinstance(value, str) else repr(value) if isinstance(value, float) else ""
+        found = re.fullmatch(r"\s*(-?\d{1,18})(\.0*)?\s*", unicodedata.normalize("NFKC", written))
+        if not found:
+            self.fail(name, expected, self.get(name))
+        self.place.note("mended", "a whole number written in another way", written)
+        return int(found[1])
 
     def items(self, *names: str) -> list[Any]:
         """A list."""
@@ -319,8 +327,8 @@ class Record:
         return value if isinstance(value, list) else self.fail(names[0], "a list", value)
 
     def texts(self, *names: str) -> list[str]:
-        """A list of strings, each stripped, without the empty ones."""
-        values = self.items(*names)
+        """A list of strings, each stripped, without the empty ones; null is an empty one."""
+        values = [] if self.get(*names) is None else self.items(*names)
         for place, value in enumerate(values):
             if not isinstance(value, str):
                 self.fail(f"{names[0]}[{place}]", "a string", value)
@@ -351,6 +359,8 @@ R = TypeVar("R", bound=Record)
 
 #: The one field of a record that is no object but a list.
 LIST = "turns"
+#: Under which name the list of records may stand in an object, with what is said of them beside it.
+_AROUND = ("data", "records", "examples", "rows")
 #: What JSON can escape though no text in UTF-8 can hold it, or else the two halves of a character.
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -393,13 +403,17 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
     if lines:
         for place, (number, line) in enumerate(lines_of(data, notes)):
             try:
-                yield number, f"line {number}", place, json.loads(line)
+                if (bare := line.rstrip()).endswith(","):
+                    notes.add("mended", "comma at the end of the line", number)
+                yield number, f"line {number}", place, json.loads(bare.removesuffix(","))
             except (ValueError, RecursionError) as error:
                 message = f"{file.name}: line {number}: expected JSON in UTF-8: {error}"
                 notes.add("skipped", "no JSON", number, str(error), message=message)
         return
     if not text:
         notes.add("left out", "the file is empty", 1)
+    if isinstance(whole, dict):
+        whole = next((whole[name] for name in _AROUND if isinstance(whole.get(name), list)), whole)
     by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
     named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
     for number, (key, value) in enumerate(named, 1):
@@ -466,13 +480,17 @@ class RecordCorpus(Corpus, Generic[R]):
         version = (there or self.stems)[0]
         for task in self.tasks:
             stems = [*([self.own_stems[task]] if task in self.own_stems else []), version]
-            folders = [*stems, *self.stems]
+            folders = [loose(stem) for stem in (*stems, *self.stems)]
             for split in SPLITS:
-                found = [files.find(split_name(stem, split), folders) for stem in stems]
+                found = [
+                    files.find(split_name(stem, split), folders)
+                    or files.find(split_name("", split), [loose(stem)], nowhere_else=True)
+                    for stem in stems
+                ]
                 if any(found):
                     sources.splits.setdefault(task, {})[split] = [file for file in found if file]
         for kind, pattern in self.others.items() if sources.splits else ():
-            if file := files.find(pattern, self.stems):
+            if file := files.find(pattern, [loose(stem) for stem in self.stems]):
                 sources.others[kind] = file
         for stem in self.stems:
             files.leave(split_name(stem), f"another version of {self.name} is read")
@@ -543,18 +561,34 @@ class RecordCorpus(Corpus, Generic[R]):
         return found
 
 
+_WORDS = {
+    "train": (*SPLITS["train"], "训练集?"),
+    "validation": (*SPLITS["validation"], "val", "valid", "验证集?", "开发集?"),
+    "test": (*SPLITS["test"], "测试集?"),
+}
+
+
+def loose(name: str) -> str:
+    """The pattern of a name whose hyphens may be others, or blanks, or left out."""
+    return re.sub(r"(?<![\[_])-(?!\])", "[-_ ]?", name)
+
+
 def split_name(stem: str, split: str = "", suffix: str = r"\.jsonl?") -> str:
-    """The pattern of the names of a split's file (or of every split's); so are what comes before and after."""
-    words = "|".join(word for name, names in SPLITS.items() if split in (name, "") for word in names)
-    return rf"({stem})[._-]({words}){suffix}"
+    """The pattern of the names of a split's file (or of every split's); so are what comes before (if any) and after."""
+    words = "|".join(word for name, found in _WORDS.items() if split in (name, "") for word in found)
+    return (rf"({loose(stem)})[._-]" if stem else "") + rf"({words})( ?\(\d+\))?{suffix}"
 
 
-def labelled(name: str) -> Callable[[Callable[[R], Content]], Callable[[R], Iterable[Group]]]:
-    """Make a function from record to content a reader of one sample a record, where this field is there."""
+def labelled(name: str, text: str = "text") -> Callable[[Callable[[R], Content]], Callable[[R], Iterable[Group]]]:
+    """Make a function from record to content a reader of one sample a record, where its field of answers is there.
+
+    Of a record without answers the field with the ``text`` has to be there, else it is something else.
+    """
 
     def reader(content: Callable[[R], Content]) -> Callable[[R], Iterable[Group]]:
         def groups(record: R) -> Iterable[Group]:
             if record.value.get(name) in (None, ""):
+                record.get(text)
                 return record.place.note("left out", UNLABELLED)
             return record.alone(content(record))
 
@@ -581,6 +615,9 @@ def our_label(record: Record, field: str, task: str) -> str:
     if raw in labels.odd:
         record.place.note("mended", f"label {raw}: read as {labels.odd[raw]}")
     label = labels.read(labels.odd.get(raw, raw))
+    plain = unicodedata.normalize("NFKC", raw).removesuffix(".0")
+    if label is None and (label := labels.read(plain)) is not None:
+        record.place.note("mended", f"label {raw}: read as {plain}")
     return label if label is not None else record.fail(field, f"one of {', '.join(labels.ours)}", raw)
 
 

@@ -170,7 +170,7 @@ def test_entities_are_mended_and_keep_their_offsets(imported: Built) -> None:
         assert scores["f1"] == 1
         assert scores["offset_f1"] == (1 if sample is second else 0.5)
     found = findings(imported, "cEHRNER/train.json")
-    assert found["mended", "an offset written as a string"] == (4, "1-2")
+    assert found["mended", "a whole number written in another way"] == (4, "1-2")
     assert found["mended", "HTML entities"] == (1, "1")
     assert found["mended", "white space at an end of the text"] == (1, "2")
     assert found["skipped", "no JSON"] == (1, "3")

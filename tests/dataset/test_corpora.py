@@ -121,7 +121,7 @@ def test_lists_lines_and_objects_of_records_are_told_apart(tmp_path: Path) -> No
     assert [record.value for record in records(put(tmp_path, "one.jsonl", json.dumps(one) + "\n"))] == [one]
 
 
-@pytest.mark.parametrize("text", ["[{", "\xff", '[{"a": 1}', "nonsense", "3", '{"a": 1}\n{"a": \n'])
+@pytest.mark.parametrize("text", ["[{", "\xff", '[{"a": 1}', "nonsense", "3", '{"query": "a"}\n{"a": \n'])
 def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "KUAKE-QIC_train.json"
     path.write_bytes(text.encode("latin-1"))
