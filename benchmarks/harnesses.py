@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,24 +180,17 @@ CASES: Mapping[str, Case] = {
 def environment(tool: str, folder: Path) -> Path:
     """A virtual environment with the tool and this project in it; its folder of programs."""
     programs = folder / "bin"
+    links = [part for link in os.environ.get("PIP_FIND_LINKS", "").split() for part in ("--find-links", link)]
+    install = [str(programs / "uv"), "pip", "install", "--quiet", "--python", str(programs / "python"), *links]
     if not (folder / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", "uv"], check=True)
-        links = [part for link in os.environ.get("PIP_FIND_LINKS", "").split() for part in ("--find-links", link)]
-        install: list[str | Path] = [
-            programs / "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            programs / "python",
-            *links,
-        ]
-        subprocess.run([*map(str, install), *COMMON, *CASES[tool].packages, str(ROOT)], check=True)
+        subprocess.run([*install, *COMMON, *CASES[tool].packages, str(ROOT)], check=True)
         if tool == "lighteval":
             # At every start it fetches this file of one of its own tasks from GitHub, unless it is there.
             only(folder, "tiny_benchmarks.py").with_name("tinyBenchmarks.pkl").touch()
         (folder / "ready").touch()
+    subprocess.run([*install, "--no-deps", "--reinstall-package", "promptcblue", str(ROOT)], check=True)
     return programs
 
 
@@ -220,13 +214,15 @@ def learnt_model(folder: Path) -> Path:
 
 
 def dataset(folder: Path, count: int) -> Path:
-    """A folder with so many samples of every task of the embedded train split to ask, and the others to show."""
-    asked: dict[str, list[Sample]] = {}
+    """A folder with so many samples of every task that the model has learnt, and as many that it has not, to ask, and
+    others to show.
+    """
     parts: dict[str, list[Sample]] = {"test": [], "train": []}
-    for sample in load_samples("sample", "train"):
-        of_task = asked.setdefault(sample["task_dataset"], [])
-        parts["test" if len(of_task) < count else "train"].append(sample)
-        of_task.append(sample)
+    for split in ("train", "test"):
+        asked: Counter[str] = Counter()
+        for sample in load_samples("sample", split):
+            asked[sample["task_dataset"]] += 1
+            parts["test" if asked[sample["task_dataset"]] <= count else "train"].append(sample)
     folder.mkdir(parents=True, exist_ok=True)
     for split, samples in parts.items():
         lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
@@ -253,7 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", required=True, choices=CASES)
     parser.add_argument("--folder", type=Path, default=Path("harnesses"), help="for environments, model and results")
-    parser.add_argument("--samples", type=int, default=3, metavar="N", help="of every task")
+    parser.add_argument("--samples", type=int, default=2, metavar="N", help="of every task, learnt and not")
     parser.add_argument("--shots", default="0", metavar="N|paper", help="demonstrations before each prompt (lm-eval)")
     parser.add_argument("--protocol", default="official")
     parser.add_argument("--parser", default="strict")

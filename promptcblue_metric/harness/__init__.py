@@ -61,12 +61,12 @@ class Job:
         return [_six_fields(sample) for sample in load_samples(self.references, self.split, [task])]
 
     def demonstrations(self, task: str) -> list[Sample]:
-        """The train samples of a task that may be shown before a prompt: those with a target, and no prompt of which is
-        to be answered.
+        """The train samples of a task that may be shown before a prompt: those with a target whose own prompt is not to
+        be answered; none where the train split itself is asked.
         """
-        if "train" not in splits_of(self.references):
+        if "train" not in splits_of(self.references) or self.split == "train":
             return []
-        asked = {sample["input"] for sample in self.samples(task) if self.split != "train"}
+        asked = {sample["input"] for sample in self.samples(task)}
         train = iter_samples(self.references, "train", [task])
         return [_six_fields(sample) for sample in train if sample["input"] not in asked and sample["target"].strip()]
 
@@ -228,13 +228,14 @@ def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:
     """A file a task, and one of their group, whose score is the plain mean of theirs."""
     task_file = Template((here / "lm_eval_task.yaml").read_text(encoding="utf-8"))
     for task, limit in job.tasks.items():
-        shots = job.shots.get(task)
+        shots, can_show = job.shots.get(task, 0), bool(job.demonstrations(task))
         values = {
             "suite": job.suite,
             "task": task,
             "limit": limit,
-            "shown": "shown" if job.demonstrations(task) else "null",
-            "shots": shots or "null",
+            "shown": "shown" if can_show else "null",
+            # A 0 is what no option of the harness changes: it would show the samples that are asked.
+            "shots": shots or ("null" if can_show else 0),
             # A plain model that was shown demonstrations goes on with the next one.
             "until": json.dumps(["\n\n"] if shots else []),
             "version": VERSION,

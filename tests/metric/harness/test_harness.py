@@ -175,6 +175,7 @@ def test_other_suites_are_groups_of_their_own(suite: Suite, sample_rows: SampleR
     tasks = manager.load(suite.name)["tasks"]
     assert tasks.keys() == {f"{suite.name}_{task}" for task in suite.tasks}
     for name, task in tasks.items():
+        assert task.config.num_fewshot == 0  # there is no train split, and nothing that is asked may be shown
         docs = list(task.test_docs())
         pairs = [task.process_results(doc, [docs[0]["target"]])["score"] for doc in docs]
         evaluation = Evaluation()
@@ -211,6 +212,7 @@ def test_every_tool_is_handed_files_that_fit(tool: str, run_python: Run, tmp_pat
         (["--dataset", "sample", "--shots", "many"], "--shots many"),
         (["--dataset", "sample", "--shots", "40"], "CMeEE-V2 has"),
         (["--dataset", SAMPLE / "dev.json", "--shots", "1"], "has 0 of 1"),
+        (["--dataset", "sample", "--split", "train", "--shots", "1"], "has 0 of 1"),
         (["--dataset", "untold.jsonl"], "has no target"),
         (["--dataset", "untold"], "has no validation split; it has test"),
     ],
