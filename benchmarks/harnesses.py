@@ -148,7 +148,7 @@ CASES: Mapping[str, Case] = {
     "opencompass": Case(
         # It pins numpy below 2, which newer releases of pyarrow refuse, and calls what transformers 5 has not.
         ("opencompass==0.5.4", "transformers<5", "pyarrow<22"),
-        "--hf-num-gpus 0 --batch-size 8 --max-seq-len 2048 --model-kwargs device_map=cpu --debug",
+        "--hf-type base --hf-num-gpus 0 --batch-size 8 --max-seq-len 2048 --model-kwargs device_map=cpu --debug",
         opencompass_scores,
         matched("predictions/**/promptcblue_{task}.json"),
         digits=4,
@@ -266,7 +266,7 @@ def main() -> int:
     start = time.perf_counter()
     with (folder / f"{given.tool}.log").open("w", encoding="utf-8") as log:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(command, shell=True, env=inherited | settings, stdout=log, stderr=log, check=False)
+        done = subprocess.run(command, shell=True, cwd=tasks, env=inherited | settings, stdout=log, stderr=log)
     if done.returncode:
         print(f"the tool ended with {done.returncode}; see {log.name}")
         return 1
