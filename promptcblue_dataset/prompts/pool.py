@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptcblue_metric.data.writing import read_json_object
-from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_metric.errors import PromptCBLUEError, RowError, UnknownTaskError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
 #: Templates whose similarity is above this are near-duplicates.
@@ -139,10 +140,27 @@ def load_pool(
     if path is not None:
         found = _read_official(Path(path))
         pool = {task: replace(prompts, templates=found[task]) for task, prompts in pool.items() if task in found}
-    flaws = [str(flaw) for prompts in pool.values() for flaw in placeholder_flaws(prompts)]
-    if flaws and checked:
-        raise PromptCBLUEError("\n".join([f"{path or 'the template pool'}: templates cannot be filled", *flaws]))
+    flaws = [flaw for prompts in pool.values() for flaw in placeholder_flaws(prompts)] if checked else []
+    if flaws:
+        lines = [_with_remedy(flaw, pool[flaw.task], Path(path)) if path else str(flaw) for flaw in flaws]
+        raise PromptCBLUEError("\n".join([f"{path or 'the template pool'}: templates cannot be filled", *lines]))
     return pool
+
+
+def _with_remedy(flaw: Flaw, prompts: TaskPrompts, path: Path) -> str:
+    """A flaw with file, line and field, and what to do about it."""
+    content, template = path.read_text(encoding="utf-8-sig"), prompts.templates[flaw.number - 1]
+    written = (
+        json.dumps(text, ensure_ascii=a) for text in (template, template.replace("\n", "\\n")) for a in (False, True)
+    )
+    line = next((content.count("\n", 0, at) + 1 for text in written if (at := content.find(text)) >= 0), None)
+    needed, allowed = (
+        " ".join(f"[{name}]" for name in sorted(names)) for names in (prompts.placeholders, prompts.optional)
+    )
+    remedy = f"a template of {flaw.task} holds {needed} once" + f", and maybe {allowed}" * bool(allowed)
+    return str(
+        RowError(str(path), line or 1, flaw.task, f"template {flaw.number}: {flaw.kind} {flaw.detail}; {remedy}")
+    )
 
 
 def own_prompts(task: str) -> TaskPrompts | None:
@@ -185,7 +203,11 @@ def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
     for name, templates in read_json_object(path).items():
         if not (isinstance(templates, list) and templates and all(isinstance(text, str) for text in templates)):
             raise PromptCBLUEError(f"{path}: task '{name}': expected a list of templates, found {templates!r:.80}")
-        pool[get_task(name).name] = tuple(dict.fromkeys(text.replace("\\n", "\n") for text in templates))
+        try:
+            task = get_task(name).name
+        except UnknownTaskError as error:
+            raise PromptCBLUEError(f"{path}: {error}") from error
+        pool[task] = tuple(dict.fromkeys(text.replace("\\n", "\n") for text in templates))
     if not pool:
         raise PromptCBLUEError(f"{path}: expected a JSON object of task to templates, found an empty one")
     return pool

@@ -11,8 +11,11 @@ import pytest
 from openpyxl import load_workbook
 from typer.testing import CliRunner
 
+from promptcblue_dataset.build import build, parse_sizes
 from promptcblue_dataset.cli import app
-from promptcblue_dataset.prompts.pool import check_pool, fill, load_pool, similarity
+from promptcblue_dataset.making import Plan
+from promptcblue_dataset.prompts.pool import TaskPrompts, check_pool, fill, load_pool, similarity
+from promptcblue_metric.data.samples import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import NONE_OF_THESE, REGISTRY, TASKS
 
@@ -128,6 +131,47 @@ def test_a_bad_pool_file_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(PromptCBLUEError):
         load_pool(path)
+
+
+def test_a_template_that_cannot_be_filled_is_named_with_line_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "pool.json"
+    wrong = ["甲[INPUT_TEXT]", "乙\\n[INPUT_TEXT][LIST_LABELS][INPUT_TEXT]", "丙[LIST_LABELS]\n[NOTHING][INPUT_TEXT]"]
+    for ascii_only in (False, True):
+        path.write_text(json.dumps({"CMeIE": wrong}, ensure_ascii=ascii_only, indent=1), encoding="utf-8")
+        with pytest.raises(PromptCBLUEError) as caught:
+            load_pool(path)
+        _, *flaws = str(caught.value).splitlines()
+        assert [flaw.partition(f"{path}:")[2].partition(":")[0] for flaw in flaws] == ["3", "4", "5"]
+        for flaw, what in zip(flaws, ("[LIST_LABELS]", "[INPUT_TEXT]", "[NOTHING]"), strict=True):
+            assert "field 'CMeIE'" in flaw
+            assert what in flaw.partition(";")[0]
+            assert "holds [INPUT_TEXT] [LIST_LABELS] once" in flaw.partition(";")[2]
+
+
+def test_a_pool_of_five_hundred_prompts_builds_every_task(tmp_path: Path) -> None:
+    each = 32
+    pool = {
+        task: [f"第{n}种问法。\\n" + "\\n".join(f"[{name}]" for name in order(POOL[task], n)) for n in range(each)]
+        for task in TASKS
+    }
+    path = tmp_path / "pool.json"
+    path.write_text(json.dumps(pool, ensure_ascii=False), encoding="utf-8")
+    assert sum(len(prompts.templates) for prompts in load_pool(path).values()) == 16 * each
+    plan = Plan(parse_sizes("160,0,0", list(TASKS)), templates=path)
+    done = build(Path(__file__).parent / "raw", tmp_path / "out", plan, workers=1, cache=False)
+    assert list(done.tasks) == list(TASKS)
+    for task, built in done.tasks.items():
+        assert built.counts["train"]["templates"] == each
+        prompts = [sample["input"] for sample in load_samples(tmp_path / "out", "train", [task])]
+        asked = {prompt.partition("。")[0] for prompt in prompts}
+        assert len(prompts) > 70
+        assert len(asked) > each * 0.9
+        assert not any("[INPUT" in prompt or "[LIST" in prompt for prompt in prompts)
+
+
+def order(prompts: TaskPrompts, number: int) -> list[str]:
+    """The placeholders of a task, in one order or the other."""
+    return sorted(prompts.placeholders, reverse=number % 2 == 0)
 
 
 def answer(custom_id: str, text: str | None) -> str:
