@@ -38,8 +38,6 @@ ReferencesOption = Annotated[
         "Hub id.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
-UnusedSeedOption = Annotated[int, typer.Option(hidden=True, help="Has no effect any more: the intervals draw nothing.")]
 AllowGoldOption = Annotated[
     bool, typer.Option("--allow-gold", help="Score the references' own targets, where they are handed in.")
 ]
@@ -95,7 +93,6 @@ def score(
     parser: ParserOption = "strict",
     missing: MissingOption = "stop",
     resamples: ResamplesOption = 0,
-    seed: UnusedSeedOption = 0,
     format: FormatOption = "table",
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
@@ -243,7 +240,7 @@ def compare(
         bool, typer.Option("--published", help="Set the runs beside the published results; one run is enough.")
     ] = False,
     resamples: Annotated[int, typer.Option(metavar="N", help="Resamples of each test.")] = 1000,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     allow_gold: AllowGoldOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -300,7 +297,6 @@ def report(
     parser: ParserOption = "strict",
     missing: MissingOption = "stop",
     resamples: ResamplesOption = 1000,
-    seed: UnusedSeedOption = 0,
     allow_gold: AllowGoldOption = False,
 ) -> None:
     """Write a report of scores, errors and samples.
@@ -331,7 +327,6 @@ def report(
             protocol,
             parser,
             resamples=resamples,
-            seed=seed,
             origin=provenance(predictions[0], references, split),
             progress=progress,
         )

@@ -97,7 +97,6 @@ class Report(TypedDict):
     protocol: Protocol
     parser: Parser
     resamples: int
-    seed: int
     samples: int
     missing_predictions: int
     well_formed: float
@@ -118,7 +117,6 @@ def build_report(
     parser: Parser = "strict",
     *,
     resamples: int = 1000,
-    seed: int = 0,
     origin: Provenance | None = None,
     progress: Callable[[str], object] = lambda step: None,
 ) -> Report:
@@ -129,7 +127,6 @@ def build_report(
         protocol: of the scores that are shown; those of the other protocol are set beside them.
         parser: the parser that read the samples.
         resamples: 0 leaves the intervals out.
-        seed: is written down, and has no effect.
         origin: where predictions and references come from.
         progress: told each step as it begins.
 
@@ -156,7 +153,6 @@ def build_report(
         "protocol": protocol,
         "parser": parser,
         "resamples": resamples,
-        "seed": seed,
         "missing_predictions": sum(sample.prediction is None for sample in scored),
         "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
         "intervals": between,
