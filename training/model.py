@@ -206,19 +206,21 @@ def merge(source: ModelSource, output: Path, dtype: str = "auto") -> None:
     """
     import torch
     from huggingface_hub import ModelCard
+    from peft import PeftConfig
     from transformers import AutoConfig
+
+    from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
 
     if source.adapter is None:
         raise PromptCBLUEError(f"{source.backbone} has no adapter to merge: it is a whole model already")
     if output.exists():
         raise PromptCBLUEError(f"{output}: is there already; name a folder that is not")
-    model: Any = load_for_prediction(source, torch.float32)
-    kind = model.active_peft_config.peft_type
-    if model.active_peft_config.is_prompt_learning or "LORA" not in str(kind):
-        name = str(kind).rpartition(".")[2]
+    kind = PeftConfig.from_pretrained(source.adapter).peft_type.value
+    if kind not in ("LORA", "ADALORA"):
         raise PromptCBLUEError(
-            f"{source.adapter}: {name} stands beside the weights and cannot be merged into them; lora and adalora can"
+            f"{source.adapter}: {kind} stands beside the weights and cannot be merged into them; lora and adalora can"
         )
+    model: Any = load_for_prediction(source, torch.float32)
     config = AutoConfig.from_pretrained(source.backbone)
     own = (config.dtype or torch.float32) if dtype == "auto" else choose_dtype(dtype, best_device())
     merged = model.merge_and_unload(safe_merge=True).to(own)

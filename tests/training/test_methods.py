@@ -13,6 +13,7 @@ import pytest
 
 from promptcblue_dataset import load_samples
 from promptcblue_metric.errors import PromptCBLUEError
+from promptcblue_training.methods import METHODS as REGISTRY
 
 from .conftest import Fit
 from .test_sft import log, weights
@@ -196,7 +197,8 @@ def test_a_merged_model_answers_as_the_adapter_does(method: str, run_of: Trained
 
     output = tmp_path / "merged"
     if method not in ("lora", "adalora"):
-        with pytest.raises(PromptCBLUEError, match="merge"):
+        kind = "is a whole model" if method == "full" else f"{REGISTRY[method].kind} stands beside the weights"
+        with pytest.raises(PromptCBLUEError, match=kind):
             merge(find_model(str(run_of(method))), output)
         assert not output.exists()
         return
@@ -368,7 +370,6 @@ def test_sizes_are_read_where_the_weights_lie_on_other_processes() -> None:
     """As ZeRO-3 leaves a model: empty parameters that remember their shapes."""
     import torch
 
-    from promptcblue_training.methods import METHODS as REGISTRY
     from promptcblue_training.methods import count_trainable, fit_to_budget, shape_of
     from promptcblue_training.recipe import Recipe
 
@@ -508,7 +509,6 @@ def test_every_method_fits_every_architecture(architecture: str, tmp_path: Path)
 
     from promptcblue_training.adapters import pad_before_prompt
     from promptcblue_training.adapters.blocks import linear_layers
-    from promptcblue_training.methods import METHODS as REGISTRY
     from promptcblue_training.methods import count_trainable, shape_of
     from promptcblue_training.recipe import Recipe
 
@@ -713,7 +713,6 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from promptcblue_training.methods import METHODS as REGISTRY
     from promptcblue_training.methods import fit_to_budget, shape_of
     from promptcblue_training.recipe import Recipe
 
@@ -745,7 +744,6 @@ def test_sizes_that_the_paper_gives_keep_to_a_hundredth_of_a_7b_backbone() -> No
 def test_the_kinds_of_lora_train_count_their_parameters_and_go_on(
     fit: Fit, trained: Path, changes: dict[str, Any], tmp_path: Path, run_of: Trained
 ) -> None:
-    from promptcblue_training.methods import METHODS as REGISTRY
     from promptcblue_training.methods import shape_of
     from promptcblue_training.model import find_model, load_for_prediction
     from promptcblue_training.recipe import Recipe

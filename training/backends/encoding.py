@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import NamedTuple
@@ -58,8 +58,13 @@ class LocalBackend(Backend):
         length = getattr(config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
-    def model_identity(self) -> dict[str, object]:
-        """The model's state, prompt and decoding."""
+    @property
+    def number_format(self) -> str:
+        """What the weights are in: a dtype's name, or `4bit` of quantised ones."""
+        raise NotImplementedError
+
+    def identity(self) -> Mapping[str, object]:
+        """The model's state, number format, prompt and decoding."""
         return {
             "backend": self.settings.name,
             "model": identify(self.source.backbone),
@@ -69,9 +74,10 @@ class LocalBackend(Backend):
             "stop": list(self.settings.stop),
             **self.settings.decoding(),
             "thinking": self.encoder.thinking,
+            "dtype": self.number_format,
         }
 
-    def model_notes(self) -> dict[str, object]:
+    def notes(self) -> Mapping[str, object]:
         """Where the model was, and versions."""
         return {"source": self.source._asdict(), **{name: version(name) for name in ("torch", "transformers")}}
 

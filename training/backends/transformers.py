@@ -133,14 +133,14 @@ class TransformersBackend(LocalBackend):
         backend._largest, backend._halved = None, 0
         return backend
 
-    def identity(self) -> Mapping[str, object]:
-        """The model's state, number format, prompt and decoding."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return {**self.model_identity(), "dtype": f"{FOUR_BIT} {dtype}" if self.quantisation else dtype}
+    @property
+    def number_format(self) -> str:
+        """That of the weights, or the one that quantised ones are computed with."""
+        return f"{FOUR_BIT} " * bool(self.quantisation) + str(self.dtype).removeprefix("torch.")
 
     def notes(self) -> Mapping[str, object]:
         """Where the model was, device and versions."""
-        return {**self.model_notes(), "device": str(self.device), "processes": self.state.num_processes}
+        return {**super().notes(), "device": str(self.device), "processes": self.state.num_processes}
 
     def summary(self) -> list[str]:
         """How often the memory did not hold a batch."""

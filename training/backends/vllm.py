@@ -39,18 +39,14 @@ class VllmBackend(LocalBackend):
             self.engine_options[name] = yaml.safe_load(value)
         self.rank = _lora_rank(self.source.adapter) if self.source.adapter else None
 
-    def identity(self) -> Mapping[str, object]:
-        """The model's state, number format, prompt and decoding."""
-        return {**self.model_identity(), "dtype": self.dtype}
-
     def notes(self) -> Mapping[str, object]:
         """Where the model was, GPUs and versions."""
         import vllm
 
-        return {**self.model_notes(), "tensor_parallel": self.settings.tensor_parallel, "vllm": str(vllm.__version__)}
+        return {**super().notes(), "tensor_parallel": self.settings.tensor_parallel, "vllm": str(vllm.__version__)}
 
     @cached_property
-    def dtype(self) -> str:
+    def number_format(self) -> str:
         """Number format of the weights, as vLLM calls it; ``4bit`` for quantised ones."""
         if self.settings.dtype != "auto":
             return self.settings.dtype
@@ -83,7 +79,7 @@ class VllmBackend(LocalBackend):
 
         settings = self.settings
         options: dict[str, Any] = (
-            {"quantization": "bitsandbytes"} if settings.dtype == "4bit" else {"dtype": self.dtype}
+            {"quantization": "bitsandbytes"} if settings.dtype == "4bit" else {"dtype": self.number_format}
         )
         options |= {
             "trust_remote_code": settings.trust_remote_code,
