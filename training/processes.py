@@ -27,6 +27,12 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def say(text: str) -> None:
+    """Print, once for all processes."""
+    if is_first():
+        print(text)
+
+
 @cache
 def disconnect_at_exit() -> None:
     """Take leave of the other processes when this one ends.

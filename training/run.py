@@ -45,17 +45,8 @@ _END = 1 << 20
 #: The files that make a model or adapter; others in its folder (metrics, predictions) are about it.
 _MODEL_FILES = (
     *WEIGHTS,
-    "*.index.json",
-    "*.model",
-    "config.json",
-    ADAPTER_CONFIG,
-    "generation_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "chat_template.*",
+    *f"*.index.json *.model config.json {ADAPTER_CONFIG} generation_config.json tokenizer*.json".split(),
+    *"special_tokens_map.json added_tokens.json vocab.* merges.txt chat_template.*".split(),
 )
 #: The ways to choose, each with what it does.
 CHOICES: Mapping[str, str] = {

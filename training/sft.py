@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ from .model import (
     load_tokenizer,
     spare_threads,
 )
-from .processes import disconnect_at_exit, quiet_libraries
+from .processes import disconnect_at_exit, quiet_libraries, say
 from .prompts import PromptEncoder
 from .recipe import FOUR_BIT, Recipe
 from .run import (
@@ -70,6 +70,8 @@ from .settings import TrainingSettings, parse_recipe
 from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
 
+#: Settings of a recipe that are recorded otherwise, or decide nothing.
+_ELSEWHERE = "dataset configs groups model adapter overwrite processes dry_run attn_implementation".split()
 #: Ends the name of the folder that a trial writes to and removes.
 _DRY = ".dry-run"
 
@@ -92,22 +94,20 @@ def main(arguments: Sequence[str]) -> None:
     groups = read_groups(recipe.groups, list(dict.fromkeys(sample["task_dataset"] for sample in samples)))
     for name, tasks in groups.items():
         own = [*arguments, "--groups", "", "--configs", *tasks, "--output_dir", str(folder / name)]
-        if training.process_index == 0:
-            print(f"{name}: {', '.join(tasks)}")
+        say(f"{name}: {', '.join(tasks)}")
         _fine_tune(*_begin(own), own)
     if training.process_index == 0 and not recipe.dry_run:
         write_json(folder / GROUPS, groups)
-        print(f"next: promptcblue-train predict --model {folder} answers each sample by its group's adapter")
+        say(f"next: promptcblue-train predict --model {folder} answers each sample by its group's adapter")
 
 
 def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[str]) -> None:
     """Fine-tune once, by what is to be read from top to bottom."""
-    say: Callable[[str], None] = print if training.process_index == 0 else _silent
     folder = Path(str(training.output_dir))
 
     # Samples of the tasks, each a prompt and a target
     splits = Splits(recipe.dataset, recipe.configs)
-    train_samples, validation_samples = _samples(recipe, training, splits, say)
+    train_samples, validation_samples = _samples(recipe, training, splits)
 
     # The run, which goes on where it stopped
     if _is_finished(recipe, training, train_samples, arguments):
@@ -156,9 +156,7 @@ def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[s
     say(_save(recipe, trainer, {**metrics, "train_samples": len(train_samples)}))
 
 
-def _samples(
-    recipe: Recipe, training: TrainingSettings, splits: Splits, say: Callable[[str], None]
-) -> tuple[list[Sample], list[Sample]]:
+def _samples(recipe: Recipe, training: TrainingSettings, splits: Splits) -> tuple[list[Sample], list[Sample]]:
     """The samples to train on, and those to measure the validation loss on, without which nothing is measured."""
     train = training_samples(recipe, splits, training.seed)
     validation = splits.if_any(canonical_split(recipe.validation_split))
@@ -230,16 +228,11 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
     if training.gradient_checkpointing and not METHODS[recipe.method].recomputes:
         # Two names of one setting: transformers reads the new one and TRL the old one.
         training.activation_checkpointing = training.gradient_checkpointing = False
-        if training.process_index == 0:
-            print(
-                f"gradient_checkpointing is off: {recipe.method} keeps its prompt in the cache, which it does without"
-            )
+        say(f"gradient_checkpointing is off: {recipe.method} keeps its prompt in the cache, which it does without")
     recipe, given_up = take_over(recipe)
-    if recipe.adapter and training.process_index == 0:
-        print(
-            f"going on from the adapter {recipe.adapter}, with settings of its own (and the recipe's): "
-            f"{', '.join(given_up) or 'none that differ'}"
-        )
+    if recipe.adapter:
+        own = ", ".join(given_up) or "none that differ"
+        say(f"going on from the adapter {recipe.adapter}, with settings of its own (and the recipe's): {own}")
     if training.n_gpu > 1:
         raise PromptCBLUEError(
             f"{training.n_gpu} GPUs are visible and one process is to train: start 'accelerate launch --num_processes "
@@ -253,10 +246,6 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
     return recipe, training
 
 
-def _silent(*_: object) -> None:
-    """What every process but the first says."""
-
-
 def _is_finished(
     recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample], arguments: Sequence[str]
 ) -> bool:
@@ -265,24 +254,11 @@ def _is_finished(
     Raises:
         PromptCBLUEError: the folder is of a run with other settings.
     """
-    folder, elsewhere = (
-        Path(str(training.output_dir)),
-        (
-            "dataset",
-            "configs",
-            "groups",
-            "model",
-            "adapter",
-            "overwrite",
-            "processes",
-            "dry_run",
-            "attn_implementation",
-        ),
-    )
+    folder = Path(str(training.output_dir))
     settings = {
         "samples": samples_fingerprint(samples),
         **{name: value and identify(value) for name, value in (("model", recipe.model), ("adapter", recipe.adapter))},
-        **{key: value for key, value in asdict(recipe).items() if key not in elsewhere},
+        **{key: value for key, value in asdict(recipe).items() if key not in _ELSEWHERE},
         **training.deciding(),
     }
     notes = {
