@@ -6,6 +6,7 @@ Imports torch, transformers and PEFT only to make an adapter, so that recipes ca
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -353,21 +354,15 @@ def fit_to_budget(recipe: Recipe, model: PreTrainedModel) -> Recipe:
             return replace(recipe, lora_rank=value, lora_alpha=alpha)
         return replace(recipe, **{size: value})  # type: ignore[arg-type]
 
-    def fits(value: int) -> bool:
-        return parameters(sized(value), shape) <= most
+    def needed(value: int) -> int:
+        return parameters(sized(value), shape)
 
-    if not fits(1):
+    if needed(1) > most:
         raise PromptCBLUEError(
             f"fit_budget {recipe.fit_budget:g} allows {most:,} parameters on this backbone of {backbone:,}, and {size} "
-            f"1 needs {parameters(sized(1), shape):,}; allow more"
+            f"1 needs {needed(1):,}; allow more"
         )
-    low, high = 1, 2
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return sized(low)
+    return sized(bisect_right(range(most + 1), most, lo=1, key=needed) - 1)
 
 
 def describe_trainable(recipe: Recipe, model: PreTrainedModel | PeftModel) -> str:

@@ -46,7 +46,7 @@ _END = 1 << 20
 _MODEL_FILES = (
     *WEIGHTS,
     *f"*.index.json *.model config.json {ADAPTER_CONFIG} generation_config.json tokenizer*.json".split(),
-    *"special_tokens_map.json added_tokens.json vocab.* merges.txt chat_template.*".split(),
+    *["special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*"],
 )
 #: The ways to choose, each with what it does.
 CHOICES: Mapping[str, str] = {

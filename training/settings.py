@@ -193,13 +193,10 @@ def check_trackers(names: str | list[str] | None) -> None:
         get_available_reporting_integrations,
     )
 
-    wanted = {names} if isinstance(names, str) else set(names or ())
-    for name in sorted(wanted - {"none", "all"}):
+    for name in sorted(({names} if isinstance(names, str) else set(names or ())) - {"none", "all"}):
         if name not in INTEGRATION_TO_CALLBACK:
-            raise PromptCBLUEError(
-                f"report_to: unknown tracker '{name}'; expected one of none, tensorboard, trackio, "
-                f"wandb, {', '.join(sorted(set(INTEGRATION_TO_CALLBACK) - {'tensorboard', 'trackio', 'wandb'}))}"
-            )
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise PromptCBLUEError(f"report_to: unknown tracker '{name}'; expected one of none, {known}")
         if name not in get_available_reporting_integrations():
             remedy = install_command(EXTRAS[name]) if name in EXTRAS else f"pip install {name}"
             raise PromptCBLUEError(f"report_to {name}: the package is not installed: {remedy}")

@@ -15,15 +15,7 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from ..adapters.prompts import virtual_tokens
-from ..model import (
-    best_device,
-    best_dtype,
-    choose_dtype,
-    context_length,
-    four_bit,
-    load_for_prediction,
-    spare_threads,
-)
+from ..model import best_device, best_dtype, choose_dtype, context_length, four_bit, load_for_prediction, spare_threads
 from ..processes import process_state, quiet_libraries
 from ..prompts import PromptEncoder
 from ..recipe import FOUR_BIT
@@ -315,10 +307,7 @@ class TransformersBackend(LocalBackend):
         ids = [[padding] * (width - len(item.ids)) + list(item.ids) for item in batch]
         mask = [[0] * (width - len(item.ids)) + [1] * len(item.ids) for item in batch]
         return _Active(
-            list(batch),
-            torch.tensor(ids, device=self.device),
-            torch.tensor(mask, device=self.device),
-            [0] * len(batch),
+            list(batch), torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device), [0] * len(batch)
         )
 
     @torch.inference_mode()
