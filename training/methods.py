@@ -169,7 +169,7 @@ class Method:
     parameters: Callable[[Recipe, Shape], int] | None = None
     packs: bool = True  #: Whether several samples may share a row: not where virtual tokens stand before each sample.
     recomputes: bool = True  #: Whether gradient checkpointing works with it: not where the prompt is in the cache.
-    whole: tuple[str, ...] = ()  #: What cuts weights or gradients up that it needs whole in each process.
+    whole: tuple[str, ...] = ()  #: What cuts weights or gradients up that it needs whole, where it is trained or saved.
     #: What must run beside the training loop.
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
@@ -215,7 +215,9 @@ METHODS: Mapping[str, Method] = {
         callbacks=_rank_schedule,
     ),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method("P_TUNING", _ENCODER, _p_tuning, "encoder_width", _encoder_size, packs=False, whole=(FSDP,)),
+    "p-tuning": Method(
+        "P_TUNING", _ENCODER, _p_tuning, "encoder_width", _encoder_size, packs=False, whole=(FSDP, DEEPSPEED)
+    ),
     # Liu et al. 2022
     "p-tuning-v2": Method(
         "PREFIX_TUNING",
@@ -225,7 +227,7 @@ METHODS: Mapping[str, Method] = {
         _prefix_size,
         packs=False,
         recomputes=False,
-        whole=(FSDP,),
+        whole=(FSDP, DEEPSPEED),
     ),
     # He et al. 2021
     "parallel-adapter": Method("PARALLEL_ADAPTER", _BESIDE, size="adapter_bottleneck", parameters=_parallel_size),
