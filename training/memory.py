@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptcblue_metric.cli.common import make_table, show
 
-from .methods import DEEPSPEED, FSDP, METHODS, Shape
+from .methods import METHODS, Shape
 from .recipe import RECIPES, Recipe, defaults, find_recipe, read_recipe, shipped
 
 if TYPE_CHECKING:
@@ -166,10 +166,9 @@ def print_recipes(names: Sequence[str] = ()) -> None:
 
 def support() -> list[tuple[str, ...]]:
     """What each method can be trained on, as the head and the rows of a table."""
-    ways = {"one device": None, "DDP": None, "FSDP2": FSDP, "ZeRO-3": DEEPSPEED}
-    said = {True: "refused", False: "yes"}
-    rows = [(name, *(said[way in method.whole] for way in ways.values())) for name, method in METHODS.items()]
-    return [("method", *ways), *rows]
+    sharded = {True: "yes", False: "refused"}
+    rows = [(name, "yes", "yes", *[sharded[method.shards]] * 2) for name, method in METHODS.items()]
+    return [("method", "one device", "DDP", "FSDP2", "ZeRO-3"), *rows]
 
 
 def recipe_table(names: Sequence[str] = ()) -> Table:

@@ -169,7 +169,7 @@ class Method:
     parameters: Callable[[Recipe, Shape], int] | None = None
     packs: bool = True  #: Whether several samples may share a row: not where virtual tokens stand before each sample.
     recomputes: bool = True  #: Whether gradient checkpointing works with it: not where the prompt is in the cache.
-    whole: tuple[str, ...] = ()  #: What cuts weights or gradients up that it needs whole, where it is trained or saved.
+    shards: bool = True  #: Whether FSDP or DeepSpeed may cut its weights up, in training and where they are saved.
     #: What must run beside the training loop.
     callbacks: Callable[[Recipe], Sequence[TrainerCallback]] = lambda recipe: ()
 
@@ -211,13 +211,11 @@ METHODS: Mapping[str, Method] = {
         _adalora,
         "lora_rank",
         _adalora_size,
-        whole=(FSDP, DEEPSPEED),
+        shards=False,
         callbacks=_rank_schedule,
     ),
     # Liu et al. 2021, "GPT understands, too"
-    "p-tuning": Method(
-        "P_TUNING", _ENCODER, _p_tuning, "encoder_width", _encoder_size, packs=False, whole=(FSDP, DEEPSPEED)
-    ),
+    "p-tuning": Method("P_TUNING", _ENCODER, _p_tuning, "encoder_width", _encoder_size, packs=False, shards=False),
     # Liu et al. 2022
     "p-tuning-v2": Method(
         "PREFIX_TUNING",
@@ -227,7 +225,7 @@ METHODS: Mapping[str, Method] = {
         _prefix_size,
         packs=False,
         recomputes=False,
-        whole=(FSDP, DEEPSPEED),
+        shards=False,
     ),
     # He et al. 2021
     "parallel-adapter": Method("PARALLEL_ADAPTER", _BESIDE, size="adapter_bottleneck", parameters=_parallel_size),
@@ -296,9 +294,9 @@ def check_sharding(name: str, by: Collection[str]) -> None:
     Raises:
         PromptCBLUEError: names the method and what does.
     """
-    if cut := [kind for kind in METHODS[name].whole if kind in by]:
+    if by and not METHODS[name].shards:
         raise PromptCBLUEError(
-            f"{name} needs whole weights and gradients in each process, which {cut[0]} cuts up; train it on one device "
+            f"{name} needs whole weights and gradients in each process, which {next(iter(by))} cuts up; train it on one device "
             "or by DDP"
         )
 

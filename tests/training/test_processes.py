@@ -77,7 +77,7 @@ def test_two_processes_with_a_part_of_the_weights_each_train_choose_and_go_on_as
         pytest.importorskip("deepspeed")
     driver = tmp_path / "driver.py"
     driver.write_text(SHARDED_DRIVER)
-    methods = [name for name, method in REGISTRY.items() if kind not in method.whole]
+    methods = [name for name, method in REGISTRY.items() if method.shards]
     changes = {"save_steps": 2, "eval_strategy": "steps", "eval_steps": 4, "checkpoint_choice": "best"}
     recipes = []
     for method in methods:
