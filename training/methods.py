@@ -296,8 +296,8 @@ def check_sharding(name: str, by: Collection[str]) -> None:
     """
     if by and not METHODS[name].shards:
         raise PromptCBLUEError(
-            f"{name} needs whole weights and gradients in each process, which {next(iter(by))} cuts up; train it on one "
-            "device or by DDP"
+            f"{name} needs whole weights and gradients in each process, which {next(iter(by))} cuts up; train it on "
+            "one device or by DDP"
         )
 
 

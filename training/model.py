@@ -253,10 +253,10 @@ def context_length(model: PreTrainedModel | PeftModel) -> int | None:
 
     An adapter's virtual tokens are not among them: they take their positions before the prompt.
     """
+    from .adapters.prompts import virtual_tokens
+
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    config = getattr(model, "active_peft_config", None)
-    virtual = config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
-    return int(length) - virtual if length else None
+    return int(length) - virtual_tokens(model) if length else None
 
 
 def _load(auto_class: Any, name: str, **options: object) -> Any:

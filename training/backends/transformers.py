@@ -140,10 +140,7 @@ class TransformersBackend(LocalBackend):
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, the longest first; in a process that is not the first, help and yield nothing."""
-        context = context_length(self.model)
-        if context is not None:
-            context -= virtual_tokens(self.model)
-        encoded = list(encode(self.encoder, requests, self.settings.shot_style, context))
+        encoded = list(encode(self.encoder, requests, self.settings.shot_style, context_length(self.model)))
         one_limit = not self._drops_rows
         encoded.sort(
             key=lambda item: (
