@@ -12,6 +12,7 @@ import typer
 from ..errors import PromptCBLUEError, require
 from ..evaluation import Evaluation
 from ..hub.client import DEFAULT_TAG, DryRunOption, PrivateOption, RepoOption, TagOption, publish_or_write
+from ..tasks import SUITES
 from .common import JsonOption, ParserOption, ProtocolOption, ResamplesOption, check_outputs, make_app, run, status_line
 
 if TYPE_CHECKING:
@@ -340,7 +341,9 @@ def report(
     epilog="Example: promptcblue-metric harness lm-eval --dataset promptcblue --split validation --output lm-eval"
 )
 def harness(
-    tool: Annotated[Literal["lm-eval", "opencompass", "evalscope", "inspect", "lighteval"], typer.Argument()],
+    tool: Annotated[
+        Literal["lm-eval", "opencompass", "evalscope", "inspect", "lighteval"], typer.Argument(help="The tool.")
+    ],
     dataset: Annotated[str, typer.Option(help="A folder, a file, the word sample, or a Hub id.")],
     output: Annotated[Path, typer.Option(help="New folder for the files that the tool reads.")],
     split: SplitOption = "test",
@@ -360,6 +363,9 @@ def harness(
     job = with_shots(plan(dataset, split, suite, protocol, parser), tool, shots)
     command = write(tool, job, output)
     print(f"wrote {output}: {len(job.tasks)} tasks of {job.suite}, split {job.split}")
+    if absent := [name for name in SUITES[job.suite].tasks if name not in job.tasks]:
+        print(f"left out, for want of samples: {', '.join(absent)}")
+    print("MODEL stands for a model's name or folder in the command of the tool")
     print(f"next: {command}")
 
 

@@ -135,7 +135,7 @@ class Tool(NamedTuple):
 
     Attributes:
         files: what is copied into the folder: the file here, by its name there.
-        command: how the tool is started, with places for the folder, the suite and the longest answer.
+        command: how the tool is started, with places for the folder, the suite, its tasks and the longest answer.
         shots: whether the adapter shows demonstrations.
     """
 
@@ -173,7 +173,7 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "lighteval": Tool(
         {"promptcblue_lighteval.py": "lighteval.py.in"},
-        "lighteval accelerate model_name=MODEL {suite} --custom-tasks {folder}/promptcblue_lighteval.py "
+        "lighteval accelerate model_name=MODEL {tasks} --custom-tasks {folder}/promptcblue_lighteval.py "
         "--output-dir {folder}/results --save-details",
     ),
 }
@@ -220,8 +220,10 @@ def write(tool: str, job: Job, output: Path) -> str:
             _write_lm_eval_tasks(job, here, folder)
         if tool == "lighteval":
             _write_samples(job, folder / "samples")
+    # lighteval knows a name for several tasks, but not for one.
+    tasks = job.suite if len(job.tasks) > 1 else f"{job.suite}:{next(iter(job.tasks))}"
     place, longest = shlex.quote(str(output.resolve())), max(job.tasks.values())
-    return TOOLS[tool].command.format(folder=place, suite=job.suite, longest=longest)
+    return TOOLS[tool].command.format(folder=place, suite=job.suite, tasks=tasks, longest=longest)
 
 
 def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:

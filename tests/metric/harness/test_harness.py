@@ -202,6 +202,13 @@ def test_every_tool_is_handed_files_that_fit(tool: str, run_python: Run, tmp_pat
     assert "not empty" in done.stderr
 
 
+def test_tasks_without_samples_are_named(dataset: Path, run_python: Run, tmp_path: Path) -> None:
+    done = run_python(COMMAND, "harness", "lighteval", "--dataset", dataset, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "left out" in line]
+    assert [task in line for task in TASKS] == [task not in ASKED for task in TASKS]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
