@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.errors import PromptCBLUEError
@@ -37,15 +37,13 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
         self._bar: tqdm[Any] | None = None
         self._said = monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Open the bar where a resumed run stands."""
         if state.is_world_process_zero:
             quiet = not sys.stderr.isatty()
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=quiet)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
@@ -55,7 +53,7 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
 
     def on_log(
         self,
-        args: TrainingArguments,
+        args: object,
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
@@ -67,9 +65,7 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
             sys.stdout.flush()
             self._said = monotonic()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
@@ -94,9 +90,7 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
     def __init__(self, sampler: BatchRebalanceSampler) -> None:
         self.sampler = sampler
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
+    def on_epoch_begin(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called before the order of the epoch is asked for."""
         self.sampler.set_epoch(int(state.epoch))
 
@@ -107,14 +101,14 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called before the step is evaluated and saved."""
         losses = evaluated(state.log_history)
         control.should_evaluate |= self._keep_if_due(losses, state, control)
         # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
         control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_evaluate(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called when the loss is in the log, before the step is saved."""
         losses = evaluated(state.log_history)
         self._keep_if_due(losses, state, control)
@@ -138,9 +132,6 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
         splits: of the dataset, whose targets say how long answers are.
         samples: with targets.
         steps: from one scoring to the next.
-
-    Raises:
-        PromptCBLUEError: the model's weights are spread over processes, where none of them can answer.
     """
 
     def __init__(
@@ -160,7 +151,7 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
             Request(index, sample["input"], limits[sample["task_dataset"]]) for index, sample in enumerate(samples)
         ]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Score, where it is time to."""
         if state.global_step % self.steps:
             return

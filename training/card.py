@@ -360,11 +360,7 @@ def _notes(folder: Path) -> list[str]:
 
 
 def _read_finished(folder: Path) -> RunFacts:
-    """What a run says of itself.
-
-    Raises:
-        PromptCBLUEError: there is no run, or it is not finished.
-    """
+    """What a run says of itself."""
     facts = read_run(folder)
     if not (folder / FINISHED).is_file():
         raise PromptCBLUEError(

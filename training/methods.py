@@ -72,9 +72,6 @@ def _lora_layers(recipe: Recipe, model: PreTrainedModel) -> dict[str, nn.Module]
 
     ``all-linear`` means every matrix of attention and feed-forward, whatever the architecture calls them: query, key,
     value, output, and those of the feed-forward, as in the paper (Appendix A.3).
-
-    Raises:
-        PromptCBLUEError: a name that the recipe gives is no layer's.
     """
     from .adapters.blocks import linear_layers, named_layers
 
@@ -234,11 +231,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def _config_of(adapter: str) -> PeftConfig:
-    """The config of a saved adapter, to go on with its training.
-
-    Raises:
-        PromptCBLUEError: it has none that PEFT can read.
-    """
+    """The config of a saved adapter, to go on with its training."""
     from peft import PeftConfig
 
     from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT

@@ -185,9 +185,6 @@ def _load(
     """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
 
     The tokenizer keeps its chat template only where the prompts are written with it.
-
-    Raises:
-        PromptCBLUEError: one of them cannot be loaded or built, or there is no chat template to write prompts with.
     """
     name, trust = recipe.model or str(Path(str(training.output_dir)) / BACKBONE), training.trust_remote_code
     if isinstance(recipe.from_config, dict):
@@ -259,11 +256,7 @@ def _begin(arguments: Sequence[str]) -> tuple[Recipe, TrainingSettings]:
 def _is_finished(
     recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample], arguments: Sequence[str]
 ) -> bool:
-    """Whether the output folder holds this very run, finished; what it is made with is recorded where it is new.
-
-    Raises:
-        PromptCBLUEError: the folder is of a run with other settings.
-    """
+    """Whether the output folder holds this very run, finished; what it is made with is recorded where it is new."""
     folder = Path(str(training.output_dir))
     settings = {
         "samples": samples_fingerprint(samples),

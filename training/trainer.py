@@ -360,11 +360,7 @@ def _missing(train: Rows, training: TrainingSettings) -> int:
 def _is_padding_free(
     recipe: Recipe, training: TrainingSettings, model: PreTrainedModel | PeftModel, rows: Rows
 ) -> bool:
-    """Whether the samples of a pass are written one after another.
-
-    Raises:
-        PromptCBLUEError: it was asked for and would let them see each other.
-    """
+    """Whether the samples of a pass are written one after another."""
     if training.padding_free is False:
         return False
     if training.padding_free is None and not has_variable_lengths(model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from peft.tuners.adalora import AdaLoraModel
 from peft.tuners.adalora.layer import AdaLoraLayer
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from promptcblue_metric.errors import PromptCBLUEError
 
@@ -28,9 +28,7 @@ class RankSchedule(TrainerCallback):  # type: ignore[misc]
     def __init__(self, start: float, end: float, interval: int) -> None:
         self.start, self.end, self.interval = start, end, interval
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Scale the schedule to the run, whose length is known now.
 
         Raises:
@@ -48,9 +46,7 @@ class RankSchedule(TrainerCallback):  # type: ignore[misc]
         config.total_step, config.tinit, config.tfinal = state.max_steps, start, end
         config.deltaT = self.interval
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_optimizer_step(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Weigh the step's gradients, and mask what matters least."""
         if getattr(kwargs.get("optimizer"), "step_was_skipped", False):
             return  # float16 overflowed: the gradients are no numbers

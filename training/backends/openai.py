@@ -281,11 +281,7 @@ class OpenAIBackend(Backend):
         return {"model": settings.model, **asked, self._limit_name: request.max_new_tokens}
 
     def _learns(self, error: Exception, words: str, body: Mapping[str, object]) -> bool:
-        """Whether an endpoint refuses to be told something that it need not be told, which is left out from now on.
-
-        Raises:
-            PromptCBLUEError: it was asked for.
-        """
+        """Whether an endpoint refuses to be told something that it need not be told, which is left out from now on."""
         if not _NOT_KNOWN.search(words):
             return False
         param = getattr(error, "param", None)
@@ -309,11 +305,7 @@ class OpenAIBackend(Backend):
         return True
 
     def _judge(self, error: Exception, status: int | None, words: str) -> str:
-        """What went wrong, in words.
-
-        Raises:
-            PromptCBLUEError: it would go wrong for every request.
-        """
+        """What went wrong, in words."""
         import openai
 
         if status is not None:
@@ -450,11 +442,7 @@ class _Message(NamedTuple):
 
 
 def _message(body: Any) -> _Message:
-    """What a response says, in any of the shapes that endpoints give it.
-
-    Raises:
-        Exception: of any kind, if it is not what the API promises.
-    """
+    """What a response says, in any of the shapes that endpoints give it."""
     if not isinstance(body, dict) or not body.get("choices"):
         raise TypeError("it holds no choices")
     choice = body["choices"][0]

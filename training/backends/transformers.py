@@ -382,11 +382,7 @@ class TransformersBackend(LocalBackend):
 
 
 def _out_of_memory(error: RuntimeError) -> str:
-    """What an error says, where it says that the accelerator, or the CPU's allocator, has no more.
-
-    Raises:
-        RuntimeError: the error itself, if it is another one.
-    """
+    """What an error says, where it says that the accelerator, or the CPU's allocator, has no more."""
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
         return str(error).strip().splitlines()[0]
     raise error

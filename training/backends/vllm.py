@@ -70,11 +70,7 @@ class VllmBackend(LocalBackend):
         return (*self.settings.engine, f"max_model_len={_needed(self._encode(requests))}")
 
     def _load_engine(self, length: int) -> Any:
-        """The engine with the model loaded, for sequences of this length.
-
-        Raises:
-            PromptCBLUEError: it does not load.
-        """
+        """The engine with the model loaded, for sequences of this length."""
         from vllm import LLM
 
         settings = self.settings
@@ -165,11 +161,7 @@ def _guide(choices: Choices) -> dict[str, Any]:
 
 
 def _lora_rank(adapter: str) -> int:
-    """The rank to make room for.
-
-    Raises:
-        PromptCBLUEError: vLLM cannot run this adapter.
-    """
+    """The rank to make room for."""
     path = Path(adapter).expanduser() / "adapter_config.json"
     if not path.is_file():
         from huggingface_hub import hf_hub_download
