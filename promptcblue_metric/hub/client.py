@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.filesize import decimal
 
-from ..data.writing import replacing, write_json
+from ..data.writing import read_json_object, replacing, write_json
 from ..errors import PromptCBLUEError
 from ..version import VERSION
 
@@ -148,8 +148,11 @@ def publish(publication: Publication, repo: str, *, private: bool = False, tag: 
     """
     check_names(repo, tag)
     from huggingface_hub import CommitOperationDelete, HfApi, get_token
+    from huggingface_hub.utils import disable_progress_bars
 
-    with _explained(repo), _bars_on_terminals():
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    with _explained(repo):
         if get_token() is None:
             raise PromptCBLUEError(f"{repo}: {_NOT_LOGGED_IN}")
         api, kind = HfApi(library_name="promptcblue", library_version=VERSION), publication.kind
@@ -254,14 +257,9 @@ def write_dry_run(publication: Publication, folder: Path) -> Path:
 
 def _is_dry_run(folder: Path, record: Path) -> bool:
     """Whether a folder is absent or empty, or as a dry run left it."""
-    if not folder.exists():
-        return True
     if not folder.is_dir():
-        return False
-    try:
-        listed = json.loads(record.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = {}
+        return not folder.exists()
+    listed = read_json_object(record).get("files") if record.is_file() else {}
     return bool(_digests(folder) == listed)
 
 
@@ -328,18 +326,3 @@ def _reason(error: BaseException) -> str | None:
 
 def _line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-@contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """The client's progress bars where there is a terminal to draw them on, and none elsewhere."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if sys.stderr.isatty() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()

@@ -142,22 +142,15 @@ def _scored(
         yield scored
 
 
-def result_html(report: Report, language: Language) -> str:
-    """The scores, the signature and every task's errors, all escaped."""
-    return _html(language, report=report)
-
-
-def failure_html(words: Words, language: Language) -> str:
-    """Why nothing was scored."""
-    return _html(language, failure=words[language == "zh"])
-
-
-def _html(language: Language, report: Report | None = None, failure: str = "") -> str:
+def found_html(found: Report | Words | None, language: Language) -> str:
+    """A report's scores, signature and errors, all escaped, or why there is none; nothing before anything was asked."""
+    if found is None:
+        return ""
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("space.html.j2").render(
         language=language,
-        report=report,
-        failure=failure,
+        report=None if isinstance(found, tuple) else found,
+        failure=found[language == "zh"] if isinstance(found, tuple) else "",
         say=lambda key, **values: _text(key, language, **values),
         word=lambda word: _word(word, language),
         score_table=score_table,
@@ -206,13 +199,6 @@ def _words(chosen: str) -> list[object]:
     ]
 
 
-def _shown(found: Report | Words | None, chosen: str) -> str:
-    if found is None:
-        return ""
-    language = LANGUAGES[chosen]
-    return failure_html(found, language) if isinstance(found, tuple) else result_html(found, language)
-
-
 def _first(request: gr.Request) -> list[object]:
     """The browser's language."""
     chosen = "中文" if request.headers.get("accept-language", "zh").lower().startswith("zh") else "English"
@@ -220,7 +206,7 @@ def _first(request: gr.Request) -> list[object]:
 
 
 def _switched(chosen: str, found: Report | Words | None) -> list[object]:
-    return [*_words(chosen), _shown(found, chosen)]
+    return [*_words(chosen), found_html(found, LANGUAGES[chosen])]
 
 
 def _pressed(chosen: str, *given: Any) -> tuple[Report | Words, str]:
@@ -238,7 +224,7 @@ def _pressed(chosen: str, *given: Any) -> tuple[Report | Words, str]:
         found = error.words
     except PromptCBLUEError as error:
         found = (str(error), str(error))
-    return found, _shown(found, chosen)
+    return found, found_html(found, LANGUAGES[chosen])
 
 
 def build_page() -> gr.Blocks:

@@ -134,7 +134,7 @@ def test_missing_predictions_count_as_wrong_where_asked() -> None:
     fewer = given(predictions[0].splitlines()[0])
     report = scored(fewer, references, count_missing=True)
     assert report["missing_predictions"] == 3
-    assert "3" in space.result_html(report, "en")
+    assert "3" in space.found_html(report, "en")
 
 
 class Tags(HTMLParser):
@@ -163,13 +163,13 @@ def test_hostile_text_stays_text(language: space.Language, sample_rows: SampleRo
     ]
     # Lone surrogates can only come escaped.
     predictions, references = (given("\n".join(map(json.dumps, some))) for some in (answers, rows))
-    html = space.result_html(scored(predictions, references), language)
-    html += space.failure_html((HOSTILE, HOSTILE), language)
+    html = space.found_html(scored(predictions, references), language)
+    html += space.found_html((HOSTILE, HOSTILE), language)
     found = Tags(html)
     assert found.tags.isdisjoint({"script", "img", "a", "iframe", "textarea"})
     assert found.attributes <= {"class", "lang", "role", "data-task"}
     assert "<img src=x onerror=alert(1)>" in found.text
-    assert "\u202e" not in space.result_html(scored(predictions, references), language)
+    assert "\u202e" not in space.found_html(scored(predictions, references), language)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
