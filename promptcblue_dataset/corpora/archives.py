@@ -22,8 +22,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
 
 from promptcblue_metric.data.writing import scratch_folder
 from promptcblue_metric.errors import PromptCBLUEError
@@ -55,6 +56,7 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, st
 _RESULTS = re.compile(r"results?|outputs?|pred(iction)?s?|submit|submissions?|examples?|提交.*|结果.*", re.IGNORECASE)
 _POINTER = b"version https://git-lfs"
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
+_TOO_MUCH = f"unpacks to more than {MAX_RATIO} times its size"
 
 
 class RawError(PromptCBLUEError):
@@ -284,6 +286,48 @@ class _Bounded:
         return data
 
 
+class _Member(NamedTuple):
+    """Something in an archive: its path, the size that it says it has, what is wrong with it, how a file is opened."""
+
+    name: str
+    size: int
+    flaw: str
+    opens: Callable[[], Any] | None
+
+
+def _in_zip(file: RawFile, limit: int) -> Iterator[_Member]:
+    with zipfile.ZipFile(file.path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > limit:
+            raise _TooMuchError
+        for info in archive.infolist():
+            flaws = {
+                "is a link": stat.S_ISLNK(info.external_attr >> 16),
+                "is encrypted": info.flag_bits & _ENCRYPTED,
+                _TOO_MUCH: info.file_size > _limit(info.compress_size),
+            }
+            flaw = next((flaw for flaw, there in flaws.items() if there), "")
+            opens = None if info.is_dir() else partial(archive.open, info)
+            yield _Member(member_name(info), info.file_size, flaw, opens)
+
+
+def _in_tar(file: RawFile, limit: int) -> Iterator[_Member]:
+    opened = next(opens for magic, opens in _OPENED.items() if file.head(6).startswith(magic))
+    # As a stream, so that an archive is refused before it is read to its end, whatever its members say they hold.
+    with opened(file.path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as archive:  # type: ignore[call-overload]
+        for member in archive:
+            flaw, opens = "is a link" * (member.islnk() or member.issym()), partial(archive.extractfile, member)
+            yield _Member(member.name, member.size, flaw, opens if member.isfile() else None)
+
+
+def _alone(file: RawFile, limit: int) -> Iterator[_Member]:
+    """A file that is packed without an archive; its last bytes say its size."""
+    with gzip.open(file.path) as stream:
+        size = int.from_bytes(file.head()[-4:], "little")
+        yield _Member(
+            file.name.stem, size, _TOO_MUCH * (size > limit), lambda: _Bounded(cast("IO[bytes]", stream), size)
+        )
+
+
 @dataclass
 class _Unpacker:
     folder: Path
@@ -293,18 +337,23 @@ class _Unpacker:
     archives: int = 0
 
     def unpack(self, file: RawFile, depth: int = 0) -> list[RawFile]:
-        """Unpack the data files in an archive and in the zip archives in it, unless it is damaged or unlike data."""
+        """Unpack the data files in an archive and in the archives in it, unless it is damaged or unlike data."""
         self.archives += 1
         target = self.folder / str(self.archives)
-        suffix = file.path.suffix.lower()
         is_tar = re.fullmatch(rf".*{_ARCHIVE}", file.path.name, re.IGNORECASE | re.DOTALL)
-        unpack = self._zip if suffix == ".zip" else self._tar if is_tar else self._gz
+        members = _in_zip if file.path.suffix.lower() == ".zip" else _in_tar if is_tar else _alone
+        unpacked = []
         try:
-            unpacked = list(unpack(file, target, _limit(file.path.stat().st_size)))
+            for member in members(file, _limit(file.path.stat().st_size)):
+                if member.flaw:
+                    self._refuse(file.name, member.flaw, member.name)
+                parts = self._checked(member.name, member.size, file.name)
+                if member.opens and _wanted(parts) and _is_data(member.name):
+                    unpacked.append(self._write(member.opens(), parts, target, file.name))
         except PromptCBLUEError:
             raise
         except _TooMuchError:
-            self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size")
+            self._refuse(file.name, _TOO_MUCH)
         except OSError as error:
             raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error.strerror or error}") from error
         except (*_DAMAGED, ValueError) as error:
@@ -317,43 +366,6 @@ class _Unpacker:
             unpacked += self.unpack(inner, depth + 1)
         return unpacked
 
-    def _zip(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
-        with zipfile.ZipFile(file.path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > limit:
-                raise _TooMuchError
-            for info in archive.infolist():
-                name = member_name(info)
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    self._refuse(file.name, "is a link", name)
-                if info.flag_bits & _ENCRYPTED:
-                    self._refuse(file.name, "is encrypted", name)
-                if info.file_size > _limit(info.compress_size):
-                    self._refuse(file.name, f"unpacks to more than {MAX_RATIO} times its size", name)
-                parts = self._checked(name, info.file_size, file.name)
-                if not info.is_dir() and _wanted(parts) and _is_data(name):
-                    yield self._write(archive.open(info), parts, target, file.name)
-
-    def _tar(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
-        opened = next(opens for magic, opens in _OPENED.items() if file.head(6).startswith(magic))
-        # As a stream, so that an archive is refused before it is read to its end, whatever its members say they hold.
-        with opened(file.path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                if member.islnk() or member.issym():
-                    self._refuse(file.name, "is a link", member.name)
-                parts = self._checked(member.name, member.size, file.name)
-                wanted = member.isfile() and _wanted(parts) and _is_data(member.name)
-                if wanted and (source := archive.extractfile(member)):
-                    yield self._write(source, parts, target, file.name)
-
-    def _gz(self, file: RawFile, target: Path, limit: int) -> Iterator[RawFile]:
-        """A file on its own, which has the name of its archive without the suffix."""
-        parts = self._checked(file.name.stem, 0, file.name)
-        with gzip.open(file.path) as stream:
-            bounded = _Bounded(stream, min(limit, self.max_bytes - self.size))  # type: ignore[arg-type]
-            found = self._write(bounded, parts, target, file.name)
-        self.size += found.path.stat().st_size
-        yield RawFile(found.path, file.name.with_suffix(""))
-
     def _write(self, source: SupportsRead[bytes], parts: Sequence[str], target: Path, archive: Path) -> RawFile:
         """Write a member; of its path only its name and that of its folder are used."""
         # A folder for each member keeps equal names apart.
@@ -361,7 +373,8 @@ class _Unpacker:
         file.parent.mkdir(parents=True)
         with file.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
-        return RawFile(file, archive.joinpath(*parts))
+        # What is packed alone has the name of its archive without the suffix.
+        return RawFile(file, archive.with_suffix("") if (archive.stem,) == tuple(parts) else archive.joinpath(*parts))
 
     def _checked(self, name: str, size: int, archive: Path) -> Sequence[str]:
         """The parts of the path of a member, which is counted."""

@@ -17,6 +17,7 @@ from typing import Any
 from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles, encodable
 from promptcblue_dataset.corpora.reading import (
     UNLABELLED,
+    Composed,
     Content,
     Corpus,
     FileNotes,
@@ -387,16 +388,16 @@ class _Split:
             message = f"{self.notes.path}: line {line}: field '{field}': expected the id of a text, found {name!r}"
             self.notes.add("skipped", "an id of no text", line, name, message=message)
         self._ids = sorted({document for found in self._relevant.values() for document in found})
-        return RawSplit(
-            self.notes, [Group(query, _Pairs(self, query, found)) for query, found in self._relevant.items()]
-        )
+        groups = []
+        for query, found in self._relevant.items():
+            labels = _RELEVANCE if len(self._ids) > len(set(found)) else _RELEVANCE[:1]  # if there are others
+            parts = [(query, document, label) for document in found for label in labels]
+            groups.append(Group(query, Composed(parts, self._sample)))
+        return RawSplit(self.notes, groups)
 
-    def labels(self, found: Sequence[str]) -> Sequence[str]:
-        """What can be said of a query with documents that answer it: both labels if there are others."""
-        return _RELEVANCE if len(self._ids) > len(set(found)) else _RELEVANCE[:1]
-
-    def sample(self, query: str, document: str, label: str) -> Content:
+    def _sample(self, pair: tuple[str, str, str]) -> Content:
         """The query with its document, or with one that answers others and is drawn for this pair."""
+        query, document, label = pair
         if label != _RELEVANCE[0]:
             draws = Draws(self._seed, self._file.name.name, query, document)
             others = (self._ids[place] for place in draws.order(len(self._ids)))
@@ -410,23 +411,6 @@ class _Split:
 _RELEVANCE = ("相关", "不相关")
 #: How many documents of a query CBLUE takes.
 _HANDED_IN = 10
-
-
-@dataclass(slots=True)
-class _Pairs(Sequence[Content]):
-    """The samples of a query: each of its documents with each label that there is for it."""
-
-    split: _Split
-    query: str
-    found: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.found) * len(self.split.labels(self.found))
-
-    def __getitem__(self, number: Any) -> Any:
-        labels = self.split.labels(self.found)
-        place, label = divmod(number, len(labels))
-        return self.split.sample(self.query, self.found[place], labels[label])
 
 
 _ID = re.compile(r"([a-z]+[-_ ]?)?id", re.IGNORECASE)

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
@@ -28,6 +29,8 @@ T = TypeVar("T")
 Action = Literal["mended", "kept", "left out", "skipped"]
 
 _EXAMPLES, _EXAMPLE_LENGTH = 5, 160
+#: Why a record of a test file gives no sample.
+UNLABELLED = "no labels"
 
 
 class Content(NamedTuple):
@@ -156,6 +159,12 @@ class RawSplit:
 
     notes: FileNotes
     groups: list[Group] = field(default_factory=list)
+
+    def leave_unlabelled(self) -> None:
+        """Take the samples out if every answer is empty: so test files may carry them in place of none."""
+        if self.groups and not any(content.answer for group in self.groups for content in group.samples):
+            self.notes.add("left out", UNLABELLED, 1, times=len(self.groups))
+            self.groups.clear()
 
 
 @dataclass
@@ -441,10 +450,6 @@ def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-#: Why a record of a test file gives no sample.
-UNLABELLED = "no labels"
-
-
 @dataclass(frozen=True)
 class RecordCorpus(Corpus, Generic[R]):
     """A corpus of JSON files ``{stem}_{split}.json`` whose records are read one by one.
@@ -498,21 +503,32 @@ class RecordCorpus(Corpus, Generic[R]):
 
     def read(self, sources: Sources, seed: int = 0) -> Reading:
         """Read each file once, for all the tasks that it is for; of several the first with samples counts."""
+        return self._reading(sources, self.readers)
+
+    def ask(self, sources: Sources) -> Reading:
+        """What the records of its test files ask; of several files the shared one of IMCS-V2 has the texts."""
+        tests = {task: {"test": of_task["test"][-1:]} for task, of_task in sources.splits.items() if "test" in of_task}
+        ask_text = asked_for(INPUT_TEXT="text")
+        readers = {task: partial(_ask, self.asks.get(task, ask_text), RECORD_IDS.get(task)) for task in tests}
+        return self._reading(Sources(tests, sources.others), readers, labelled=False)
+
+    def _reading(
+        self, sources: Sources, readers: Mapping[str, Callable[[R], Iterable[Group]]], *, labelled: bool = True
+    ) -> Reading:
         reading = Reading()
         tasks_of: dict[RawFile, dict[str, None]] = {}
         for task, of_task in sources.splits.items():
             for file in (file for files in of_task.values() for file in files):
                 tasks_of.setdefault(file, {})[task] = None
-        found = {file: self._read(file, list(tasks)) for file, tasks in tasks_of.items()}
+        found = {file: self._read(file, {task: readers[task] for task in tasks}) for file, tasks in tasks_of.items()}
+        for file, task in ((file, task) for file, tasks in tasks_of.items() if labelled for task in tasks):
+            found[file][task].leave_unlabelled()
         for task, of_task in sources.splits.items():
             results = {split: [found[file][task] for file in files] for split, files in of_task.items()}
             reading.splits[task] = {
                 split: next((result for result in of_split if result.groups), of_split[0])
                 for split, of_split in results.items()
             }
-        return self._finished(reading, sources)
-
-    def _finished(self, reading: Reading, sources: Sources) -> Reading:
         try:
             if self.finish:
                 self.finish(reading, sources)
@@ -520,45 +536,29 @@ class RecordCorpus(Corpus, Generic[R]):
             reading.refuse(self.name, str(error))
         return reading
 
-    def ask(self, sources: Sources) -> Reading:
-        """What the records of its test files ask."""
-        reading = Reading()
-        for task, file in ((task, splits["test"][-1]) for task, splits in sources.splits.items() if "test" in splits):
-            asks: Callable[[R], Iterable[Content]] = self.asks.get(task, asked_for(INPUT_TEXT="text"))
-            split = RawSplit(FileNotes(file.name))
-            reading.splits[task] = {"test": split}
-            id_field = RECORD_IDS.get(task, "")
-            for record in records_of(file, split.notes, self.record_type, id_field):
-                if id_field and not record.place.named:
-                    record.place.note("left out", f"no '{id_field}', by which CBLUE's submission names a record")
-                    continue
-                try:
-                    split.groups.append(Group(record.place.id, list(asks(record))))
-                except RawError as error:
-                    record.place.bad(error)
-        return self._finished(reading, sources)
-
-    def _read(self, file: RawFile, tasks: Sequence[str]) -> dict[str, RawSplit]:
+    def _read(self, file: RawFile, readers: Mapping[str, Callable[[R], Iterable[Group]]]) -> dict[str, RawSplit]:
         """What a file holds for each task."""
-        found = {task: RawSplit(FileNotes(file.name)) for task in tasks}
+        found = {task: RawSplit(FileNotes(file.name)) for task in readers}
         of_file = FileNotes(file.name)
         try:
-            for record in records_of(file, of_file, self.record_type, RECORD_IDS.get(tasks[0], "")):
+            for record in records_of(file, of_file, self.record_type, RECORD_IDS.get(next(iter(readers)), "")):
                 for task, split in found.items():
                     record.place.notes = split.notes
                     try:
-                        split.groups += [group for group in self.readers[task](record) if len(group.samples)]
+                        split.groups += [group for group in readers[task](record) if len(group.samples)]
                     except RawError as error:
                         record.place.bad(error)
         except RawError as error:
             of_file.add("skipped", "the file cannot be read", 1, reason(error), message=str(error))
         for split in found.values():
-            if not any(content.answer for group in split.groups for content in group.samples):
-                # A test file may carry empty answers in place of none.
-                split.notes.add("left out", UNLABELLED, 1, times=len(split.groups)) if split.groups else None
-                split.groups.clear()
             split.notes.include(of_file)
         return found
+
+
+def _ask(asks: Callable[[R], Iterable[Content]], id_field: str | None, record: R) -> Iterable[Group]:
+    if id_field and not record.place.named:
+        return record.place.note("left out", f"no '{id_field}', by which CBLUE's submission names a record")
+    return (Group(record.place.id, list(asks(record))),)
 
 
 _WORDS = {

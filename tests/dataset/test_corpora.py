@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import shutil
@@ -451,3 +452,13 @@ def test_two_files_of_one_corpus_are_refused(tmp_path: Path) -> None:
         put(tmp_path, f"{folder}/CMeEE-V2_train.json", [{"text": folder, "entities": []}])
     with pytest.raises(PromptCBLUEError, match=r"(?s)--use.*a/CMeEE-V2_train.*b/CMeEE-V2_train"):
         read("CMeEE-V2", tmp_path)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_single_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, says: bool) -> None:
+    packed = bytearray(gzip.compress(b" " * (20 << 20)))
+    if not says:
+        packed[-4:] = (100).to_bytes(4, "little")
+    (tmp_path / "KUAKE-QIC_train.json.gz").write_bytes(packed)
+    with pytest.raises(PromptCBLUEError, match="times its size"), raw_files(tmp_path):
+        pass
