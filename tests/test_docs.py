@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import gzip
+import io
 import json
 import os
 import re
@@ -117,8 +119,14 @@ def _model(path: Path) -> None:
     shutil.copytree(made, path)
 
 
+def _zipped(path: Path) -> None:
+    _predictions("dev", 3)(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
 GIVEN: Mapping[str, Callable[[Path], object]] = {
     "predictions.jsonl": _predictions("dev", 3),
+    "predictions.jsonl.gz": _zipped,
     "base.jsonl": _predictions("dev", 2),
     "tuned.jsonl": _predictions("dev", 5),
     "test-answers.jsonl": _predictions("test", 3),
@@ -143,6 +151,15 @@ def run(words: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0
+
+
+def piped(words: list[str]) -> list[str]:
+    """The command at the end of ``gunzip -c FILE | …``, with what it reads put on its input."""
+    if words[:2] == ["gunzip", "-c"] and words[3] == "|":
+        sys.stdin = io.TextIOWrapper(io.BytesIO(gzip.decompress(Path(words[2]).read_bytes())), encoding="utf-8")
+        words = words[4:]
+    assert words[0] in APPS, f"{shlex.join(words)}: no command of ours, and not marked with what it needs"
+    return words
 
 
 def run_page(page: Path, folder: Path) -> None:
@@ -170,8 +187,7 @@ def run_page(page: Path, folder: Path) -> None:
             exec(compile(block.text, str(page), "exec"), names)
             continue
         for words in block.commands:
-            assert words[0] in APPS, f"{shlex.join(words)}: no command of ours, and not marked with what it needs"
-            code = run(words)
+            code = run(piped(words))
             cut = words[1] in ("predict", "evaluate")  # 3: many answers of so small a model are cut
             assert code == 0 or (code == 3 and cut), f"{shlex.join(words)}: exit code {code}"
 
@@ -235,7 +251,9 @@ def check(words: Sequence[str]) -> None:
         AssertionError: an option, recipe, file, target or extra that is not there.
     """
     name, *rest = words
-    if name in APPS:
+    if "|" in rest:
+        check(rest[rest.index("|") + 1 :])
+    elif name in APPS:
         command, arguments = _leaf(words)
         assert not hasattr(command, "commands"), f"{shlex.join(words)}: no such command"
         if command.name == "sft":
