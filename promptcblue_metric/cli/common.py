@@ -42,7 +42,6 @@ ResamplesOption = Annotated[
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures, all digits, to this file.")]
 
-T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Called with what is being done, with which item, and how many items there are (None where that is not known).
@@ -184,25 +183,25 @@ def check_place(path: Path, place: Place) -> None:
 
 def _checked(function: Callable[..., object]) -> Callable[..., object]:
     """A command whose numbers and paths are looked at before it does anything, by `NUMBERS` and `PLACES`."""
-    command = function.__name__
 
-    def known(table: Mapping[str, T], name: str) -> T | None:
-        return table.get(f"{command}.{name}", table.get(name))
+    def key(table: Mapping[str, object], name: str) -> str:
+        return own if (own := f"{function.__name__}.{name}") in table else name
 
     parameters, numbers, places, paths = [], dict[str, Numbers](), dict[str, Place](), set[str]()
     for each in inspect.signature(function, eval_str=True).parameters.values():
         kind, *about = get_args(each.annotation) or (each.annotation,)
-        if _within(kind, Path, str) and (place := known(PLACES, each.name)):
+        if _within(kind, Path):
+            places[each.name] = PLACES[key(PLACES, each.name)]
+            paths.add(each.name)
+        elif _within(kind, str) and (place := PLACES.get(key(PLACES, each.name))):
             places[each.name] = place
-            paths |= {each.name} if _within(kind, Path) else set()
         elif _within(kind, int, float):
-            numbers[each.name] = found = NUMBERS[each.name] if (found := known(NUMBERS, each.name)) is None else found
-            ends = {"min": found.least, "max": found.most}
-            about = [copy.copy(about[0])]
-            for end, value in ends.items():
+            numbers[each.name] = found = NUMBERS[key(NUMBERS, each.name)]
+            shown = copy.copy(about[0])  # in the help
+            for end, value in (("min", found.least), ("max", found.most)):
                 if value not in (-inf, inf, _ABOVE_0, _BELOW_1):
-                    setattr(about[0], end, value)
-            each = each.replace(annotation=Annotated[kind, about[0]])
+                    setattr(shown, end, value)
+            each = each.replace(annotation=Annotated[kind, shown])
         parameters.append(each)
 
     @wraps(function)
