@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
+from typing import TypeAlias
 
 from promptcblue_dataset.corpora import CORPORA, find_sources
 from promptcblue_dataset.corpora.archives import raw_files
@@ -271,7 +272,7 @@ def build(
     load_pool(plan.templates, plan.sizes)  # so that flaws are found before any work
     all_done = _Done()
     with raw_files(raw, plan.use, plan.max_bytes) as files, replacing(output) as temporary:
-        jobs = [_Job(name, sources, plan, temporary) for name, sources in find_sources(files, plan.sizes).items()]
+        jobs = [(name, sources, plan, temporary) for name, sources in find_sources(files, plan.sizes).items()]
         passed_over = files.passed_over()
         for done in _results(jobs, workers or min(3, os.cpu_count() or 1)):
             all_done.bad += done.bad
@@ -322,59 +323,52 @@ class _Done:
     files: dict[tuple[str, str], ReadFile] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The tasks of one corpus, to be built in one process."""
-
-    corpus: str
-    sources: Sources
-    plan: Plan
-    folder: Path
-
-    def run(self) -> _Done:
-        """Read the corpus, build its tasks and write their files; nothing is built where bad records stop it."""
-        plan, corpus = self.plan, CORPORA[self.corpus]
-        reading = corpus.ask(self.sources) if plan.from_test else corpus.read(self.sources, plan.seed)
-        files = {
-            (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
-            for task, of_task in reading.splits.items()
-            for split, found in of_task.items()
-        }
-        done = _Done({}, [f"{task}: {why}" for task, why in reading.refused.items()], files)
-        if plan.skip_bad or not (done.bad or any(file.notes.bad for file in files.values() if file.notes)):
-            self._build(reading, done)
-        # Files are shared by tasks.
-        bad = [message for file in files.values() if file.notes for message in file.notes.bad]
-        done.bad[:] = dict.fromkeys([*done.bad, *bad])
-        return done
-
-    def _build(self, reading: Reading, done: _Done) -> None:
-        plan, pool = self.plan, load_pool(self.plan.templates, list(reading.splits))
-        groups = _assigned(reading, plan)
-        for task in (task for task in reading.splits if task in pool and any(groups[task].values())):
-            maker = Every if plan.sizes[task] is None else Drawing
-            making = maker(task, pool[task], groups[task], reading, plan)
-            samples = {split: making.samples(split) for split in DRAWN}
-            done.bad += making.bad
-            for split, found in samples.items():
-                if (task, split) in done.files:
-                    done.files[task, split].samples = len(found)
-            if written := {split: samples[split] for split in SPLITS if samples[split]}:
-                notes = [of_split.notes for of_split in reading.splits[task].values()]
-                left_out = sum((of_file.left_out() for of_file in notes), Counter[str]())
-                counts = {split: making.counts[split] for split in SPLITS}
-                done.tasks[task] = BuiltTask(write_config(self.folder, task, written), counts, dict(left_out))
+#: The tasks of one corpus, to be built in one process: its name and files, and the folder to write to.
+_Job: TypeAlias = tuple[str, Sources, Plan, Path]
 
 
 def _run(job: _Job) -> _Done:
-    """A corpus is millions of objects and no cycles; looking for those again and again takes half of the time."""
+    """Build a corpus: millions of objects and no cycles, and looking for those again and again takes half the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
-        return job.run()
+        return _done(*job)
     finally:
         if enabled:
             gc.enable()
+
+
+def _done(corpus: str, sources: Sources, plan: Plan, folder: Path) -> _Done:
+    """Read a corpus, build its tasks and write their files; nothing is built where bad records stop it."""
+    reading = CORPORA[corpus].ask(sources) if plan.from_test else CORPORA[corpus].read(sources, plan.seed)
+    files = {
+        (task, split): ReadFile(task, split, f"{task}/{found.notes.path.name}", found.notes)
+        for task, of_task in reading.splits.items()
+        for split, found in of_task.items()
+    }
+    done = _Done({}, [f"{task}: {why}" for task, why in reading.refused.items()], files)
+    if plan.skip_bad or not (done.bad or any(file.notes.bad for file in files.values() if file.notes)):
+        _build_tasks(reading, plan, folder, done)
+    # Files are shared by tasks.
+    bad = [message for file in files.values() if file.notes for message in file.notes.bad]
+    done.bad[:] = dict.fromkeys([*done.bad, *bad])
+    return done
+
+
+def _build_tasks(reading: Reading, plan: Plan, folder: Path, done: _Done) -> None:
+    pool, groups = load_pool(plan.templates, list(reading.splits)), _assigned(reading, plan)
+    for task in (task for task in reading.splits if task in pool and any(groups[task].values())):
+        maker = Every if plan.sizes[task] is None else Drawing
+        making = maker(task, pool[task], groups[task], reading, plan)
+        samples = {split: making.samples(split) for split in DRAWN}
+        done.bad += making.bad
+        for split, found in samples.items():
+            if (task, split) in done.files:
+                done.files[task, split].samples = len(found)
+        if written := {split: samples[split] for split in SPLITS if samples[split]}:
+            left_out = sum((of_split.notes.left_out() for of_split in reading.splits[task].values()), Counter[str]())
+            counts = {split: making.counts[split] for split in SPLITS}
+            done.tasks[task] = BuiltTask(write_config(folder, task, written), counts, dict(left_out))
 
 
 def _end_with_parent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -242,36 +242,17 @@ def build_(
         use=use or (),
         max_bytes=int(max_unpacked * (1 << 30)),
     )
-    _build(raw, output, plan, workers, names if tasks else (), overwrite=overwrite, cache=cache)
+    must_have = names if tasks else ()
+    _build(raw, output, plan, workers=workers, must_have=must_have, overwrite=overwrite, cache=cache)
 
 
-def _build(
-    raw: Path,
-    output: Path,
-    plan: Plan,
-    workers: int | None = None,
-    must_have: Sequence[str] = (),
-    *,
-    overwrite: bool,
-    cache: bool | None,
-) -> None:
-
+def _build(raw: Path, output: Path, plan: Plan, **options: Any) -> None:
     from promptcblue_dataset.build import build
 
     with progress_bars() as on_progress:
-        built = build(
-            raw,
-            output,
-            plan,
-            workers=workers,
-            must_have=must_have,
-            overwrite=overwrite,
-            cache=cache,
-            on_progress=on_progress,
-        )
-    show(
-        _files_table(built, from_test=plan.from_test) if plan.whole else _built_table(built), _built_notes(built, plan)
-    )
+        built = build(raw, output, plan, **options, on_progress=on_progress)
+    table = _files_table(built, from_test=plan.from_test) if plan.whole else _built_table(built)
+    show(table, _built_notes(built, plan))
 
 
 def _built_table(built: Built) -> Table:

@@ -443,8 +443,8 @@ def _lines(file: RawFile) -> Iterator[tuple[int, bytes, bytes]]:
     try:
         with file.path.open("rb", buffering=1 << 20) as stream:
             for line in stream:
-                document, _, text = line.removeprefix(codecs.BOM_UTF8).partition(b"\t")
-                yield place, document, text
+                document, _, text = line.partition(b"\t")
+                yield place, document.strip() if place else document.removeprefix(codecs.BOM_UTF8).strip(), text
                 place += len(line)
     except OSError as error:
         raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
@@ -455,7 +455,7 @@ def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
     sought = {document.encode() for document in wanted}
     found: dict[str, int] = {}
     for place, document, text in _lines(file):
-        if document in sought or (document := document.strip()) in sought:
+        if document in sought:
             usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
             found[document.decode()] = place if usable else -1
     return found
