@@ -66,8 +66,6 @@ _INDEX = "*.index.json"
 _OWNED = (*WEIGHTS, *_ABOUT, CARD, RECIPE, ADAPTER_CONFIG, _INDEX, "chat_template.jinja")
 #: In a run's settings, and no settings of a recipe.
 _COMPUTED = ("samples", "model", "batch")
-#: Adapters that PEFT knows by itself.
-_IN_PEFT = ("LORA", "ADALORA", "P_TUNING", "PREFIX_TUNING")
 _RECIPE_HEAD = """\
 # The settings that decide what this model is, as its run recorded them.
 #   promptcblue-train sft recipe.yaml --output_dir DIR
@@ -394,11 +392,6 @@ def _recipe(facts: RunFacts) -> bytes:
 
 
 def _card(folder: Path, repo: str) -> bytes:
-    text = (folder / CARD).read_text(encoding="utf-8").rstrip()
-    return f"{text}\n\n## How to use it\n\n{_usage(folder, repo)}".encode()
-
-
-def _usage(folder: Path, repo: str) -> str:
     base = backbone(folder)
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -407,25 +400,9 @@ def _usage(folder: Path, repo: str) -> str:
         f'model = AutoModelForCausalLM.from_pretrained("{base or repo}")',
     ]
     if base:
-        known = read_json_object(folder / ADAPTER_CONFIG).get("peft_type") in _IN_PEFT
+        known = read_json_object(folder / ADAPTER_CONFIG).get("peft_type") != "PARALLEL_ADAPTER"
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
-    code = "\n".join(lines)
-    return f"""\
-```python
-{code}
-```
-
-or, for a whole split, with the prompts written as in training:
-
-```sh
-{_prediction(folder, repo)}
-```
-
-`{RECIPE}` holds the settings of the run, for one like it:
-
-```sh
-hf download {repo} {RECIPE} --local-dir .
-promptcblue-train sft {RECIPE} --output_dir DIR
-```
-"""
+    usage = Template((Path(__file__).parent / "usage.md").read_text(encoding="utf-8"))
+    text = usage.substitute(code="\n".join(lines), predict=_prediction(folder, repo), repo=repo, recipe=RECIPE)
+    return f"{(folder / CARD).read_text(encoding='utf-8').rstrip()}\n\n{text}".encode()

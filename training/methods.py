@@ -184,9 +184,12 @@ class Method:
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
         from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
+        from .model import adapter_config
 
         if recipe.adapter:
-            return _config_of(recipe.adapter)
+            config = adapter_config(recipe.adapter)
+            config.inference_mode = False
+            return config
         said = {theirs: getattr(recipe, ours) for ours, theirs in self.fields.items()}
         options = {"task_type": "CAUSAL_LM", **said, **self.derived(recipe, model)}
         return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.kind)](**options)
@@ -230,20 +233,6 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def _config_of(adapter: str) -> PeftConfig:
-    """The config of a saved adapter, to go on with its training."""
-    from peft import PeftConfig
-
-    from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
-
-    try:
-        config: PeftConfig = PeftConfig.from_pretrained(adapter)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PromptCBLUEError(f"adapter {adapter}: its config cannot be read: {error}") from error
-    config.inference_mode = False
-    return config
-
-
 def take_over(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """A recipe whose model may be an adapter, with backbone and adapter told apart, and the adapter's own settings.
 
@@ -253,7 +242,7 @@ def take_over(recipe: Recipe) -> tuple[Recipe, list[str]]:
     Raises:
         PromptCBLUEError: the adapter is none of the recipe's method, or the recipe asks for another size.
     """
-    from .model import find_model
+    from .model import adapter_config, find_model
 
     if recipe.model is None:
         return recipe, []
@@ -261,8 +250,8 @@ def take_over(recipe: Recipe) -> tuple[Recipe, list[str]]:
     recipe = replace(recipe, model=source.backbone, adapter=source.adapter)
     if recipe.adapter is None:
         return recipe, []
-    config = _config_of(recipe.adapter)
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    config = adapter_config(recipe.adapter)
+    kind = config.peft_type.value
     method = next((name for name, each in METHODS.items() if each.kind == kind), None)
     if method != recipe.method:
         remedy = f"say --method {method}" if method else "none of the methods here goes on with it"

@@ -19,7 +19,7 @@ from .run import ADAPTER_CONFIG, BACKBONE, CARD, RECORD, WEIGHTS, folder_fingerp
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -179,6 +179,22 @@ def load_for_prediction(
     return model.eval()
 
 
+def adapter_config(adapter: str) -> PeftConfig:
+    """PEFT's config of a saved adapter.
+
+    Raises:
+        PromptCBLUEError: it has none that can be read.
+    """
+    from peft import PeftConfig
+
+    from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
+
+    try:
+        return PeftConfig.from_pretrained(adapter)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PromptCBLUEError(f"adapter {adapter}: its config cannot be read: {_first_line(error)}") from error
+
+
 def convert(folder: Path, dtype: str, *, trust_remote_code: bool = False) -> None:
     """Have the model in a folder in another number format.
 
@@ -206,16 +222,13 @@ def merge(source: ModelSource, output: Path, dtype: str = "auto") -> None:
     """
     import torch
     from huggingface_hub import ModelCard
-    from peft import PeftConfig
     from transformers import AutoConfig
-
-    from . import adapters  # noqa: F401 - makes the parallel adapter known to PEFT
 
     if source.adapter is None:
         raise PromptCBLUEError(f"{source.backbone} has no adapter to merge: it is a whole model already")
     if output.exists():
         raise PromptCBLUEError(f"{output}: is there already; name a folder that is not")
-    kind = PeftConfig.from_pretrained(source.adapter).peft_type.value
+    kind = adapter_config(source.adapter).peft_type.value
     if kind not in ("LORA", "ADALORA"):
         raise PromptCBLUEError(
             f"{source.adapter}: {kind} stands beside the weights and cannot be merged into them; lora and adalora can"

@@ -54,9 +54,9 @@ def check_numbers(settings: object) -> None:
 T = TypeVar("T")
 
 
-def said(default: T, meaning: str) -> T:
-    """A setting's default, and what its help says."""
-    made: T = field(default=default, metadata={"help": meaning})
+def said(default: T, meaning: str, **more: object) -> T:
+    """A setting's default, what its help says, and what else an option of a command line says of it."""
+    made: T = field(default=default, metadata={"help": meaning, **more})
     return made
 
 

@@ -71,17 +71,7 @@ from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
 
 #: Settings of a recipe that are recorded otherwise, or decide nothing.
-_OTHERS = [
-    "dataset",
-    "configs",
-    "groups",
-    "model",
-    "adapter",
-    "overwrite",
-    "processes",
-    "dry_run",
-    "attn_implementation",
-]
+_OTHERS = "dataset configs groups model adapter overwrite processes dry_run attn_implementation"
 #: Ends the name of the folder that a trial writes to and removes.
 _DRY = ".dry-run"
 
@@ -261,7 +251,7 @@ def _is_finished(
     settings = {
         "samples": samples_fingerprint(samples),
         **{name: value and identify(value) for name, value in (("model", recipe.model), ("adapter", recipe.adapter))},
-        **{key: value for key, value in asdict(recipe).items() if key not in _OTHERS},
+        **{key: value for key, value in asdict(recipe).items() if key not in _OTHERS.split()},
         **training.deciding(),
     }
     notes = {

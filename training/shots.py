@@ -14,9 +14,9 @@ from promptcblue_metric.compare.published import paper_counts
 from promptcblue_metric.data.samples import Sample, resolve
 from promptcblue_metric.errors import PromptCBLUEError
 
-from .backends import option
 from .data import Splits
 from .prompts import Shot
+from .recipe import said as option
 from .run import samples_fingerprint
 
 

@@ -13,6 +13,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 
 from ..processes import process_count
 from ..prompts import Shot
+from ..recipe import said as option
 from ..run import GROUPS
 
 T = TypeVar("T")
@@ -20,12 +21,6 @@ T = TypeVar("T")
 LOOSE, THINKING = 1024, 2048
 #: Who ended an answer: the model; the limit, or the limit while it still thought; or it is none, but a refusal.
 FinishReason = Literal["stop", "length", "thought", "refusal"]
-
-
-def option(default: T, help: str, **more: object) -> T:
-    """A setting that is an option of the command too, its ``name`` that of the field unless ``more`` says another."""
-    setting: T = field(default=default, metadata={"help": help, **more})
-    return setting
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from promptcblue_metric.errors import PromptCBLUEError
 
+from ..model import adapter_config, best_dtype
 from . import BackendSettings, Choices, Completion, Failure, Request, refuse
 from .encoding import Encoded, LocalBackend, encode
 
@@ -51,8 +50,6 @@ class VllmBackend(LocalBackend):
         if self.settings.dtype != "auto":
             return self.settings.dtype
         import torch
-
-        from ..model import best_dtype
 
         return str(best_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))).removeprefix("torch.")
 
@@ -162,16 +159,11 @@ def _guide(choices: Choices) -> dict[str, Any]:
 
 def _lora_rank(adapter: str) -> int:
     """The rank to make room for."""
-    path = Path(adapter).expanduser() / "adapter_config.json"
-    if not path.is_file():
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(adapter, "adapter_config.json"))
-    config = json.loads(path.read_text(encoding="utf-8"))
-    rank = next((rank for rank in _RANKS if rank >= config.get("r", 0)), None)
-    if config.get("peft_type") != "LORA" or rank is None:
+    config = adapter_config(adapter)
+    rank = next((rank for rank in _RANKS if rank >= getattr(config, "r", 0)), None)
+    if config.peft_type.value != "LORA" or rank is None:
         raise PromptCBLUEError(
-            f"adapter {adapter}: vLLM runs LoRA up to rank {_RANKS[-1]}, and this is {config.get('peft_type')}; use "
+            f"adapter {adapter}: vLLM runs LoRA up to rank {_RANKS[-1]}, and this is {config.peft_type.value}; use "
             "--backend transformers, or merge it into its backbone"
         )
     return rank
