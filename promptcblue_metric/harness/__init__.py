@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
 from ..compare.published import paper_counts
-from ..data.samples import Sample, canonical_split, iter_samples, load_samples, resolve, splits_of
+from ..data.samples import Sample, canonical_split, iter_samples, resolve, splits_of
 from ..data.writing import encoded, read_json_object, replacing, write_json
 from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser
@@ -58,7 +59,7 @@ class Job:
 
     def samples(self, task: str) -> list[Sample]:
         """The samples of a task to be answered."""
-        return [_six_fields(sample) for sample in load_samples(self.references, self.split, [task])]
+        return _read(self.references, self.split).get(task, [])
 
     def demonstrations(self, task: str) -> list[Sample]:
         """The train samples of a task that may be shown before a prompt: those with a target whose own prompt is not to
@@ -67,8 +68,8 @@ class Job:
         if "train" not in splits_of(self.references) or self.split == "train":
             return []
         asked = {sample["input"] for sample in self.samples(task)}
-        train = iter_samples(self.references, "train", [task])
-        return [_six_fields(sample) for sample in train if sample["input"] not in asked and sample["target"].strip()]
+        train = _read(self.references, "train").get(task, [])
+        return [sample for sample in train if sample["input"] not in asked and sample["target"].strip()]
 
     def scores(self, outputs: Iterable[tuple[str, Sample]]) -> dict[str, float]:
         """The primary scores by task, and ``overall``, of outputs that are given with their samples.
@@ -83,8 +84,14 @@ class Job:
         return {**{name: task["score"] for name, task in result["tasks"].items()}, "overall": result["overall"]}
 
 
-def _six_fields(sample: Sample) -> Sample:
-    return {name: value for name, value in sample.items() if name != "template"}  # type: ignore[return-value]
+@lru_cache(maxsize=3)
+def _read(references: str, split: str) -> Mapping[str, list[Sample]]:
+    """The samples of a split by task, with the six fields that all of them have: read once for all tasks."""
+    by_task = defaultdict[str, list[Sample]](list)
+    for sample in iter_samples(references, split):
+        sample.pop("template", None)
+        by_task[sample["task_dataset"]].append(sample)
+    return by_task
 
 
 def plan(
@@ -98,36 +105,28 @@ def plan(
     """
     if suite is not None and suite not in SUITES:
         raise PromptCBLUEError(f"unknown suite '{suite}'; the suites are {', '.join(SUITES)}")
-    wanted = SUITES[suite].tasks if suite else None
-    path = resolve(references, wanted or ())
-    references = str(path.resolve()) if path.exists() else references
-    samples = list(iter_samples(references, split, wanted))
-    if not samples:
+    path = resolve(references, SUITES[suite].tasks if suite else ())
+    references, split = str(path.resolve()) if path.exists() else references, canonical_split(split)
+    samples = _read(references, split)
+    found = SUITES[suite] if suite else suite_of(samples)
+    limits = {task: _limit(references, split, task) for task in found.tasks if task in samples}
+    if not limits:
         raise PromptCBLUEError(f"the {split} split of {references} has no samples of {suite}")
-    present = {sample["task_dataset"] for sample in samples}
-    found = SUITES[suite] if suite else suite_of(present)
-    limits = _limits(references, split)
-    job = Job(
-        references,
-        canonical_split(split),
-        {name: max(limits.get(name, 0), _LEAST) for name in found.tasks if name in present},
-        found.name,
-        protocol,
-        parser,
-    )
-    job.scores((sample["target"], sample) for sample in samples)  # what cannot be scored is said now
+    job = Job(references, split, limits, found.name, protocol, parser)
+    # What cannot be scored is said now.
+    job.scores((sample["target"], sample) for task in limits for sample in samples[task])
     return job
 
 
-def _limits(references: str, split: str) -> dict[str, int]:
-    """A quarter more than the longest target of each task that may be looked at, in characters, rounded up to a power
-    of two: no tokenizer is known here, and those that read Chinese need no more tokens than characters.
+def _limit(references: str, split: str, task: str) -> int:
+    """A quarter more than the task's longest target that may be looked at, in characters, rounded up to a power of two:
+    no tokenizer is known here, and those that read Chinese need no more tokens than characters.
     """
-    known = [name for name in ("train", "validation") if name in splits_of(references)]
-    longest: Counter[str] = Counter()
-    for sample in (sample for name in known or [split] for sample in iter_samples(references, name)):
-        longest[sample["task_dataset"]] = max(longest[sample["task_dataset"]], len(sample["target"]))
-    return {task: 1 << int(length * 1.25).bit_length() for task, length in longest.items() if length}
+    known = [name for name in ("train", "validation") if name in splits_of(references)] or [split]
+    longest = max(
+        (len(sample["target"]) for name in known for sample in _read(references, name).get(task, [])), default=0
+    )
+    return max(_LEAST, 1 << int(longest * 1.25).bit_length())
 
 
 class Tool(NamedTuple):

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
 from promptcblue_metric import Evaluation
+from promptcblue_metric.cli.main import app
 from promptcblue_metric.compare.published import DEMONSTRATIONS
+from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.harness import TOOLS, Job, plan, with_shots, write
 from promptcblue_metric.tasks import CHINESEBLUE, CHIP2023, TASKS, Suite
 
@@ -144,11 +147,16 @@ def test_lm_eval_shows_demonstrations_of_the_train_split(
     assert sum(row["input"] in first["arguments"]["gen_args_0"]["arg_0"] for row in job.demonstrations("MedDG")) == 1
 
 
-def test_the_paper_s_counts_stand_in_the_task_files(run_python: Run, tmp_path: Path) -> None:
+def command(*arguments: object) -> Result:
+    """What the command does, in this process."""
+    return CliRunner().invoke(app, ["harness", *map(str, arguments)])
+
+
+def test_the_paper_s_counts_stand_in_the_task_files(tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     options = ["--dataset", "sample", "--split", "dev", "--shots", "paper", "--output", folder]
-    done = run_python(COMMAND, "harness", "lm-eval", *options)
-    assert done.returncode == 0, done.stderr
+    done = command("lm-eval", *options)
+    assert done.exit_code == 0, done.exception
     for task in TASKS:
         values = yaml.load((folder / f"promptcblue_{task}.yaml").read_text(encoding="utf-8"), Loader=_Plain)
         assert values["num_fewshot"] == DEMONSTRATIONS[task]
@@ -185,10 +193,10 @@ def test_other_suites_are_groups_of_their_own(suite: Suite, sample_rows: SampleR
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_every_tool_is_handed_files_that_fit(tool: str, run_python: Run, tmp_path: Path) -> None:
+def test_every_tool_is_handed_files_that_fit(tool: str, tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
-    done = run_python(COMMAND, "harness", tool, "--dataset", "sample", "--split", "dev", "--output", folder)
-    assert done.returncode == 0, done.stderr
+    done = command(tool, "--dataset", "sample", "--split", "dev", "--output", folder)
+    assert done.exit_code == 0, done.exception
     assert f"'{folder}" in done.stdout.split("next: ")[1]
     job = Job.read(folder)
     assert job.tasks.keys() == TASKS.keys()
@@ -197,14 +205,14 @@ def test_every_tool_is_handed_files_that_fit(tool: str, run_python: Run, tmp_pat
         text = (folder / name).read_text(encoding="utf-8")
         compile(text, name, "exec")
         assert len(text.splitlines()) <= 60
-    done = run_python(COMMAND, "harness", tool, "--dataset", "sample", "--split", "dev", "--output", folder)
-    assert done.returncode == 1
-    assert "not empty" in done.stderr
+    done = command(tool, "--dataset", "sample", "--split", "dev", "--output", folder)
+    assert isinstance(done.exception, PromptCBLUEError)
+    assert "not empty" in str(done.exception)
 
 
-def test_tasks_without_samples_are_named(dataset: Path, run_python: Run, tmp_path: Path) -> None:
-    done = run_python(COMMAND, "harness", "lighteval", "--dataset", dataset, "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+def test_tasks_without_samples_are_named(dataset: Path, tmp_path: Path) -> None:
+    done = command("lighteval", "--dataset", dataset, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.exception
     (line,) = [line for line in done.stdout.splitlines() if "left out" in line]
     assert [task in line for task in TASKS] == [task not in ASKED for task in TASKS]
 
@@ -225,22 +233,26 @@ def test_tasks_without_samples_are_named(dataset: Path, run_python: Run, tmp_pat
     ],
 )
 def test_what_cannot_be_run_is_said(
-    options: list[Any], said: str, run_python: Run, sample_rows: SampleRows, tmp_path: Path
+    options: list[Any],
+    said: str,
+    sample_rows: SampleRows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = [json.dumps({**row, "target": ""}) + "\n" for row in sample_rows("test")]
     (tmp_path / "untold.jsonl").write_text("".join(lines))
     (tmp_path / "untold").mkdir()
     (tmp_path / "untold" / "test.json").write_text("".join(lines))
     split = [] if "--split" in options else ["--split", "dev"]
-    done = run_python(COMMAND, "harness", "lm-eval", *options, *split, "--output", "out", cwd=tmp_path)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    done = command("lm-eval", *options, *split, "--output", "out")
+    assert isinstance(done.exception, PromptCBLUEError)
+    assert said in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_demonstrations_are_refused_where_they_would_not_be_shown(run_python: Run, tmp_path: Path) -> None:
+def test_demonstrations_are_refused_where_they_would_not_be_shown(tmp_path: Path) -> None:
     options = ["--dataset", "sample", "--split", "dev", "--shots", "2", "--output", tmp_path / "out"]
-    done = run_python(COMMAND, "harness", "inspect", *options)
-    assert done.returncode == 1
-    assert "lm-eval" in done.stderr
+    done = command("inspect", *options)
+    assert isinstance(done.exception, PromptCBLUEError)
+    assert "lm-eval" in str(done.exception)
