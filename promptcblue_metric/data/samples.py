@@ -470,6 +470,7 @@ def _asked_rightly(source: str) -> Iterator[None]:
     """The Hub is asked for ``ORG/NAME`` alone: a bare name is that of something in the datasets cache, or nobody's."""
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
+    from datasets.utils import logging
 
     if "/" in source:
         yield
@@ -479,11 +480,14 @@ def _asked_rightly(source: str) -> Iterator[None]:
             f"{source}: no such file or folder, and nothing in the datasets cache is called so (promptcblue-dataset "
             f"import puts its suite there); the embedded sample is called '{SAMPLE}', a dataset of the Hub ORG/NAME"
         )
-    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
+    before, said = config.HF_HUB_OFFLINE, logging.get_verbosity()
+    config.HF_HUB_OFFLINE = True
+    logging.set_verbosity_error()  # else it says that the Hub is not asked, and the date of the entry
     try:
         yield
     finally:
         config.HF_HUB_OFFLINE = before
+        logging.set_verbosity(said)
 
 
 def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterator[_Rows]:

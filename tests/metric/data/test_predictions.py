@@ -122,6 +122,10 @@ def test_a_bare_name_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatc
     for read in (lambda: list(iter_samples("promptcblu", "test")), lambda: splits_of("promptcblu")):
         with pytest.raises(PromptCBLUEError, match=r"promptcblu: no such file or folder.*ORG/NAME"):
             read()
+    (tmp_path / "promptcblu").mkdir()  # something is called so, and is no dataset
+    with pytest.raises(PromptCBLUEError, match="promptcblu"):
+        splits_of("promptcblu")
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_a_parquet_file_is_read(samples: list[Sample], tmp_path: Path) -> None:
