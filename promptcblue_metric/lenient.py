@@ -70,14 +70,12 @@ def _names(table: str) -> list[tuple[str, str]]:
     return found + [(name.replace("_", " "), meaning) for name, meaning in found if "_" in name]
 
 
-def _any_of(names: str) -> Words:
-    return words(dict.fromkeys(names.split(), "yes"))
+def _words(table: str) -> Words:
+    return words(dict(_names(table)))
 
 
 #: Names of the fields of a structured answer, in JSON, in a table's head or in a line.
-ROLES = words(
-    dict(
-        _names("""
+ROLES = _words("""
 entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
 type: type 类型 实体类型 类别 实体类别 entity_type category label
 attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论
@@ -85,8 +83,6 @@ predicate: predicate relation 关系 关系类型
 subject: subject head 头实体 主语 主体 cause 条件 上位词
 object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
 """)
-    )
-)
 _ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\"']?\s{{0,3}}:")
 #: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
 _OTHER_HEADS = _names("""
@@ -137,18 +133,15 @@ _OTHER_LABELS = """
 否定: 阴性 否认
 不确定: 疑似 无法确定
 """
-_VERDICTS = words(
-    dict(
-        _names("""
+_VERDICTS = _words("""
 yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
 no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
 """)
-    )
+_NONE = (
+    EMPTY_MARKERS
+    | dict(_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")).keys()
 )
-_NONE = EMPTY_MARKERS.union(
-    word for word, _ in _names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
-)
-_REASON = _any_of("解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
+_REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
 #: What a part says that is no part: that there is none, or where one would stand.
 _NO_PART = re.compile(
     r"(?:文中|原文|句中|句子中|本句|文本|对话)?(?:暂|均|并|都|中)?(?:无|没有|未|不)"
@@ -174,6 +167,7 @@ _CORRECTED = re.compile(r"^(?:更正|修正|纠正|改正|订正)[^:：\n]{0,6}[
 _RESTART = re.compile(
     r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
 )
+_HALF_WIDTH = re.compile(r"[^\x00-\x7f][:;,]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
 _MARKS = re.compile(r"[、；;|]|\s\+\s|##|(?<=[”」』])(?=[“「『])")
@@ -203,9 +197,7 @@ def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
 def _is_none(text: str) -> bool:
     """Whether ``text`` is a word for none, with or without the reason in parentheses."""
     word, within = re.split("[(（]", text, maxsplit=1)[0].strip(), folded(bare(text))
-    if word in _NONE or within in _NONE or (text.endswith("实体") and _SAYS_NOTHING.match(text)):
-        return True
-    return len(within) <= 20 and bool(_NO_PART.match(within))
+    return word in _NONE or within in _NONE or (len(within) <= 20 and bool(_NO_PART.match(within)))
 
 
 def _says_nothing(text: str) -> bool:
@@ -278,7 +270,7 @@ class Reader(ABC, Generic[F]):
     """Reads one output: `pair`, `record`, `row` and `free` gather what is said, and `answer` makes the answer of it."""
 
     #: The roles that make a record of this format.
-    roles: ClassVar[tuple[str, ...]] = ()
+    roles: ClassVar[frozenset[str]] = frozenset()
     #: What can stand between a name and what is said under it.
     joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
@@ -300,12 +292,11 @@ class Reader(ABC, Generic[F]):
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
         self.open = self.last = ""
-        lead = getattr(answer_format, "lead", "")
-        self.lead = lead if isinstance(lead, str) else ""
+        self.lead = "" if isinstance(answer_format, CausalLines) else getattr(answer_format, "lead", "")
         # The paper's lead line has one word less.
         self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
-        #: What the next line of the dialect could begin with.
-        self.cut_heads = words({})
+        #: What the next line could begin with.
+        self.coming = [self.leads]
         self.name({})
 
     def name(self, names: Mapping[str, str], before: str = "") -> None:
@@ -319,43 +310,35 @@ class Reader(ABC, Generic[F]):
 
     def read(self, text: str) -> Parsed:
         """Read ``text`` as its writer meant it."""
-        strict = self.format.parse(text, self.choices)
-        if strict.well_formed and not is_wrapped(text):
-            return self._done(self._polished(strict.answer))
-        text, self.repairs, cut = unwrapped(text)
-        if not text.strip():
-            self.problem("truncated" if cut else "empty output")
-            return self._done(self.nothing)
-        if len(text) > self.longest:
-            text = text[: self.longest]
-            self.problem("unreadable line", text.count("\n") + 1)
-        tidy = self.tidy(text)
-        self.note("white space", tidy != text)
-        strict = self.format.parse(tidy, self.choices)
+        cut, strict = False, self.format.parse(text, self.choices)
+        if not strict.well_formed or is_wrapped(text):
+            text, self.repairs, cut = unwrapped(text)
+            if not text.strip():
+                return Parsed(self.nothing, (Problem("truncated" if cut else "empty output", 1),), tuple(self.repairs))
+            if len(text) > self.longest:
+                text = text[: self.longest]
+                self.problem("unreadable line", text.count("\n") + 1)
+            tidy = self.tidy(text)
+            self.note("white space", tidy != text)
+            strict = self.format.parse(tidy, self.choices)
         if strict.well_formed:
             # What was around the answer is all that was wrong.
-            answer = self._polished(strict.answer)
+            answer = self.polished(strict.answer)
+            self.note("marks at a part", answer != strict.answer and not self.repairs and not self.problems)
         else:
             cut |= self._understand(text)
+            self.note("half-width punctuation", self.understood and bool(_HALF_WIDTH.search(text)))
             answer = self.answer() if self.understood else self.nothing
             if not self.understood:
                 self.problem(self.unread)
+            self.note("layout", not self.repairs and not self.problems and not cut)
         if cut:
             self.problem("truncated", text.count("\n") + 1)
-        self.note("layout", not self.repairs and not self.problems)
-        return self._done(answer)
-
-    def _done(self, answer: Answer) -> Parsed:
         return Parsed(answer, tuple(self.problems), tuple(self.repairs))
 
     def polished(self, answer: Answer) -> Answer:
         """A well-formed answer as a careful person reads it."""
         return answer
-
-    def _polished(self, answer: Answer) -> Answer:
-        polished = self.polished(answer)
-        self.note("marks at a part", polished != answer and not self.repairs and not self.problems)
-        return polished
 
     @staticmethod
     def tidy(text: str) -> str:
@@ -381,22 +364,21 @@ class Reader(ABC, Generic[F]):
             return cut
         lines = content_lines(text)
         rows = table_rows(lines)
-        if len(rows) > 1 and not rows[1][1]:
-            self.tabular = True
-            if self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
-                self.note("table")
-                return len(rows[-1][1]) < len(rows[0][1])
-        if rows:
-            # Without a head that is understood, each row speaks for itself.
-            head = {rows[0][0]} if self.tabular else set()
-            alone = {number for number, cells in rows if number not in head and (not cells or self.row(list(cells)))}
-            lines = [line for line in lines if line.number not in head | alone]
-            self.open = self.last = ""
-            self.note("table")
+        self.tabular = len(rows) > 1 and not rows[1][1]
+        self.note("table", bool(rows))
+        if self.tabular and self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
+            return len(rows[-1][1]) < len(rows[0][1])
+        # Without a head that is understood, each row speaks for itself.
+        rows = rows[self.tabular :]
+        alone = {number for number, cells in rows if not cells or self.row(list(cells))}
+        alone |= {
+            line.number for line in lines if line.text.startswith("|") and self.tabular and line.number < rows[0][0]
+        }
         self.note("bullets", self.bulleted and any(line.mark for line in lines))
-        lines = [line for line in lines if line.text or not self.bulleted]
+        lines = [line for line in lines if line.number not in alone and (line.text or not self.bulleted)]
         own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
         self.note("preamble", 0 < len(own) < len(lines))
+        self.open = self.last = ""
         self.lines(own or lines)
         return cut or (bool(lines) and self.stops_short(lines))
 
@@ -428,8 +410,8 @@ class Reader(ABC, Generic[F]):
 
     def row(self, parts: list[Json]) -> bool:
         """Read a list without names; whether it is one of this format."""
-        name, *values = parts if len(parts) == 2 else ("", "")
-        return isinstance(name, str) and isinstance(values[0], str) and self.pair(name, values[0])
+        name, value = parts if len(parts) == 2 else ("", None)
+        return isinstance(name, str) and isinstance(value, str) and self.pair(name, value)
 
     def free(self, line: Line) -> bool:
         """Read a line that no name heads; whether it belongs to the answer."""
@@ -437,9 +419,9 @@ class Reader(ABC, Generic[F]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, from the last place where it begins anew if anything is said from there."""
-        marks = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
-        if marks:
-            first, *rest = lines[marks[-1] :]
+        starts = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
+        if starts:
+            first, *rest = lines[starts[-1] :]
             text = re.split("[:：]", first.text, maxsplit=1)[1].strip()
             again = type(self)(self.format, self.choices, self.source)
             again.read_lines([first._replace(text=text)] * bool(text) + rest)
@@ -451,12 +433,10 @@ class Reader(ABC, Generic[F]):
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         """Read lines, and set aside what is said before and after the answer."""
-        read, unread = list[int](), list[Line]()
-        for line in lines:
-            if self._lead(line.text) or self._record_in(line.text) or self.line(line):
-                read.append(line.number)
-            else:
-                unread.append(line)
+        unread = [
+            line for line in lines if not (self._lead(line.text) or self._fields_in(line.text) or self.line(line))
+        ]
+        read = sorted({line.number for line in lines} - {line.number for line in unread})
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
             self.understood = True
             self.note("empty marker")
@@ -482,43 +462,38 @@ class Reader(ABC, Generic[F]):
             return name is not None or self.free(line)
         self._lead(line.text[: heads[0].start()])
         for head, said in _headed(line.text, heads):
-            value = said.strip().rstrip("【[")
-            self.note("half-width punctuation", line.text[head.end() - 1] == ":")
-            name = self.names.spelt(head["name"])
+            value, name = said.strip().rstrip("【["), self.names.spelt(head["name"])
             self.open = "" if value else name
             self.member(name, value)
         return True
 
+    def breaks_off(self, text: str) -> bool:
+        """Whether ``text`` begins what could come next, and does not end it."""
+        return any(known.begins_with(text) for known in self.coming)
+
     def stops_short(self, lines: Sequence[Line]) -> bool:
         """Whether the last of ``lines`` is an unfinished piece of the format."""
         last = re.split("[；;]", lines[-1].text)[-1]
-        begun = self.leads.begins_with(last) or self.cut_heads.begins_with(last)
-        return self.unfinished or begun or last.endswith(("，", "、", "(", "（"))
+        return self.unfinished or self.breaks_off(last) or last.endswith(("，", "、", "(", "（"))
 
     def _lead(self, text: str) -> bool:
         lead = self.leads.exact(text) is not None
         self.lead_seen |= lead
         self.note("paper dialect", lead and bare(text) != bare(self.lead))
-        self.note("half-width punctuation", lead and ":" in text)
         return lead
 
-    def _record_in(self, text: str) -> bool:
+    def _fields_in(self, text: str) -> bool:
         """Read a line that names the fields of records itself, or one of them."""
-        if not self.roles:
-            return False
-        pieces = [piece.strip() for piece in re.split("[；;。]", text) if piece.strip()]
+        pieces = [piece.strip() for piece in re.split("[；;。]", text) if piece.strip()] if self.roles else []
         if len(pieces) > 1 and all(len(_ROLE_HEAD.findall(folded(piece))) > 1 for piece in pieces):
-            return sum(map(self._record_in, pieces)) > 0
-        heads = list(_ROLE_HEAD.finditer(folded(text)))
-        record: dict[str, Json] = {
-            head.group(1): unparenthesised(clean(said.rstrip(" |(（["))) for head, said in _headed(text, heads)
-        }
+            return sum(map(self._fields_in, pieces)) > 0
+        heads = list(_ROLE_HEAD.finditer(folded(text))) if self.roles else []
+        record = {head[1]: unparenthesised(clean(said.rstrip(" |(（["))) for head, said in _headed(text, heads)}
         if len(heads) != 1 or heads[0].start():
             roles = _roles_of(record)
-            return len(record) == len(heads) > 0 and set(self.roles) <= roles.keys() and self.record(record, roles)
-        ((name, value),) = record.items()
-        role = ROLES.spelt(name)
-        if role not in self.roles or not value or self.names.exact(name) is not None:
+            return len(record) == len(heads) > 0 and self.roles <= roles.keys() and self.record(record, roles)
+        ((role, value),) = _roles_of(record).items()
+        if role not in self.roles or not value or self.names.exact(heads[0][1]) is not None:
             return False
         self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
         if self.is_whole(self.fields):
@@ -528,7 +503,7 @@ class Reader(ABC, Generic[F]):
 
     def is_whole(self, roles: Mapping[str, Json]) -> bool:
         """Whether these roles make a record."""
-        return set(self.roles) <= roles.keys()
+        return self.roles <= roles.keys()
 
     def parts(self, value: Json, *, dialect: bool = False, shared: bool = True) -> list[str]:
         """The parts that a list names, each as the prompt writes it.
@@ -540,14 +515,10 @@ class Reader(ABC, Generic[F]):
             shared: whether an organ or a side alone is a piece of the part after it.
         """
         if not isinstance(value, str):
-            known = (self.parts(text, shared=shared) if self.source else [self.part(text)] for text in leaves(value))
+            known = [self.parts(text, shared=shared) if self.source else [self.part(text)] for text in leaves(value)]
             return list(dict.fromkeys(part for parts in known for part in parts if part))
         text = value.strip(" \t　|").rstrip(_LIST_END)
-        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        pieces = _cut(text, _COMMA)
-        self.note("half-width punctuation", len(pieces) > text.count("，") + text.count("\n") + 1)
-        if len(pieces) > 1 and not self.source:
-            pieces[-1] = pieces[-1].rstrip().removesuffix("等")
+        pieces = self._listed(text[1:-1] if text.startswith("[") and text.endswith("]") else text, _COMMA)
         found: list[str] = []
         for piece in pieces:
             whole = self.part(piece)
@@ -556,11 +527,14 @@ class Reader(ABC, Generic[F]):
             found += [whole] if whole is not None and literal else self._divided(piece, dialect, shared)
         return list(dict.fromkeys(filter(None, found)))
 
+    def _listed(self, text: str, separator: re.Pattern[str]) -> list[str]:
+        """The pieces of a list, without the 等 that ends it; a part of a known text may end in one."""
+        pieces = _cut(text, separator)
+        return [*pieces[:-1], pieces[-1].rstrip().removesuffix("等")] if len(pieces) > 1 and not self.source else pieces
+
     def _divided(self, piece: str, dialect: bool, shared: bool) -> list[str]:
         """The parts of what is no part itself."""
-        tokens = _cut(piece, _MARKS)
-        if len(tokens) > 1 and not self.source:
-            tokens[-1] = tokens[-1].rstrip().removesuffix("等")
+        tokens = self._listed(piece, _MARKS)
         for at in range(len(tokens) - 2, -1, -1) if shared and self.source else ():
             joined = f"{tokens[at].strip()}、{tokens[at + 1]}"
             if tokens[at].strip() in _SHARED and len(tokens[at + 1]) > 2 and self.part(joined):
@@ -573,7 +547,7 @@ class Reader(ABC, Generic[F]):
             if part is not None and not (len(tokens) > 1 and len(inner) > 1 and all(inner)):
                 found.append(part)
             elif any(inner):
-                found += [word for word in inner if word]
+                found += filter(None, inner)
             else:
                 lost.append(clean(token))
         self.note("list separator", len(tokens) > 1 or len(found) > 1)
@@ -585,10 +559,10 @@ class Reader(ABC, Generic[F]):
     def part(self, text: str) -> str | None:
         """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
         word = clean(text)
+        outer = clean(_PARENTHESES.sub("", word))
         if not word or _is_none(word):
             self.note("empty marker", bool(word))
             return ""
-        outer = clean(_PARENTHESES.sub("", word))
         if not self.source:
             return outer if outer and _SAYS_WHERE.search(word) else word
         number = _NUMBER.match(word)
@@ -611,7 +585,7 @@ class Reader(ABC, Generic[F]):
 class Entities(Reader[EntityLines]):
     """Mentions under their types, or followed by them."""
 
-    roles = ("entity", "type")
+    roles = frozenset({"entity", "type"})
     # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
     joint = Reader.joint + r"|->|→|=>?|——|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)(?:[是为有]|包[括含])"
 
@@ -625,7 +599,7 @@ class Entities(Reader[EntityLines]):
         self.heads = re.compile(r"(?<![^\s,.:;|]\[)" + self.heads.pattern)
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
-        self.cut_heads = words({f"{choice}实体：": choice for choice in choices})
+        self.coming.append(words({f"{choice}实体：": choice for choice in choices}))
         self._typed = re.compile(
             rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
         )
@@ -661,8 +635,8 @@ class Entities(Reader[EntityLines]):
 
     def free(self, line: Line) -> bool:
         alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
-        alone = alone and not self.cut_heads.begins_with(line.text) and not self.leads.begins_with(line.text)
-        if not self.open or not (line.mark or alone) or _REMARK.match(line.text):
+        alone = line.mark or (alone and not self.breaks_off(line.text))
+        if not self.open or not alone or _REMARK.match(line.text):
             return False
         self.member(self.open, line.text)
         return True
@@ -703,7 +677,7 @@ _End: TypeAlias = str | tuple[str, str]
 class Triples(Reader[TripleLines | CausalLines]):
     """Entity pairs under their relations, and triples that name their own; under one, a triple's object is a pair."""
 
-    roles = ("subject", "predicate", "object")
+    roles = frozenset({"subject", "predicate", "object"})
     joint = ":"
     _endings = (
         "",
@@ -729,7 +703,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         super().__init__(answer_format, choices, source)
         before = "|(?<=具有)|(?<=抽取的)"
         self.name({choice + end: choice for end in self._endings for choice in choices}, before=before)
-        self.cut_heads = words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices})
+        self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices}))
         self.triples: dict[tuple[str, str, _End], None] = {}
         self.relation = ""
         self.literal: Answer = None
@@ -756,7 +730,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         return True
 
     def free(self, line: Line) -> bool:
-        return not self.cut_heads.begins_with(line.text) and self._pairs(line.text)
+        return not self.breaks_off(line.text) and self._pairs(line.text)
 
     def _pairs(self, text: str) -> bool:
         """Read entity pairs of the current relation, or triples; whether there were any."""
@@ -909,6 +883,7 @@ class Events(Reader[EventLines]):
     def __init__(self, answer_format: EventLines, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.name({name: name for name in answer_format.fields})
+        self.coming.append(self.names)
         self.events: list[dict[str, Json]] = []
         self.statuses = label_words(answer_format, [status for status in answer_format.statuses if status])
 
@@ -957,12 +932,11 @@ class Events(Reader[EventLines]):
         return found.pop() or "" if len(found) == 1 else text
 
     def stops_short(self, lines: Sequence[Line]) -> bool:
-        last = re.split("[；;]", lines[-1].text)[-1]
         *others, event = self.events or [{}]
         fields = list(self.format.fields)
         begun = bool(others or self.lead_seen) and 0 < len(event) < len(fields) and list(event) == fields[: len(event)]
         whole = all(len(other) == len(fields) for other in others)
-        return super().stops_short(lines) or self.names.begins_with(last) or (whole and begun)
+        return super().stops_short(lines) or (whole and begun)
 
 
 class ReportSections(Reader[Report]):
@@ -976,6 +950,7 @@ class ReportSections(Reader[Report]):
     def __init__(self, answer_format: Report, choices: Sequence[str], source: Source) -> None:
         super().__init__(answer_format, choices, source)
         self.name({section: section for section in answer_format.sections})
+        self.coming.append(self.names)
         self.sections: dict[str, list[str]] = {}
 
     def read_lines(self, lines: Sequence[Line]) -> None:
@@ -995,7 +970,7 @@ class ReportSections(Reader[Report]):
         headlike = (
             re.match(rf"[^,.:]{{1,6}}:|{self.names.pattern}", folded(line.text)) and not line.mark and not self.open
         )
-        if not self.last or self._after.match(line.text) or self.names.begins_with(line.text) or headlike:
+        if not self.last or self._after.match(line.text) or self.breaks_off(line.text) or headlike:
             return False
         self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
         return True
@@ -1008,7 +983,7 @@ class ReportSections(Reader[Report]):
         found, asked = list(self.sections), list(self.format.sections)
         unended = not " ".join(self.sections.get(self.last, [])).endswith(_SENTENCE_ENDS)
         begun = 0 < len(found) < len(asked) and found == asked[: len(found)] and unended
-        return super().stops_short(lines) or self.names.begins_with(lines[-1].text) or begun
+        return super().stops_short(lines) or begun
 
 
 DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
@@ -1395,7 +1370,7 @@ class Choosing(Reader[Label | TermList]):
 class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
-    roles = ("entity", "attr")
+    roles = frozenset({"entity", "attr"})
     _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
     _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
     _joined = re.compile(
@@ -1450,7 +1425,6 @@ class Statuses(Reader[StatusLines]):
         self.unfinished = False
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
         heads = list(self._head.finditer(text))
-        self.note("half-width punctuation", bool(heads) and ":" in text)
         if heads:
             before = text[: heads[0].start()].strip(self._marks)
             pairs = [(head["name"], said) for head, said in _headed(text, heads)]
@@ -1546,7 +1520,7 @@ class Reply(Reader[FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
     longest = sys.maxsize
-    _names = _any_of("回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
+    _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _introduction = re.compile(r"[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
     _asked_before = re.compile(r"(?:患者|病人|Patient|User)\s{0,3}[：:][^\n]{0,2000}\n(?=(?:医生|Doctor)\s{0,3}[：:])")
     _same_speaker = re.compile(r"\n(?:医生|医生回复|Doctor)\s{0,3}[：:]\s{0,5}")
@@ -1619,9 +1593,7 @@ class Dialect(Reader[F]):
 
 
 #: A node of a tree that is not yet written down: its role if it has one, and its left and right child if it has two.
-_NODE_NAMES = words(
-    dict(
-        _names("""
+_NODE_NAMES = _words("""
 role: role 角色 node_type
 relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
 triples: triples triple 三元组
@@ -1631,8 +1603,6 @@ left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左�
 right: right right_child no false else 否 不是 不满足 不符合 否则 右 右子树 右子节点 false_branch no_branch
 children: children child nodes tree root 子节点 节点 决策树 诊疗决策树 根节点 branches
 """)
-    )
-)
 
 
 class Trees(Dialect[TreeLines]):
