@@ -12,6 +12,7 @@ raise, and time is linear in the text.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -443,10 +444,8 @@ class Reader(ABC, Generic[F]):
         elif self.understood:
             self.note("missing lead line", bool(self.leads.labels) and not self.lead_seen)
             for line in unread:
-                name, colon, value = folded(line.text).partition(":")
-                talk = not (colon and value.strip()) or len(name) > 12 or "," in name
-                within = read and read[0] < line.number < read[-1]
-                if _REMARK.match(line.text) or (talk and not within):
+                name, colon, _ = folded(line.text).partition(":")
+                if _REMARK.match(line.text) or not colon or len(name) > 12:
                     self.note("closing remark" if read and line.number > read[-1] else "preamble")
                 else:
                     self.problem("unreadable line", line.number)
@@ -634,8 +633,8 @@ class Entities(Reader[EntityLines]):
         return super().line(line)
 
     def free(self, line: Line) -> bool:
-        alone = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
-        alone = line.mark or (alone and not self.breaks_off(line.text))
+        short = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
+        alone = line.mark or (short and not self.breaks_off(line.text))
         if not self.open or not alone or _REMARK.match(line.text):
             return False
         self.member(self.open, line.text)
@@ -670,10 +669,6 @@ class Entities(Reader[EntityLines]):
         return [{"entity": part, "type": kind} for kind, part in sorted(found, key=lambda item: order[item[0]])]
 
 
-#: The end of a pair that is a pair itself stands as (subject, object).
-_End: TypeAlias = str | tuple[str, str]
-
-
 class Triples(Reader[TripleLines | CausalLines]):
     """Entity pairs under their relations, and triples that name their own; under one, a triple's object is a pair."""
 
@@ -681,14 +676,7 @@ class Triples(Reader[TripleLines | CausalLines]):
     joint = ":"
     _endings = (
         "",
-        "关系的头尾实体对如下",
-        "关系的头尾实体对",
-        "关系的实体对如下",
-        "关系的实体对",
-        "关系如下",
-        "关系",
-        "三元组如下",
-        "三元组",
+        *(f"{of}{end}" for of in ("关系的头尾实体对", "关系的实体对", "三元组", "关系") for end in ("如下", "")),
     )
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
@@ -697,37 +685,34 @@ class Triples(Reader[TripleLines | CausalLines]):
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
     def __init__(self, answer_format: TripleLines | CausalLines, choices: Sequence[str], source: Source) -> None:
-        causal = answer_format if isinstance(answer_format, CausalLines) else None
-        self.nested = causal.nested if causal else ""
-        choices = [relation for _, relation in causal.openings] if causal else choices
+        self.nested = ""
+        if isinstance(answer_format, CausalLines):
+            self.nested, choices = answer_format.nested, [relation for _, relation in answer_format.openings]
         super().__init__(answer_format, choices, source)
-        before = "|(?<=具有)|(?<=抽取的)"
-        self.name({choice + end: choice for end in self._endings for choice in choices}, before=before)
+        names = {choice + end: choice for end in self._endings for choice in choices}
+        self.name(names, before="|(?<=具有)|(?<=抽取的)")
         self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices}))
-        self.triples: dict[tuple[str, str, _End], None] = {}
+        #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
+        self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
         self.literal: Answer = None
 
     def polished(self, answer: Answer) -> Answer:
-        if isinstance(self.format, CausalLines):
-            return answer
-        for item in answer:
+        for item in answer if isinstance(self.format, TripleLines) else ():
             self._add(item["predicate"], item["subject"], item["object"], dialect=True)
-        return self.answer()
+        return self.answer() if isinstance(self.format, TripleLines) else answer
 
     def line(self, line: Line) -> bool:
         flat = folded(line.text)
-        match = self._dialect.search(flat)
+        match, head = self._dialect.search(flat), self.heads.search(flat)
         self.note("paper dialect", bool(match) and flat.startswith("句子中"))
-        if match is None or self.heads.search(flat):
-            # The head of a pair can stand before the relation: 肺炎的病因：病毒.
-            head = self.heads.search(flat)
-            before, of, _ = line.text[: head.start() if head else 0].rpartition("的")
-            named = of and self.source and self.source.span(clean(before))
-            return self._pairs(line.text) if named else super().line(line)
-        self.problem("unknown relation", line.number)
-        self.member(line.text[match.start("relation") : match.end("relation")].strip(), line.text[match.end() :])
-        return True
+        if match and not head:
+            self.problem("unknown relation", line.number)
+            self.member(line.text[match.start("relation") : match.end("relation")].strip(), line.text[match.end() :])
+            return True
+        # The head of a pair can stand before the relation: 肺炎的病因：病毒.
+        before, of, _ = line.text[: head.start() if head else 0].rpartition("的")
+        return self._pairs(line.text) if of and self.source and self.source.span(clean(before)) else super().line(line)
 
     def free(self, line: Line) -> bool:
         return not self.breaks_off(line.text) and self._pairs(line.text)
@@ -735,28 +720,23 @@ class Triples(Reader[TripleLines | CausalLines]):
     def _pairs(self, text: str) -> bool:
         """Read entity pairs of the current relation, or triples; whether there were any."""
         heads = list(re.finditer("头实体", folded(text)))
-        if self.relation and heads:
-            outer = ""
-            for _, said in _headed(text, heads):
-                subject, both, tail = re.split("(尾实体|尾實體|$)", said, maxsplit=1)
-                if both:
-                    object_ = self._named(self._pair_end.split(tail, maxsplit=1)[0])
-                    self._add(
-                        self.relation,
-                        outer or self._named(subject),
-                        (self._named(subject), object_) if outer else object_,
-                    )
-                outer = self._named(subject.partition("尾三元组")[0]) if not both and "尾三元组" in subject else ""
-            # The released dialect ends every pair; the paper's puts a mark between pairs only.
-            unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
-            self.unfinished = not both or not bare(tail) or unended
-            return True
-        return sum(self._triple(item) for item in _cut(text, self._pair_end) if item.strip()) > 0
+        if not self.relation or not heads:
+            return sum(self._triple(item) for item in _cut(text, self._pair_end) if item.strip()) > 0
+        outer: list[str] = []
+        for _, said in _headed(text, heads):
+            subject, both, tail = re.split("(尾实体|尾實體|$)", said, maxsplit=1)
+            ends = [*outer, self._named(subject.partition("尾三元组")[0])]
+            if both:
+                self._add(self.relation, *ends, self._named(self._pair_end.split(tail, maxsplit=1)[0]))
+            outer = ends if not both and "尾三元组" in subject else []
+        # The released dialect ends every pair; the paper's puts a mark between pairs only.
+        unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
+        self.unfinished = not both or not bare(tail) or unended
+        return True
 
     def _named(self, text: str) -> str:
         """An entity without the 为 or colon that joined it to its name."""
-        text = text.strip()
-        return unparenthesised(clean(text[1:] if text[:1] in ("为", "為", "是", ":", "：") else text))
+        return unparenthesised(clean(re.sub("^[为為是:：]", "", text.strip())))
 
     def _triple(self, text: str) -> bool:
         """Read a triple or pair in whatever order its parts stand."""
@@ -766,35 +746,29 @@ class Triples(Reader[TripleLines | CausalLines]):
         first, *others = map(self._stripped, between)
         if len(hits) > 1 or (hits and first and others[0]):
             if hits[0].label == self.nested:
-                inner = others[:2] if len(hits) > 1 else self._arrow.split(others[0])
-                return len(inner) == 2 and self._add(self.nested, first, (inner[0], inner[1]))
+                return self._add(self.nested, first, *(others[:2] if len(hits) > 1 else self._arrow.split(others[0])))
             return sum(self._add(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
         # The relation stands before both, or after both, or is the current one.
         head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
         known = hits[0].label if hits else self.relation if len(tails) == 1 or self.source else ""
-        if known and known == self.nested:
-            return len(tails) == 2 and self._add(known, head, (tails[0], tails[1]))
-        return bool(known) and self._add(known, head, "，".join(tails))
+        return bool(known) and self._add(known, head, *(tails if known == self.nested else ["，".join(tails)]))
 
     def _stripped(self, text: str) -> str:
         """``text`` without what joins it to a relation."""
         return re.sub(r"^(?:包括|包含|主要|是|为|有)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
 
-    def _entities(self, value: Json, *, dialect: bool = False) -> list[str]:
-        """The entities that one end of a pair names; a comma can be part of them."""
-        whole = self.part(value) if isinstance(value, str) else None
-        literal = isinstance(value, str) and (dialect or not self.source or not _MARKS.search(value))
-        return [whole] * bool(whole) if whole is not None and literal else self.parts(value, dialect=dialect)
-
-    def _add(self, relation: str, head: Json, tail: Json | tuple[Json, Json], *, dialect: bool = False) -> bool:
-        ends: list[Sequence[_End]] = [self._entities(head, dialect=dialect)]
-        if isinstance(tail, tuple):
-            ends.append([(inner, outer) for inner in self._entities(tail[0]) for outer in self._entities(tail[1])])
-        else:
-            ends.append(self._entities(tail, dialect=dialect) if relation != self.nested or not relation else [])
-        self.triples |= {(relation, str(subject), part): None for subject in ends[0] for part in ends[1]}
-        self.understood |= all(ends)
-        return all(ends)
+    def _add(self, relation: str, *ends: Json, dialect: bool = False) -> bool:
+        """Enter the triples of all that each end names; whether each names something."""
+        found = []
+        for end in ends:
+            whole = self.part(end) if isinstance(end, str) else None
+            # A comma can be part of an entity.
+            literal = isinstance(end, str) and (dialect or not self.source or not _MARKS.search(end))
+            found.append([whole] * bool(whole) if whole is not None and literal else self.parts(end, dialect=dialect))
+        all_ = all(found) and len(found) == 2 + (relation == self.nested)
+        self.triples |= dict.fromkeys((relation, *parts) for parts in itertools.product(*found) if all_)
+        self.understood |= all_
+        return all_
 
     def row(self, parts: list[Json]) -> bool:
         if not all(isinstance(part, (str, list)) and part for part in parts) or len(parts) not in (2, 3):
@@ -806,8 +780,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         if not relation or isinstance(parts[0], list):
             return False
         head, tail = [part for at, part in enumerate(parts) if at != place]
-        inner = leaves(tail) if relation == self.nested else []
-        self._add(relation, head, (inner[0], inner[-1]) if len(inner) > 1 else tail)
+        self._add(relation, head, *(leaves(tail)[:: len(leaves(tail)) - 1 or 1] if relation == self.nested else [tail]))
         return True
 
     def is_whole(self, roles: Mapping[str, Json]) -> bool:
@@ -818,17 +791,14 @@ class Triples(Reader[TripleLines | CausalLines]):
             return False
         stated = roles.get("predicate", roles.get("type"))
         said = clean(" ".join(leaves(stated)))
-        predicate = self.names.exact(said) or ("" if self.choices else said)
-        if stated is None:
-            predicate = self.relation
-        elif not predicate:
+        predicate = self.relation if stated is None else self.names.exact(said) or ("" if self.choices else said)
+        if stated is not None and not predicate:
             self.problem("unknown relation")
         if predicate:
-            # An end can be a record of its own, which says more of the entity.
-            ends = [roles["subject"], roles["object"]]
-            inner = _roles_of(ends[1]) if isinstance(ends[1], dict) else {}
-            if {"subject", "object"} <= inner.keys() and predicate == self.nested:
-                return self._add(predicate, ends[0], (inner["subject"], inner["object"]))
+            # An end can be a record of its own, which says more of the entity, or is the pair that is the object.
+            ends, inner = [roles["subject"], roles["object"]], roles["object"]
+            pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {}
+            ends[1:] = [pair[role] for role in ("subject", "object") if role in pair] or ends[1:]
             self._add(predicate, *((leaves(end) or [""])[0] if isinstance(end, dict) else end for end in ends))
         return bool(predicate) or stated is not None
 
@@ -848,29 +818,19 @@ class Triples(Reader[TripleLines | CausalLines]):
         if isinstance(self.format, CausalLines):
             # What is in the dialect is kept, as elsewhere, whether it stands in the prompt or not.
             strict = self.format.parse(self.tidy(text))
-            whole = len(strict.answer) > len(self.triples) and len(strict.problems) <= text.count("\n")
-            self.literal = strict.answer if whole else None
-            self.understood |= whole
+            if len(strict.answer) > len(self.triples) and len(strict.problems) <= text.count("\n"):
+                self.literal, self.understood = strict.answer, True
         return cut
 
     def answer(self) -> Answer:
-        if self.literal is not None:
-            return self.literal
         order = {choice: place for place, choice in enumerate(self.choices)}
-        found = sorted(self.triples, key=lambda triple: order.get(triple[0], len(order)))
-        if not isinstance(self.format, CausalLines):
-            return [{"predicate": relation, "subject": head, "object": tail} for relation, head, tail in found]
-        inner, marker = self.format.inner, self.format.marker
-        return [
-            {"predicate": relation, "subject": head, "object": tail}
-            if isinstance(tail, str)
-            else {
-                "predicate": relation,
-                "subject": head + marker,
-                "object": {"predicate": inner, "subject": tail[0], "object": tail[1]},
-            }
-            for relation, head, tail in found
-        ]
+        found: list[dict[str, Any]] = []
+        for relation, head, *tail in sorted(self.triples, key=lambda triple: order.get(triple[0], len(order))):
+            found.append({"predicate": relation, "subject": head, "object": tail[0]})
+            if isinstance(self.format, CausalLines) and len(tail) > 1:
+                inner = {"predicate": self.format.inner, "subject": tail[0], "object": tail[1]}
+                found[-1] |= {"subject": head + self.format.marker, "object": inner}
+        return found if self.literal is None else self.literal
 
 
 class Events(Reader[EventLines]):
@@ -1592,47 +1552,34 @@ class Dialect(Reader[F]):
         return self.parsed.answer
 
 
-#: A node of a tree that is not yet written down: its role if it has one, and its left and right child if it has two.
+#: Names of what a tree's nodes hold and of the branches below them.
 _NODE_NAMES = _words("""
 role: role 角色 node_type
 relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
-triples: triples triple 三元组
 condition: condition conditions 条件 判断条件 判断 if 如果 若
-decision: decision decisions action 决策 决定 处理 治疗 结果 结论
+decision: triples triple 三元组 decision decisions action 决策 决定 处理 治疗 结果 结论
 left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左子树 左子节点 true_branch yes_branch
 right: right right_child no false else 否 不是 不满足 不符合 否则 右 右子树 右子节点 false_branch no_branch
 children: children child nodes tree root 子节点 节点 决策树 诊疗决策树 根节点 branches
 """)
+_BRANCHES = ("left", "right", "children")
 
 
 class Trees(Dialect[TreeLines]):
-    """Decision trees as nested objects, lists of nodes, outlines or rules, in which every node is said by triples."""
+    """Decision trees as nested objects, lists of nodes, outlines or rules, in which every node is said by triples.
+
+    Each is a stream in preorder of what nodes say and of the branches that they stand on.
+    """
 
     _field = re.compile(r"[\s:：;；,，]{1,5}(role|logical_rel|triples)\s{0,3}[=:：]\s{0,3}")
-    _triple = re.compile(
-        r"[(（\[]([^()（）\[\]，,、；;|\n]{1,60})[，,、；;|]([^()（）\[\]，,、；;|\n]{1,30})[，,、；;|]([^()（）\[\]；;|\n]{1,60})[)）\]]"
+    _part = r"([^()（）\[\]，,、；;|\n]{1,60})"
+    _triple = re.compile(rf"[(（\[]{_part}[，,、；;|]{_part}[，,、；;|]([^()（）\[\]；;|\n]{{1,60}})[)）\]]")
+    _begins = re.compile(
+        rf"(?<!否)(?=(?:{_NODE_NAMES.pattern})\s{{0,3}}(?:[:：]|[，,]?\s{{0,3}}[(（\[]|(?:如果|若)\s{{0,3}}[(（]))"
     )
-    _begin = re.compile(
-        rf"(?:如果|若)\s{{0,3}}[:：，,]?\s{{0,3}}(?=[(（\[])|({_NODE_NAMES.pattern})\s{{0,3}}(?:[:：]\s{{0,3}}|(?=[(（\[]|$))"
-    )
-    _else = re.compile("(?=(?:如果|若|否则|(?<!否)则|那么)\\s{0,3}[:：，,]?\\s{0,3}(?:[(（\\[]|如果|若))")
-    _alike: ClassVar[Mapping[str, str]] = {
-        "c": "C",
-        "条件": "C",
-        "condition": "C",
-        "d": "D",
-        "决策": "D",
-        "decision": "D",
-    }
-    _joins: ClassVar[Mapping[str, str]] = {
-        "且": "and",
-        "与": "and",
-        "并且": "and",
-        "或": "or",
-        "或者": "or",
-        "and": "and",
-        "or": "or",
-    }
+    _name = re.compile(rf"({_NODE_NAMES.pattern})[\s:：，,]{{0,5}}")
+    _alike: ClassVar[Mapping[str, str]] = dict(_names("C: c 条件 condition\nD: d 决策 decision"))
+    _joins: ClassVar[Mapping[str, str]] = dict(_names("and: and 且 与 并且\nor: or 或 或者\nnull: null none"))
 
     def _understand(self, text: str) -> bool:
         """Read the tree that the dialect's lines say, or one of the other ways."""
@@ -1642,129 +1589,97 @@ class Trees(Dialect[TreeLines]):
             return False
         self.problems, self.understood = [], False
         values, cut = json_values(text)
-        found = values[0] if len(values) == 1 else []
-        lines = content_lines(text)
-        rows = table_rows(lines)
-        table: Json = [dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[1:] if cells]
-        rules = content_lines(self._else.sub("\n", text))
-        outlines = {"bullets": lines, "layout": [line._replace(indent=0) for line in rules]}
-        for kind in ("json", "table", *outlines):
+        rows = table_rows(content_lines(text))
+        outline = [piece for line in content_lines(text) for piece in self._begins.split(line.text) if piece.strip()]
+        ways: Mapping[str, Json] = {
+            "json": values[0] if len(values) == 1 else [],
+            "table": [dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[1:] if cells],
+            "bullets": [
+                {match[1]: piece[match.end() :]} if (match := self._name.match(piece)) else piece for piece in outline
+            ],
+        }
+        for kind, value in ways.items():
             try:
-                nodes = self._nodes(
-                    found if kind == "json" else table if kind == "table" else self._outline(outlines[kind])
-                )
+                self.parsed = self.format.parse(self.format.render(list(self._nodes(value)), strict=False))
             except ValueError:
                 continue
-            self.parsed = self.format.parse(self.format.render(nodes, strict=False))
-            if any(node["triples"] for node in nodes) and not (kind == "layout" and self.parsed.problems):
+            certain = kind != "bullets" or not self.parsed.problems
+            self.understood = certain and any(node["triples"] for node in self.parsed.answer)
+            if self.understood:
                 self.note(kind)
                 self.problems += self.parsed.problems
-                self.understood = True
                 return cut
         return False
 
-    def _nodes(self, value: Json) -> list[dict[str, Any]]:
-        """The nodes of nested objects and lists in preorder; raises `ValueError` where that is not certain."""
-        nodes: list[dict[str, Any]] = []
-        stack = [value]
+    def _nodes(self, value: Json) -> Iterator[dict[str, Any]]:
+        """The nodes that a value says, in preorder; raises `ValueError` where it says anything else."""
+        #: The branch that the next node of each open condition stands on.
+        due: list[str] = []
+        stack: list[tuple[str, Json]] = [("", value)]
         while stack:
-            node = stack.pop()
-            if (
-                isinstance(node, list)
-                and node
-                and all(isinstance(item, dict) and not self._is_triple(item) for item in node)
-            ):
-                stack += reversed(node)
+            name, node = stack.pop()
+            if name and due[-1:] != [name]:
+                raise ValueError("a branch of no condition")
+            role, relation, said, below = "D", "", node, list[tuple[str, Json]]()
+            if isinstance(node, list) and any(isinstance(item, dict) and not self._ends(item) for item in node):
+                stack += [("", item) for item in reversed(node)]
                 continue
-            named = {}
-            if isinstance(node, dict) and not self._is_triple(node):
-                named = dict(
-                    reversed([(name, inner) for word, inner in node.items() if (name := _NODE_NAMES.exact(word))])
-                )
-                if not named.keys() - {"children"}:
-                    if len(node) != 1:
-                        raise ValueError("an object that is no node")
-                    stack += node.values()
+            if isinstance(node, dict) and not self._ends(node):
+                named = [(known, inner) for word, inner in node.items() if (known := _NODE_NAMES.exact(word))]
+                fields = dict(reversed(named))
+                own = [known for known in ("condition", "decision", "role") if known in fields]
+                below = [("left", fields.get("decision"))] * (own[:2] == ["condition", "decision"])
+                below += [(known * (known != "children"), inner) for known, inner in named if known in _BRANCHES]
+                if not named or not own:
+                    stack += reversed(below or [("", node.get("", True))])
                     continue
-                node = [inner for name in ("triples", "condition", "decision") if (inner := named.get(name))]
-                if "condition" in named and "decision" in named:
-                    node, named = [named["condition"]], {"left": named["decision"], **named}
-            below = (
-                [named.get("left"), named.get("right")] if named.keys() & {"left", "right"} else named.get("children")
-            )
-            below = below if isinstance(below, list) and any(below) else []
-            if len(below) not in (0, 2):
-                raise ValueError("a condition has two children")
-            triples, relation = self._said(node)
-            role = self._alike.get(str(named.get("role")).lower(), "C" if below or "condition" in named else "D")
-            stated = str(named.get("relation")).lower()
-            relation = self._joins.get(stated, "null" if stated == "null" or len(triples) < 2 else relation)
-            nodes.append({"role": role, "logical_rel": relation, "triples": triples})
-            stack += reversed(below)
-        return nodes
+                role = "C" if own[0] == "condition" or any(inner for _, inner in below) else "D"
+                stated, relation = (str(fields.get(known, "")).lower() for known in ("role", "relation"))
+                role, said = self._alike.get(stated, role), fields.get(own[0]) if own != ["role"] else []
+            elif isinstance(node, str) and not self._triple.search(node) and (not bare(node) or not name):
+                continue
+            triples, joined = self._said(said)
+            stated = self._joins.get(relation, "null" if len(triples) < 2 else joined)
+            yield {"role": role, "logical_rel": stated, "triples": triples}
+            if role == "C":
+                due.append("left")
+                stack += reversed(below)
+                continue
+            while due and due[-1] == "right":
+                due.pop()
+            due[-1:] = ["right"] * bool(due)
 
     @staticmethod
-    def _is_triple(value: Json) -> bool:
-        if isinstance(value, dict):
-            return {"subject", "object"} <= _roles_of(value).keys()
-        return isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) for part in value)
+    def _ends(value: Json) -> list[str] | None:
+        """The three parts of a triple that is an object or a list."""
+        roles = _roles_of(value) if isinstance(value, dict) else {}
+        if {"subject", "object"} <= roles.keys():
+            return leaves([roles["subject"], roles.get("predicate"), roles["object"]])
+        whole = isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) for part in value)
+        return leaves(value) if whole else None
 
     def _said(self, value: Json) -> tuple[list[list[str]], str]:
         """The triples that a value says, and how they are joined; raises `ValueError` where it says anything else."""
-        triples, relation, stack = list[list[str]](), "and", [value]
+        triples, joined, stack = list[list[str]](), "and", [value]
         while stack:
             node = stack.pop()
-            if self._is_triple(node):
-                roles = _roles_of(node) if isinstance(node, dict) else {}
-                ends = [roles["subject"], roles.get("predicate"), roles["object"]] if roles else node
-                triples.append([clean(text) for text in leaves(ends)])
+            if ends := self._ends(node):
+                triples.append([clean(part) for part in ends])
             elif isinstance(node, list):
                 stack += reversed(node)
-            elif isinstance(node, str) and not _is_none(node) and bare(node):
+            elif isinstance(node, str) and bare(node) and not _is_none(node):
                 values, _ = json_values(node)
                 rest = "" if values else self._triple.sub("", node).strip(_LIST_END)
                 if rest and rest not in self._joins:
                     raise ValueError("words that are no triple")
-                relation = self._joins.get(rest, relation)
+                joined = self._joins.get(rest, joined)
                 stack += values
-                triples += (
-                    [[clean(part) for part in match] for match in self._triple.findall(node)] if not values else []
-                )
-            elif isinstance(node, (dict, bool)):
+                triples += [] if values else [list(map(clean, match)) for match in self._triple.findall(node)]
+            elif node and not isinstance(node, str):
                 raise ValueError("an object that is no triple")
         if any(len(triple) != 3 for triple in triples):
             raise ValueError("a triple has three parts")
-        return triples, relation
-
-    def _outline(self, lines: Sequence[Line]) -> Json:
-        """An outline as nested objects: conditions, and under each what holds if it is met and if not."""
-        root: dict[str, Any] = {}
-        opened: list[tuple[int, dict[str, Any]]] = []
-        place: tuple[dict[str, Any], str] | None = (root, "tree")
-        for line in lines:
-            text = line.text
-            while match := self._begin.match(text):
-                name = _NODE_NAMES.exact(match.group(1) or "如果")
-                text = text[match.end() :]
-                following = self._begin.match(text)
-                said = "" if following else text
-                if name in ("left", "right"):
-                    while opened and (opened[-1][0] > line.indent or name in opened[-1][1]):
-                        opened.pop()
-                    place = (opened[-1][1], name) if opened else None
-                if place is None or name not in ("condition", "decision", "left", "right"):
-                    raise ValueError("a branch of no condition")
-                if name == "condition":
-                    node: dict[str, Any] = {"condition": said}
-                    opened.append((line.indent, node))
-                    place[0][place[1]], place = node, None
-                elif said:
-                    place[0][place[1]], place = said, None
-                if not following:
-                    text = ""
-            if text and opened:
-                raise ValueError("a line that is no branch")
-        return root
+        return triples, joined
 
 
 READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
