@@ -594,8 +594,6 @@ class Entities(Reader[EntityLines]):
             self.joint = Entities.joint + "|[是为有]|包[括含]"
         endings = ("", "实体", "实体名称", "类实体", "类", "类型")
         self.name({choice + end: choice for end in endings for choice in choices})
-        # A type in brackets after a word is that word's.
-        self.heads = re.compile(r"(?<![^\s,.:;|]\[)" + self.heads.pattern)
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self.coming.append(words({f"{choice}实体：": choice for choice in choices}))
@@ -1367,110 +1365,104 @@ class Statuses(Reader[StatusLines]):
         shorter = re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", text)
         return self.statuses.exact(shorter) or self.statuses.exact(text)
 
-    def add(self, status: str, findings: Sequence[str]) -> bool:
-        """Enter findings of one status."""
-        for finding in map(clean, findings):
+    def add(self, status: str, said: str | Sequence[str]) -> bool:
+        """Enter findings: those of a list, or what a text names as the prompt writes it; whether it names any."""
+        for finding in map(clean, self._named(clean(said).strip(self._marks)) if isinstance(said, str) else said):
             outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
             self.note("empty marker", _is_none(finding))
             if outer and not _is_none(finding):
                 self.findings[self.source.span(outer) or outer] = status
-        self.understood = True
-        return True
+        self.understood |= bool(said)
+        return bool(said)
 
-    def lines(self, lines: Sequence[Line]) -> None:
-        # What is said later of a finding holds, so that a correction is a line like the others.
-        super().lines([line._replace(text=_CORRECTED.sub("", line.text)) for line in lines])
-
-    def line(self, line: Line) -> bool:
-        self.unfinished = False
-        text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        heads = list(self._head.finditer(text))
-        if heads:
-            before = text[: heads[0].start()].strip(self._marks)
-            pairs = [(head["name"], said) for head, said in _headed(text, heads)]
-            if before and self.source and self.source.span(before):
-                pairs[0] = (f"{before}、{pairs[0][0]}", pairs[0][1])
-            return sum(self._finding(name, value, line) for name, value in pairs) > 0
-        if (grouped := self.group(bare(text))) is not None:
-            self.open, self.understood = grouped, True
-            return True
-        if self.source and len(text) <= 20 and self.source.span(text):
-            self.fields = {"entity": text}
-        read = sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))) > 0
-        if not read and any(self.statuses.hits(folded(text))):
-            self.problem("unreadable line", line.number)
-            return True
-        if read or not self.open or not line.mark or _REMARK.match(text):
-            # A finding without its status is where an output breaks off.
-            talk = read or self.open or _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or _says_nothing(text)
-            self.unfinished = len(text) <= 12 and not talk
-            return read
-        return self.add(self.open, [text])
-
-    def _clause(self, text: str) -> bool:
-        """Read a clause that names a finding and its status; whether it does."""
-        joined = self._joined.match(text)
-        label = self.status(joined["status"]) if joined else None
-        if joined and label:
-            return self.add(label, self._findings(joined["name"].strip(self._marks)))
-        hits = list(self.statuses.hits(folded(text)))
-        if len(hits) == 1 and not bare(text[hits[0].end :]).strip(")）"):
-            finding = text[: hits[0].start].rstrip(self._marks + "是为有").strip(self._marks)
-            apart = text[hits[0].start - 1 : hits[0].start] in self._marks + "是为有" or self.source.span(finding)
-            return bool(finding and apart) and self.add(hits[0].label, self._findings(finding))
-        if self.source and (has := self._has.match(text.strip())):
-            findings = [self.source.span(part) for part in re.split("[、和及或]|以及", clean(has["name"]))]
-            label = self.statuses.exact(next(name for name, said in has.groupdict().items() if said))
-            return bool(label and all(findings)) and self.add(str(label), [finding for finding in findings if finding])
-        return False
-
-    def _finding(self, name: str, value: str, line: Line) -> bool:
-        value = value.strip()
-        if self.pair(name, value):
-            return True
-        self.unfinished = not value or self.statuses.begins_with(value)
-        if value and (self.unfinished or len(name) <= 12):
-            self.problem("unknown status", line.number)
-            return True
-        return False
-
-    def pair(self, name: str, value: Json) -> bool:
-        texts = leaves(_roles_of(value).get("attr") if isinstance(value, dict) else value)
-        text = texts[0].strip() if len(texts) == 1 else ""
-        grouped = self.group(name)
-        if grouped is not None and (self.statuses.exact(text) is None or _is_none(text)):
-            self.open = grouped
-            return self.add(grouped, self.parts(value))
-        if _REMARK.match(name) and self.statuses.exact(text) is None:
-            return True
-        label = self.status(text) if text else None
-        if label is None or ROLES.exact(name) not in (None, "entity"):
-            return False
-        return self.add(label, self._findings(clean(name).strip(self._marks)))
-
-    def _findings(self, text: str) -> list[str]:
-        """What a status is of: what the prompt holds, or a list's parts, or the end that the prompt holds."""
+    def _named(self, text: str) -> list[str]:
+        """What the prompt holds, or a list's parts, or the end that the prompt holds."""
         if not self.source or self.source.span(text) is not None:
             return [text]
         listed = re.split("[、和]", text)
         ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
         return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
 
+    def lines(self, lines: Sequence[Line]) -> None:
+        # What is said later of a finding holds, so that a correction is a line like the others.
+        super().lines([line._replace(text=_CORRECTED.sub("", line.text)) for line in lines])
+
+    def line(self, line: Line) -> bool:
+        self.unfinished, read = False, False
+        text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
+        heads = list(self._head.finditer(text))
+        before = text[: heads[0].start() if heads else 0].strip(self._marks)
+        for head, said in _headed(text, heads):
+            name, value = head["name"], said.strip()
+            if head is heads[0] and before and self.source and self.source.span(before):
+                name = f"{before}、{name}"
+            known = self.pair(name, value)
+            self.unfinished = not known and (not value or self.statuses.begins_with(value))
+            if not known and value and (self.unfinished or len(name) <= 12):
+                self.problem("unknown status", line.number)
+                known = True
+            read |= known
+        if heads:
+            return read
+        if (grouped := self.group(bare(text))) is not None:
+            self.open, self.understood = grouped, True
+            return True
+        if self.source and len(text) <= 20 and self.source.span(text):
+            self.fields = {"entity": text}
+        if sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))):
+            return True
+        if any(self.statuses.hits(folded(text))):
+            self.problem("unreadable line", line.number)
+            return True
+        talk = _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or _says_nothing(text)
+        if self.open and line.mark and not _REMARK.match(text):
+            return self.add(self.open, [text])
+        # A finding without its status is where an output breaks off.
+        self.unfinished = len(text) <= 12 and not talk and not self.open
+        return False
+
+    def _clause(self, text: str) -> bool:
+        """Read a clause that names a finding and its status; whether it does."""
+        joined = self._joined.match(text)
+        if joined and (label := self.status(joined["status"])):
+            return self.add(label, joined["name"])
+        hits = list(self.statuses.hits(folded(text)))
+        if len(hits) == 1 and not bare(text[hits[0].end :]).strip(")）"):
+            finding = text[: hits[0].start].rstrip(self._marks + "是为有").strip(self._marks)
+            apart = text[hits[0].start - 1 : hits[0].start] in self._marks + "是为有" or self.source.span(finding)
+            return bool(apart) and self.add(hits[0].label, finding)
+        has = self._has.match(text.strip()) if self.source else None
+        findings = re.split("[、和及或]|以及", clean(has["name"])) if has else []
+        label = self.statuses.exact(next((name for name, said in has.groupdict().items() if said), "")) if has else None
+        return bool(label) and all(map(self.source.span, findings)) and self.add(str(label), findings)
+
+    def pair(self, name: str, value: Json) -> bool:
+        texts = leaves(_roles_of(value).get("attr") if isinstance(value, dict) else value)
+        text = texts[0].strip() if len(texts) == 1 else ""
+        grouped, plain = self.group(name), self.statuses.exact(text)
+        if grouped is not None and (plain is None or _is_none(text)):
+            self.open, self.understood = grouped, True
+            self.add(grouped, self.parts(value))
+            return True
+        if _REMARK.match(name) and plain is None:
+            return True
+        label = self.status(text) if text and ROLES.exact(name) in (None, "entity") else None
+        return label is not None and self.add(label, name)
+
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         # The status can stand in a field of any name, or be the name of the field that is ticked.
-        others = [(name, text) for name, value in record.items() if not ROLES.exact(name) for text in leaves(value)]
-        told = (
-            self.group(name) if _TICKED.match(text) else None if _REASON.exact(name) else self.status(text)
-            for name, text in others
-        )
-        said = [label for label in told if label is not None]
-        if "entity" not in roles or ("attr" not in roles and len(said) != 1):
+        said = set[str | None]()
+        for name, text in [(name, text) for name, value in record.items() for text in leaves(value)]:
+            if "attr" in roles:
+                said = {self.status(" ".join(leaves(roles["attr"])))}
+            elif not ROLES.exact(name) and not _REASON.exact(name):
+                said.add(self.group(name) if _TICKED.match(text) else self.status(text))
+        label = next(iter(labels), None) if len(labels := said - {None}) == 1 else None
+        if "entity" not in roles or (label is None and "attr" not in roles):
             return False
-        label = self.status(" ".join(leaves(roles["attr"]))) if "attr" in roles else said[0]
         if label is None:
             self.problem("unknown status")
-            return True
-        return self.add(label, leaves(roles["entity"]))
+        return label is None or self.add(label, leaves(roles["entity"]))
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
