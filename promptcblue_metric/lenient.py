@@ -65,8 +65,8 @@ WellFormedness: TypeAlias = Literal["well-formed", "repaired", "unreadable", "em
 
 
 def _names(table: str) -> list[tuple[str, str]]:
-    """Names and what they stand for, from lines of ``MEANING: NAME NAME``; a low line in a name is a space as well."""
-    cut = (line.split(": ") for line in table.strip().split("\n"))
+    """Names and what they stand for, from ``MEANING: NAME NAME; …``; a low line in a name is a space as well."""
+    cut = (entry.split(": ") for entry in re.split("; |\n", table.strip()))
     found = [(name, meaning) for meaning, names in cut for name in names.split()]
     return found + [(name.replace("_", " "), meaning) for name, meaning in found if "_" in name]
 
@@ -80,31 +80,19 @@ ROLES = _words("""
 entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
 type: type 类型 实体类型 类别 实体类别 entity_type category label
 attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论
-predicate: predicate relation 关系 关系类型
-subject: subject head 头实体 主语 主体 cause 条件 上位词
+predicate: predicate relation 关系 关系类型; subject: subject head 头实体 主语 主体 cause 条件 上位词
 object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
 """)
 _ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\"']?\s{{0,3}}:")
 #: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
 _OTHER_HEADS = _names("""
-疾病: disease diseases
-疾病和诊断: disease diagnosis
-临床表现: symptom symptoms manifestation
-症状: symptom symptoms
-药物: drug drugs medication medicine
-具体的药物名称: drug
-身体部位: body body_part anatomy
-解剖部位: anatomy anatomy_list body_part location 部位
-医学检验项目: test lab_test
-医学检查检验: test examination
-主体词: core_name subject core finding 主体
-发生状态: tendency status state 状态
-描述词: character description descriptor descriptors 描述
-主诉: chief_complaint
-现病史: present_illness history_of_present_illness
-辅助检查: auxiliary_exam auxiliary_examination
-既往史: past_history past_medical_history 既往病史
-诊断: diagnosis 初步诊断 诊断结果 诊断意见
+疾病: disease diseases; 疾病和诊断: disease diagnosis; 临床表现: symptom symptoms manifestation
+症状: symptom symptoms; 药物: drug drugs medication medicine; 具体的药物名称: drug; 身体部位: body body_part anatomy
+解剖部位: anatomy anatomy_list body_part location 部位; 医学检验项目: test lab_test; 医学检查检验: test examination
+主体词: core_name subject core finding 主体; 发生状态: tendency status state 状态
+描述词: character description descriptor descriptors 描述; 主诉: chief_complaint
+现病史: present_illness history_of_present_illness; 辅助检查: auxiliary_exam auxiliary_examination
+既往史: past_history past_medical_history 既往病史; 诊断: diagnosis 初步诊断 诊断结果 诊断意见
 建议: advice suggestion suggestions recommendation 治疗建议 处理建议 诊疗建议 医生建议
 """)
 #: Other names of labels and statuses: the paper's spellings, those of the corpora, and what models write for them. The
@@ -113,25 +101,19 @@ _OTHER_LABELS = """
 语义无直接关联: 语义毫无关联 毫无关联 无关联 没有关联 无直接关联 没有直接关联 语义无关 | 无关
 后者是前者的语义子集: 前者是后者的语义父集 后者是前者的子集 | 语义子集 子集
 后者是前者的语义父集: 前者是后者的语义子集 后者是前者的父集 | 语义父集 父集
-完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值
-很少匹配有一些参考价值: 很少匹配 有一些参考价值
-完全不匹配: 不匹配
-没有医疗意图: 无医疗意图
-医疗意图较弱: 意图较弱 | 较弱
+完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值; 很少匹配有一些参考价值: 很少匹配 有一些参考价值
+完全不匹配: 不匹配; 没有医疗意图: 无医疗意图; 医疗意图较弱: 意图较弱 | 较弱
 是的: 相同 一样 一致 等价 同义 同样的意思 一个意思 一回事 同一件事 同一个问题 替换 互换 没有区别
 是的: | 是 对 对的 yes true 正确 能 可以
-不是: 不同 不一样 不一致 有区别 有差别 差异 | 否 no false 不对 不能 不可以 不是的
-相关: 有关 有关联
-不相关: 无关 没有关联 无关联 毫无关联 没有关系
-非上述类型: | 以上都不是 都不是 以上均不是 其他
+不是: 不同 不一样 不一致 有区别 有差别 差异 | 否 no false 不对 不能 不可以 不是的; 相关: 有关 有关联
+不相关: 无关 没有关联 无关联 毫无关联 没有关系; 非上述类型: | 以上都不是 都不是 以上均不是 其他
 患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true positive
 没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false negative
 无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
 已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
 未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
 没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 其他
-无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义
-否定: 阴性 否认
+无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义; 否定: 阴性 否认
 不确定: 疑似 无法确定
 """
 _VERDICTS = _words("""
@@ -213,8 +195,6 @@ def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
     for match in re.finditer(f"[(（]|[)）]|{separator.pattern}", text):
         if match.group() in ("(", "（", ")", "）"):
             depth += 1 if match.group() in ("(", "（") else -1
-            if depth < 0:
-                break
         elif depth == 0:
             pieces.append(text[start : match.start()])
             start = match.end()
@@ -227,33 +207,27 @@ def _headed(text: str, heads: Sequence[re.Match[str]]) -> Iterator[tuple[re.Matc
     return ((head, text[head.end() : end]) for head, end in zip(heads, ends, strict=False))
 
 
-class Source:
-    """The text that an answer's parts are spans of; one that is not known holds everything."""
-
-    def __init__(self, prompt: str) -> None:
-        self.prompt = prompt
-
-    def __bool__(self) -> bool:
-        return bool(self.prompt)
+class Source(str):
+    """The text that an answer's parts are spans of; one that is not known, "", holds everything."""
 
     @cached_property
     def _flat(self) -> tuple[str, list[int]]:
-        places = [place for place, character in enumerate(self.prompt) if not character.isspace()]
-        return folded("".join(self.prompt[place] for place in places)), places
+        places = [place for place, character in enumerate(self) if not character.isspace()]
+        return folded("".join(self[place] for place in places)), places
 
     @cached_property
     def lines(self) -> frozenset[str]:
         """The prompt's lines, but for short ones."""
-        return frozenset(line for piece in self.prompt.split("\n") if len(line := piece.strip()) >= 8)
+        return frozenset(line for piece in self.split("\n") if len(line := piece.strip()) >= 8)
 
     def span(self, part: str) -> str | None:
         """``part`` as the text writes it, or None where it does not stand there."""
-        if not self.prompt or part in self.prompt:
+        if not self or part in self:
             return part
         # Width, case and script may differ, but not the kind of punctuation, which separates parts.
         word, (flat, places) = key(part), self._flat
         at = flat.find(word) if word and "," not in word else -1
-        found = self.prompt[places[at] : places[at + len(word) - 1] + 1] if at >= 0 else None
+        found = self[places[at] : places[at + len(word) - 1] + 1] if at >= 0 else None
         return part if found and "\n" in found else found
 
     def option(self, sign: str, choices: Sequence[str]) -> str | None:
@@ -263,7 +237,7 @@ class Source:
         number = int(sign) if sign.isdecimal() else ord(sign) - ord("①") + 1
         circled = chr(ord("①") + max(number, 1) - 1)
         marks = rf"(?<!\d)(?:{number}\s?[.．、)）:：]|[(（\[]{number}[)）\]]|{circled})\s{{0,3}}"
-        found = [choice for choice in choices if re.search(marks + re.escape(choice), self.prompt)]
+        found = [choice for choice in choices if re.search(marks + re.escape(choice), self)]
         return found[0] if len(found) == 1 else None
 
 
@@ -461,7 +435,7 @@ class Reader(ABC, Generic[F]):
             return name is not None or self.free(line)
         self._lead(line.text[: heads[0].start()])
         for head, said in _headed(line.text, heads):
-            value, name = said.strip().rstrip("【["), self.names.spelt(head["name"])
+            value, name = said.strip().rstrip("【["), self.names.found[head["name"]]
             self.open = "" if value else name
             self.member(name, value)
         return True
@@ -608,8 +582,7 @@ class Entities(Reader[EntityLines]):
     def member(self, name: str, value: Json) -> None:
         items = value if isinstance(value, list) else [value]
         mentions = [_roles_of(item).get("entity", list(item)) if isinstance(item, dict) else item for item in items]
-        said = re.sub(rf"[(（]{re.escape(name)}[)）]", "", value) if isinstance(value, str) else leaves(mentions)
-        self.found.append((name, said))
+        self.found.append((name, value if isinstance(value, str) else leaves(mentions)))
         self.understood = True
 
     def line(self, line: Line) -> bool:
@@ -625,7 +598,7 @@ class Entities(Reader[EntityLines]):
                 if read and ((self.source and not headed) or len(read) == len(pieces) > bool(headed)):
                     readings.append(read)
             for said, name in max(readings, key=len, default=()):
-                self.member(self.names.spelt(name), said)
+                self.member(self.names.found[name], said)
             if readings:
                 return True
         return super().line(line)
@@ -884,17 +857,16 @@ class Events(Reader[EventLines]):
     def _status(self, text: str) -> str:
         if not text or _is_none(text) or text in ("有", "发生", "已发生", "存在", "肯定", "阳性"):
             return ""
-        found = {hit.label for hit in self.statuses.hits(folded(text))} | {self.statuses.exact(text)} - {None}
+        found = {hit.label for hit in self.statuses.hits(folded(text))}
         if len(found) != 1:
             self.problem("unknown status")
-        return found.pop() or "" if len(found) == 1 else text
+        return found.pop() if len(found) == 1 else text
 
     def stops_short(self, lines: Sequence[Line]) -> bool:
-        *others, event = self.events or [{}]
+        *others, event = map(list, self.events or [{}])
         fields = list(self.format.fields)
-        begun = bool(others or self.lead_seen) and 0 < len(event) < len(fields) and list(event) == fields[: len(event)]
-        whole = all(len(other) == len(fields) for other in others)
-        return super().stops_short(lines) or (whole and begun)
+        begun = bool(others or self.lead_seen) and event < fields and event == fields[: len(event)] != []
+        return super().stops_short(lines) or begun
 
 
 class ReportSections(Reader[Report]):
@@ -913,9 +885,8 @@ class ReportSections(Reader[Report]):
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         # A section's text can hold another's name; only a report on one line has all its heads within that line.
-        start = rf"\[?(?P<name>{self.names.pattern})[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?"
-        if sum(bool(re.match(start + r"\s{0,3}(?::|$|(?<=\]))", folded(line.text))) for line in lines) > 1:
-            self.heads = re.compile(rf"^{start}\s{{0,3}}(?::|(?<=\]))")
+        if sum(bool(self.heads.match(folded(line.text).lstrip("["))) for line in lines) > 1:
+            self.heads = re.compile(rf"^\[?(?:{self.heads.pattern})")
         super().read_lines(lines)
 
     def member(self, name: str, value: Json) -> None:
@@ -938,10 +909,9 @@ class ReportSections(Reader[Report]):
         return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
 
     def stops_short(self, lines: Sequence[Line]) -> bool:
-        found, asked = list(self.sections), list(self.format.sections)
-        unended = not " ".join(self.sections.get(self.last, [])).endswith(_SENTENCE_ENDS)
-        begun = 0 < len(found) < len(asked) and found == asked[: len(found)] and unended
-        return super().stops_short(lines) or begun
+        found, asked = tuple(self.sections), self.format.sections
+        begun = found < asked and found == asked[: len(found)] != ()
+        return super().stops_short(lines) or (begun and not lines[-1].text.endswith(_SENTENCE_ENDS))
 
 
 DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
@@ -1055,8 +1025,8 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     labels = set(spellings.values())
     # These two are other words within a sentence.
     short = {name: spellings.pop(name) for name in ("是的", "不是") if name in spellings}
-    for line in _OTHER_LABELS.strip().split("\n"):
-        label, _, names = line.partition(": ")
+    for entry in re.split("; |\n", _OTHER_LABELS.strip()):
+        label, _, names = entry.partition(": ")
         often, _, seldom = names.partition("|")
         if label in labels:
             spellings = dict.fromkeys(often.split(), label) | spellings
@@ -1105,20 +1075,17 @@ class Verdicts:
     def judge(self, name: str, text: str) -> bool:
         """Read a verdict on a choice; whether it is one."""
         label = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name)))
-        verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
         if label is None or (self.apart and text.strip() in self.choices):
             return False
-        if bare(text) in self.choices:
-            self.say(self.known.exact(text) or label, SAID)
-            return True
-        if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip()):
+        other = self.known.exact(text) if bare(text) in self.choices else None
+        verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
+        score = re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip())
+        if score:
             self.scores[label] = float(text)
-        elif verdict is None:
-            return False
-        else:
-            self.say(label, SAID if verdict == "yes" else DENIED)
-        self.repair = "judged choices"
-        return True
+        elif other or verdict:
+            self.say(other or label, SAID if other or verdict == "yes" else DENIED)
+        self.repair = "judged choices" if score or verdict else self.repair
+        return bool(score or other or verdict)
 
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
@@ -1278,7 +1245,7 @@ class Choosing(Reader[Label | TermList]):
         """The lines before one that begins as a line of the prompt does, where another question follows the answer."""
         for place, text in enumerate(texts[1:], 1):
             head = re.match(r"[^：:]{2,10}[：:]", text)
-            if head and "\n" + head.group() in "\n" + self.source.prompt and not _MARK.match(folded(head.group())):
+            if head and "\n" + head.group() in "\n" + self.source and not _MARK.match(folded(head.group())):
                 verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
                 verdicts.hear_lines("\n".join(texts[:place]))
                 if verdicts.decided():
@@ -1546,8 +1513,7 @@ class Dialect(Reader[F]):
 
 #: Names of what a tree's nodes hold and of the branches below them.
 _NODE_NAMES = _words("""
-role: role 角色 node_type
-relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
+role: role 角色 node_type; relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
 condition: condition conditions 条件 判断条件 判断 if 如果 若
 decision: triples triple 三元组 decision decisions action 决策 决定 处理 治疗 结果 结论
 left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左子树 左子节点 true_branch yes_branch

@@ -111,12 +111,11 @@ def unwrapped(text: str) -> tuple[str, list[str], bool]:
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its 1-based number, its bullet or number, what follows that, and its indentation."""
+    """A line that is not blank: its 1-based number, its bullet or number, and what follows that."""
 
     number: int
     mark: str
     text: str
-    indent: int = 0
 
 
 _ITEM = re.compile(
@@ -131,7 +130,7 @@ def content_lines(text: str) -> list[Line]:
     for number, line in enumerate(text.split("\n"), 1):
         if bare := line.strip():
             mark = match.group() if (match := _ITEM.match(bare)) else ""
-            found.append(Line(number, mark, bare[len(mark) :].strip(), len(line) - len(line.lstrip())))
+            found.append(Line(number, mark, bare[len(mark) :].strip()))
     return found
 
 
@@ -221,8 +220,9 @@ class Words:
         self.labels = {word: label for spelling, label in reversed(everything) if (word := key(spelling))}
         self._keys = [*map(key, spellings)]
         found = {folded(spelling.strip()): label for spelling, label in reversed(list(spellings.items()))}
-        self._found = {spelling: label for spelling, label in found.items() if spelling}
-        self.pattern = "|".join(map(re.escape, sorted(self._found, key=len, reverse=True))) or r"(?!)"
+        #: The label of each spelling that `pattern` finds.
+        self.found = {spelling: label for spelling, label in found.items() if spelling}
+        self.pattern = "|".join(map(re.escape, sorted(self.found, key=len, reverse=True))) or r"(?!)"
         self._search = re.compile(self.pattern)
         # A text of twice the length is no spelling, however it is quoted.
         self._longest = 2 * max((len(spelling) for spelling, _ in everything), default=0) + 40
@@ -234,10 +234,6 @@ class Words:
         label = self.labels.get(key(within := bare(text)))
         return label if label is not None or within == text else self.labels.get(key(text))
 
-    def spelt(self, spelling: str) -> str:
-        """The label of a spelling that `pattern` found."""
-        return self._found[spelling]
-
     def begins_with(self, text: str) -> bool:
         """Whether some spelling begins with ``text`` and goes on."""
         start = key(text)
@@ -246,7 +242,7 @@ class Words:
     def hits(self, flat: str) -> Iterator[Hit]:
         """Every spelling in a folded text, from left to right."""
         for match in self._search.finditer(flat):
-            yield Hit(match.start(), match.end(), self._found[match.group()])
+            yield Hit(match.start(), match.end(), self.found[match.group()])
 
 
 @lru_cache(maxsize=256)
