@@ -157,7 +157,7 @@ _MARKS = re.compile(r"[、；;|]|\s\+\s|##|(?<=[”」』])(?=[“「『])")
 _AND = re.compile("以及|[和与及]")
 _MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
-_NUMBER = re.compile(r"\s{0,9}(?:\d{1,2}[.、)）](?!\d)|[①-⑳])\s{0,9}")
+_NUMBER = re.compile(r"^\s{0,9}(?:\d{1,2}[.、)）](?!\d)|[①-⑳])\s{0,9}")
 _AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
 _COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
@@ -332,8 +332,7 @@ class Reader(ABC, Generic[F]):
     def _understand(self, text: str) -> bool:
         """Read ``text`` as JSON, as a table or line by line; whether it breaks off."""
         values, cut = json_values(text)
-        empty = all(value in ([], {}) for value in values) and text.strip() not in ("[]", "{}")
-        if not empty and self.structure(values):
+        if (any(values) or text.strip() in ("[]", "{}")) and self.structure(values):
             self.note("json")
         if self.understood or (values and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
@@ -538,14 +537,11 @@ class Reader(ABC, Generic[F]):
             return ""
         if not self.source:
             return outer if outer and _SAYS_WHERE.search(word) else word
-        number = _NUMBER.match(word)
-        numbered = (word[number.end() :], outer[number.end() :]) if number else ()
-        for part in (word, unparenthesised(word), outer, bare(word), *numbered):
-            for named in (part, _AFTER_LIST.sub("", part)):
-                span = self.source.span(clean(named)) if named else None
-                if span is not None:
-                    self.note("marks at a part", part != text.strip())
-                    return span
+        for part in (word, unparenthesised(word), outer, bare(word), _NUMBER.sub("", word), _NUMBER.sub("", outer)):
+            span = next(filter(None, map(self.source.span, map(clean, (part, _AFTER_LIST.sub("", part))))), None)
+            if span:
+                self.note("marks at a part", part != text.strip())
+                return span
         denies = re.match("无|未|没有|暂无", word)
         self.note("empty marker", bool(denies))
         return "" if denies else None
@@ -779,9 +775,9 @@ class Triples(Reader[TripleLines | CausalLines]):
             if isinstance(item, dict) and not self.record(item, _roles_of(item)):
                 for head, tails in item.items():
                     self._add(name, head, tails)
-            elif (isinstance(item, str) and not _is_none(item) and not self._pairs(item)) or (
-                isinstance(item, list) and not self.row(item)
-            ):
+            elif isinstance(item, str) and not _is_none(item) and not self._pairs(item):
+                self.problem("unreadable line")
+            elif isinstance(item, list) and not self.row(item):
                 self.problem("unreadable line")
 
     def _understand(self, text: str) -> bool:
@@ -866,7 +862,7 @@ class Events(Reader[EventLines]):
         *others, event = map(list, self.events or [{}])
         fields = list(self.format.fields)
         begun = bool(others or self.lead_seen) and event < fields and event == fields[: len(event)] != []
-        return super().stops_short(lines) or begun
+        return super().stops_short(lines) or (begun and all(len(other) == len(fields) for other in others))
 
 
 class ReportSections(Reader[Report]):
@@ -1077,15 +1073,14 @@ class Verdicts:
         label = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name)))
         if label is None or (self.apart and text.strip() in self.choices):
             return False
-        other = self.known.exact(text) if bare(text) in self.choices else None
         verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
         score = re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip())
         if score:
             self.scores[label] = float(text)
-        elif other or verdict:
-            self.say(other or label, SAID if other or verdict == "yes" else DENIED)
+        elif verdict:
+            self.say(label, SAID if verdict == "yes" else DENIED)
         self.repair = "judged choices" if score or verdict else self.repair
-        return bool(score or other or verdict)
+        return bool(score or verdict)
 
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
@@ -1180,12 +1175,10 @@ class Choosing(Reader[Label | TermList]):
 
     def accept(self, labels: set[str], repair: str) -> bool:
         """Take labels for the answer, if they are one; whether they are."""
-        self.understood = bool(labels) and (self.apart or len(labels) == 1)
-        if self.understood:
-            self.labels = labels
-            self.note(repair)
-        elif labels:
-            self.unread = "ambiguous label"
+        self.understood = len(labels) == 1 or (self.apart and bool(labels))
+        self.labels = labels if self.understood else set()
+        self.note(repair, self.understood)
+        self.unread = "ambiguous label" if labels else self.unread
         return self.understood
 
     def structure(self, value: Json) -> bool:
@@ -1219,13 +1212,18 @@ class Choosing(Reader[Label | TermList]):
         text = "\n".join(
             self._one_question([line.text if line.mark in bullets else line.mark + line.text for line in lines])
         )
-        if not self._decide(text):
-            self._say_nothing(text)
+        flat, none = folded(text), getattr(self.format, "none_of_these", None)
+        if self._decide(text):
+            pass
+        elif self.apart:
+            self.understood = any(map(_says_nothing, text.split("\n")))
+            self.note("empty marker", self.understood)
+        elif none and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
+            self.accept({none}, "sentence around label")
         for line in lines if self.apart and self.labels else ():
             # What stands in a list among offered terms may be none.
             pieces = list(filter(bare, re.split("[，,、；;]", line.text)))
-            others = [piece for piece in pieces if not any(self.known.hits(folded(piece)))]
-            if others and any(self.known.exact(piece) for piece in pieces):
+            if not all(map(self.known.exact, pieces)) and any(map(self.known.exact, pieces)):
                 self.problem("unknown term", line.number)
 
     def _decide(self, text: str) -> bool:
@@ -1265,20 +1263,10 @@ class Choosing(Reader[Label | TermList]):
         if not self.apart and label is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
             # Of a list of labels none is the answer, though not all of them were offered.
             named = [self.known.exact(piece) for piece in listed]
-            labels = {*labels, ""} if any(named) and not all(named) else labels
+            labels = {*filter(None, named), ""} if any(named) and not all(named) else labels
         if not labels and len({hit.label for hit in self.known.hits(folded(text))}) > 1:
             self.unread = "ambiguous label"
         return self.accept(labels, verdicts.repair)
-
-    def _say_nothing(self, text: str) -> None:
-        """Read that none of the choices is it, where an output says that."""
-        flat = folded(text)
-        if isinstance(self.format, TermList):
-            if any(map(_says_nothing, text.split("\n"))):
-                self.understood = True
-                self.note("empty marker")
-        elif self.format.none_of_these and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
-            self.accept({self.format.none_of_these}, "sentence around label")
 
     def stops_short(self, lines: Sequence[Line]) -> bool:
         text = re.split("[，,、；;]", lines[-1].text)[-1] if self.apart else lines[0].text
@@ -1454,8 +1442,8 @@ class Reply(Reader[FreeText]):
 
     def polished(self, answer: Answer) -> Answer:
         text = str(answer)
-        captions = (*self.format.captions, "回复内容", "医生的回复", "Doctor", "Assistant")
-        names = "|".join(sorted(map(re.escape, captions), key=len, reverse=True))
+        captions = [*self.format.captions, "回复内容", "医生的回复", "Doctor", "Assistant"]
+        names = "|".join(sorted(captions, key=len, reverse=True))
         named = rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:]|[【\[](?:{names})[】\]][：:]?"
         caption = re.compile(rf"(?:{named})\s{{0,5}}", re.IGNORECASE)
         for kind, pattern in (
@@ -1483,9 +1471,9 @@ class Reply(Reader[FreeText]):
         return cut
 
     def structure(self, value: Json) -> bool:
-        records = [node for node in (value if isinstance(value, list) else [value]) if isinstance(node, dict)]
-        said = [inner for node in records for name, inner in node.items() if self._names.exact(name)]
-        texts = [inner for inner in said if isinstance(inner, str)] or leaves(value)
+        records = (node for node in (value if isinstance(value, list) else [value]) if isinstance(node, dict))
+        texts = leaves([inner for node in records for name, inner in node.items() if self._names.exact(name)])
+        texts = texts or leaves(value)
         if len(texts) == 1:
             self.text, self.understood = texts[0].strip(), True
             self.note("json")
