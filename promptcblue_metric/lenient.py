@@ -632,8 +632,12 @@ class Entities(Reader[EntityLines]):
             for part in self.parts(said, shared=kind not in ("身体部位", "解剖部位"))
         )
         self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
-        order = {choice: place for place, choice in enumerate(self.choices)}
-        return [{"entity": part, "type": kind} for kind, part in sorted(found, key=lambda item: order[item[0]])]
+        return [
+            {"entity": part, "type": kind}
+            for choice in dict.fromkeys(self.choices)
+            for kind, part in found
+            if kind == choice
+        ]
 
 
 class Triples(Reader[TripleLines | CausalLines]):
@@ -1093,12 +1097,9 @@ class Verdicts:
         if label is not None or match is None or re.search("不|非|排除", match.string[: match.start("sign")]):
             return label
         said = (match["label"] or "").strip(" .()[]\"'")
-        label = self.known.exact(said) if said else None
-        if label is None:
-            choice = self.source.option(match["sign"], self.choices)
-            offered = self.known.exact(choice) if choice else None
-            spoken = {hit.label for hit in self.known.hits(folded(said))}
-            label = offered if not spoken or spoken == {offered} else None
+        offered = self.known.exact(self.source.option(match["sign"], self.choices) or "")
+        spoken = {hit.label for hit in self.known.hits(folded(said))}
+        label = self.known.exact(said) or (offered if spoken <= {offered} else None)
         self.repair = "option letter" if label is not None else self.repair
         return label
 
@@ -1118,8 +1119,7 @@ class Verdicts:
             unchosen = self.apart and _UNCHOSEN.match(name.strip(" -*·")) and not any(self.known.hits(folded(name)))
             if colon and (unchosen or self.judge(name, value.strip())):
                 continue
-            most = PLAIN if _REMARK.match(line) else CONCLUDED
-            self.hear(line, min(most, WEAK) if self.apart and most == PLAIN else most)
+            self.hear(line, CONCLUDED if not _REMARK.match(line) else WEAK if self.apart else PLAIN)
             if self.apart or _MARKED.search(line):
                 continue
             pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
@@ -1134,9 +1134,7 @@ class Verdicts:
     def decided(self) -> set[str]:
         """The labels that are said most firmly; of two that exclude each other, any that is said."""
         top = max(self.scores.values(), default=0.0)
-        if scored := {
-            label for label, score in self.scores.items() if score == top > 0 or (self.apart and score >= 0.5)
-        }:
+        if scored := {label for label, score in self.scores.items() if 0 < (0.5 if self.apart else top) <= score}:
             return scored
         best = max(self.weights.values(), default=DENIED)
         least = min(best, PLAIN) if self.opposite else best
@@ -1146,13 +1144,14 @@ class Verdicts:
         """The labels between which a short text leaves the choice."""
         if (label := self.whole(text)) is not None:
             return {label}
-        for variant in (text, re.sub("[(（][^()（）\n]{0,60}[)）]", "", text), text.replace("的", "")):
-            self.hear(variant)
+        variants = (re.sub("[(（][^()（）\n]{0,60}[)）]", "", text), text.replace("的", ""))
+        for variant in (text, *(() if self.apart else variants)):
+            self.hear_lines(variant)
             if labels := self.decided():
                 return labels
         # The end of a label stands for it, where a sentence that names none in full ends in it.
         said, _, end = re.sub("[是为]|属于", "\0", bare(text)).rpartition("\0")
-        spoken = said and (_DENIES_BEFORE.search(said[-6:]) or any(self.known.hits(folded(text))))
+        spoken = self.apart or _DENIES_BEFORE.search(said[-6:]) or any(self.known.hits(folded(text)))
         label = self.known.exact(end) if len(end) > 1 and said and not spoken else None
         return {label} if label is not None else set()
 
@@ -1208,10 +1207,9 @@ class Choosing(Reader[Label | TermList]):
     def lines(self, lines: Sequence[Line]) -> None:
         if not lines or (not self.apart and self.stops_short(lines)):
             return
-        bullets = ("", "-", "*", "+", *"•·●○▪◦■□➢►")
-        text = "\n".join(
-            self._one_question([line.text if line.mark in bullets else line.mark + line.text for line in lines])
-        )
+        # A number can be an option's.
+        numbered = [line.mark * any(map(str.isalnum, line.mark)) + line.text for line in lines]
+        text = "\n".join(self._one_question(numbered))
         flat, none = folded(text), getattr(self.format, "none_of_these", None)
         if self._decide(text):
             pass
@@ -1253,14 +1251,9 @@ class Choosing(Reader[Label | TermList]):
     def _hear(self, text: str) -> bool:
         """Read what ``text`` says; whether that is an answer."""
         verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
-        label = verdicts.whole(text)
-        if label is None:
-            verdicts.hear_lines(text)
-        labels = {label} if label is not None else verdicts.decided()
-        if not labels and not self.apart:
-            labels = verdicts.read(text)
+        labels = verdicts.read(text)
         listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(text)) if bare(piece)]
-        if not self.apart and label is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
+        if not self.apart and self.known.exact(text) is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
             # Of a list of labels none is the answer, though not all of them were offered.
             named = [self.known.exact(piece) for piece in listed]
             labels = {*filter(None, named), ""} if any(named) and not all(named) else labels
@@ -1275,9 +1268,8 @@ class Choosing(Reader[Label | TermList]):
         return partial or (self.apart and super().stops_short(lines))
 
     def answer(self) -> Answer:
-        if isinstance(self.format, TermList):
-            return [{"entity": term, "type": self.format.type} for term in sorted(self.labels)]
-        return next(iter(self.labels), "")
+        kind = getattr(self.format, "type", "")
+        return [{"entity": term, "type": kind} for term in sorted(self.labels)] if self.apart else self.labels.pop()
 
 
 class Statuses(Reader[StatusLines]):

@@ -352,6 +352,29 @@ def test_a_number_is_an_option_only_where_the_prompt_numbers_its_options(output:
     assert bare.answer == ("不相关" if "相关" in output else "")
 
 
+@pytest.mark.parametrize("output", ["药物、治疗", "药物和治疗", "药物、治疗或手术", "年龄/性别", "答案：药物、治疗"])
+def test_of_a_list_of_labels_none_is_the_answer(output: str) -> None:
+    labels = ["疾病", "药物", "治疗或手术", "年龄"]
+    parsed = read("CHIP-CTC", output, labels)
+    assert (parsed.answer, well_formedness(parsed)) == ("", "unreadable")
+    assert read("CHIP-CTC", "治疗或手术", labels).answer == "治疗或手术"
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "answer"),
+    [
+        ("头、颈部肿瘤、胸膜炎", "疾病", ["头、颈部肿瘤", "胸膜炎"]),
+        ("头、颈部肿瘤，胸膜炎", "疾病", ["头、颈部肿瘤", "胸膜炎"]),
+        ("头、颈部肿瘤", "身体部位", ["头", "颈部肿瘤"]),
+        ("心、肝、肾", "身体部位", ["心", "肝", "肾"]),
+    ],
+)
+def test_an_organ_that_shares_what_follows_is_no_part_of_its_own(output: str, kind: str, answer: list[str]) -> None:
+    prompt = "头、颈部肿瘤、胸膜炎可累及心、肝、肾。"
+    parsed = read("CMeEE-V2", f"{kind}：{output}", ["疾病", "身体部位"], prompt)
+    assert [item["entity"] for item in parsed.answer] == answer
+
+
 def test_prose_is_a_tree_only_where_all_of_it_is_triples() -> None:
     rule = "如果（患者，症状，发热）{}，则（患者，药物，布洛芬），否则（患者，方案，观察）。"
     roles = [node["role"] for node in read("Text2DT", rule.format(""), ()).answer]
