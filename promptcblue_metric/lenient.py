@@ -779,9 +779,9 @@ class Triples(Reader[TripleLines | CausalLines]):
             if isinstance(item, dict) and not self.record(item, _roles_of(item)):
                 for head, tails in item.items():
                     self._add(name, head, tails)
-            elif isinstance(item, str) and not _is_none(item) and not self._pairs(item):
+            if isinstance(item, str) and not (_is_none(item) or self._pairs(item)):
                 self.problem("unreadable line")
-            elif isinstance(item, list) and not self.row(item):
+            if isinstance(item, list) and not self.row(item):
                 self.problem("unreadable line")
 
     def _understand(self, text: str) -> bool:
@@ -1252,7 +1252,7 @@ class Choosing(Reader[Label | TermList]):
         """Read what ``text`` says; whether that is an answer."""
         verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
         labels = verdicts.read(text)
-        listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(text)) if bare(piece)]
+        listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(re.split("[:：]", text)[-1])) if bare(piece)]
         if not self.apart and self.known.exact(text) is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
             # Of a list of labels none is the answer, though not all of them were offered.
             named = [self.known.exact(piece) for piece in listed]
