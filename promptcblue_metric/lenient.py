@@ -62,6 +62,11 @@ __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
 #: What became of an output.
 WellFormedness: TypeAlias = Literal["well-formed", "repaired", "unreadable", "empty", "truncated"]
+_STATES: Mapping[WellFormedness, set[str]] = {
+    "empty": {"empty output"},
+    "truncated": {"truncated"},
+    "unreadable": {"nothing readable", "unknown label", "ambiguous label"},
+}
 
 
 def _names(table: str) -> list[tuple[str, str]]:
@@ -120,9 +125,8 @@ _VERDICTS = _words("""
 yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
 no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
 """)
-_NONE = (
-    EMPTY_MARKERS
-    | dict(_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")).keys()
+_NONE = EMPTY_MARKERS.union(
+    dict(_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现"))
 )
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
 #: What a part says that is no part: that there is none, or where one would stand.
@@ -162,7 +166,8 @@ _AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
 _COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
 _SAYS_WHERE = re.compile(r"[(（][^()（）]{0,60}(?:文中|原文|句中|提到|提及|患者|用于|一种)")
-#: An organ or a side that shares what follows the next one, as in 头、颈部肿瘤.
+_ORGANS = ("身体部位", "解剖部位")
+#: An organ or a side that shares what follows the next one, as in 头、颈部肿瘤, where parts are no organs.
 _SHARED = frozenset("头颈面眼耳鼻口咽喉胸腹背腰心肝脾肺肾胃肠胆脑上下左右前后内外大小急慢")
 
 #: What makes the answer that says nothing, where that is no list.
@@ -273,6 +278,10 @@ class Reader(ABC, Generic[F]):
         #: What the next line could begin with.
         self.coming = [self.leads]
         self.name({})
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Set what is known of the format, and nothing said yet."""
 
     def name(self, names: Mapping[str, str], before: str = "") -> None:
         """Set the names that head what is said under them, and what may stand right before one."""
@@ -558,15 +567,14 @@ class Entities(Reader[EntityLines]):
     # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
     joint = Reader.joint + r"|->|→|=>?|——|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)(?:[是为有]|包[括含])"
 
-    def __init__(self, answer_format: EntityLines, choices: Sequence[str], source: Source) -> None:
-        super().__init__(answer_format, choices, source)
-        if source:
+    def set_up(self) -> None:
+        if self.source:
             self.joint = Entities.joint + "|[是为有]|包[括含]"
         endings = ("", "实体", "实体名称", "类实体", "类", "类型")
-        self.name({choice + end: choice for end in endings for choice in choices})
+        self.name({choice + end: choice for end in endings for choice in self.choices})
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
-        self.coming.append(words({f"{choice}实体：": choice for choice in choices}))
+        self.coming.append(words({f"{choice}实体：": choice for choice in self.choices}))
         self._typed = re.compile(
             rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
         )
@@ -608,14 +616,12 @@ class Entities(Reader[EntityLines]):
         return True
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
-        if not self.is_whole(roles):
-            return False
-        kind = self.names.exact(str(roles["type"]))
-        if kind is None:
-            self.problem("unreadable line")
-        else:
+        kind = self.names.exact(str(roles.get("type")))
+        if kind is not None and "entity" in roles:
             self.member(kind, roles["entity"] if self.tabular else leaves(roles["entity"]))
-        return True
+        elif self.is_whole(roles):
+            self.problem("unreadable line")
+        return self.is_whole(roles)
 
     def pair(self, name: str, value: Json) -> bool:
         said = leaves(value) if not ROLES.exact(name) and not isinstance(value, dict) else []
@@ -626,18 +632,10 @@ class Entities(Reader[EntityLines]):
         return super().pair(name, value)
 
     def answer(self) -> Answer:
-        found = dict.fromkeys(
-            (kind, part)
-            for kind, said in self.found
-            for part in self.parts(said, shared=kind not in ("身体部位", "解剖部位"))
-        )
         self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
-        return [
-            {"entity": part, "type": kind}
-            for choice in dict.fromkeys(self.choices)
-            for kind, part in found
-            if kind == choice
-        ]
+        found = [(kind, part) for kind, said in self.found for part in self.parts(said, shared=kind not in _ORGANS)]
+        in_order = sorted(dict.fromkeys(found), key=lambda item: self.choices.index(item[0]))
+        return [{"entity": part, "type": kind} for kind, part in in_order]
 
 
 class Triples(Reader[TripleLines | CausalLines]):
@@ -655,14 +653,13 @@ class Triples(Reader[TripleLines | CausalLines]):
     _arrow = re.compile(r"[→|,，;；\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
-    def __init__(self, answer_format: TripleLines | CausalLines, choices: Sequence[str], source: Source) -> None:
+    def set_up(self) -> None:
         self.nested = ""
-        if isinstance(answer_format, CausalLines):
-            self.nested, choices = answer_format.nested, [relation for _, relation in answer_format.openings]
-        super().__init__(answer_format, choices, source)
-        names = {choice + end: choice for end in self._endings for choice in choices}
+        if isinstance(self.format, CausalLines):
+            self.nested, self.choices = self.format.nested, [relation for _, relation in self.format.openings]
+        names = {choice + end: choice for end in self._endings for choice in self.choices}
         self.name(names, before="|(?<=具有)|(?<=抽取的)")
-        self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in choices}))
+        self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
@@ -811,16 +808,15 @@ class Events(Reader[EventLines]):
     spans = False
     _caption = re.compile(r"(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}[：:]?$")
 
-    def __init__(self, answer_format: EventLines, choices: Sequence[str], source: Source) -> None:
-        super().__init__(answer_format, choices, source)
-        self.name({name: name for name in answer_format.fields})
+    def set_up(self) -> None:
+        self.name({name: name for name in self.format.fields})
         self.coming.append(self.names)
         self.events: list[dict[str, Json]] = []
-        self.statuses = label_words(answer_format, [status for status in answer_format.statuses if status])
+        self.statuses = label_words(self.format, list(filter(None, self.format.statuses)))
 
     def polished(self, answer: Answer) -> Answer:
         self.events = list(answer)
-        return self._events(dialect=True)
+        return self.answer(dialect=True)
 
     def free(self, line: Line) -> bool:
         return bool(self._caption.match(line.text))
@@ -833,11 +829,8 @@ class Events(Reader[EventLines]):
         self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
         self.understood = True
 
-    def answer(self) -> Answer:
+    def answer(self, *, dialect: bool = False) -> Answer:
         self.note("missing line", any(set(self.format.fields) - event.keys() for event in self.events))
-        return self._events(dialect=False)
-
-    def _events(self, *, dialect: bool) -> Answer:
         events: dict[str, dict[str, object]] = {}
         for said in self.events:
             event: dict[str, object] = {}
@@ -877,10 +870,10 @@ class ReportSections(Reader[Report]):
         r"[(（【*]?(?:注[：:]|注意[：:]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|如有|如需|本报告|此报告)|[^\n]{0,40}仅供参考"
     )
 
-    def __init__(self, answer_format: Report, choices: Sequence[str], source: Source) -> None:
-        super().__init__(answer_format, choices, source)
-        self.name({section: section for section in answer_format.sections})
+    def set_up(self) -> None:
+        self.name({section: section for section in self.format.sections})
         self.coming.append(self.names)
+        self._headlike = re.compile(rf"[^,.:]{{1,6}}:|{self.names.pattern}")
         self.sections: dict[str, list[str]] = {}
 
     def read_lines(self, lines: Sequence[Line]) -> None:
@@ -896,9 +889,7 @@ class ReportSections(Reader[Report]):
 
     def free(self, line: Line) -> bool:
         # A line with a head that is none, as garbled ones are, belongs to no section.
-        headlike = (
-            re.match(rf"[^,.:]{{1,6}}:|{self.names.pattern}", folded(line.text)) and not line.mark and not self.open
-        )
+        headlike = not (line.mark or self.open) and self._headlike.match(folded(line.text))
         if not self.last or self._after.match(line.text) or self.breaks_off(line.text) or headlike:
             return False
         self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
@@ -1165,11 +1156,10 @@ class Choosing(Reader[Label | TermList]):
         r"(?:都|均)(?:不|没有)(?:太)?(?:是|符合?|属于|匹配|对应|合适|在)|不(?:属于|在)(?:以上|上述|任何)|任何一[个类项][^,.]{0,6}不"
     )
 
-    def __init__(self, answer_format: Label | TermList, choices: Sequence[str], source: Source) -> None:
-        super().__init__(answer_format, choices, source)
-        self.apart = isinstance(answer_format, TermList)
-        terms = {choice: choice for choice in choices}
-        self.known = words(terms) if self.apart else label_words(answer_format, choices)
+    def set_up(self) -> None:
+        self.apart = isinstance(self.format, TermList)
+        terms = {choice: choice for choice in self.choices}
+        self.known = words(terms) if self.apart else label_words(self.format, self.choices)
         self.labels: set[str] = set()
 
     def accept(self, labels: set[str], repair: str) -> bool:
@@ -1287,9 +1277,8 @@ class Statuses(Reader[StatusLines]):
         "(?:(?P<阴性>未患有|没有患有|没有|不存在|否认|无)|(?P<阳性>患有|出现|存在|有)|(?P<不确定>(?:不确定|无法确定|不清楚)是否有?))(?P<name>.{1,30})$"
     )
 
-    def __init__(self, answer_format: StatusLines, choices: Sequence[str], source: Source) -> None:
-        super().__init__(answer_format, choices, source)
-        self.statuses = label_words(answer_format, choices)
+    def set_up(self) -> None:
+        self.statuses = label_words(self.format, self.choices)
         self.findings: dict[str, str] = {}
 
     def polished(self, answer: Answer) -> Answer:
@@ -1438,13 +1427,9 @@ class Reply(Reader[FreeText]):
         names = "|".join(sorted(captions, key=len, reverse=True))
         named = rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:]|[【\[](?:{names})[】\]][：:]?"
         caption = re.compile(rf"(?:{named})\s{{0,5}}", re.IGNORECASE)
-        for kind, pattern in (
-            ("preamble", self._asked_before),
-            ("preamble", self._introduction),
-            ("answer marker", caption),
-        ):
+        for pattern in (self._asked_before, self._introduction, caption):
             if match := pattern.match(text):
-                self.note(kind)
+                self.note("answer marker" if pattern is caption else "preamble")
                 text = text[match.end() :].strip()
         if (match := self._after.search(text)) and match.start():
             self.note("closing remark")
@@ -1653,11 +1638,6 @@ def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str]
 
 def well_formedness(parsed: Parsed) -> WellFormedness:
     """What became of an output that `parse_lenient` read."""
-    kinds = {problem.kind for problem in parsed.problems}
-    if "empty output" in kinds:
-        return "empty"
-    if "truncated" in kinds:
-        return "truncated"
-    if kinds & {"nothing readable", "unknown label", "ambiguous label"}:
-        return "unreadable"
-    return "well-formed" if parsed.well_formed else "repaired"
+    found = {problem.kind for problem in parsed.problems}
+    states = (state for state, kinds in _STATES.items() if found & kinds)
+    return next(states, "well-formed" if parsed.well_formed else "repaired")
