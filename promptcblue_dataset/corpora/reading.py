@@ -291,6 +291,8 @@ class Record:
         value = self.get(*names)
         if not isinstance(value, str):
             self.fail(names[0], "a string", value)
+        if value and value.strip() is value and "\r" not in value:
+            return value  # as most are
         text = value.strip()
         if len(text) < len(value):
             self.place.note("mended", "white space at an end of the text")
