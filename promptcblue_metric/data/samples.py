@@ -327,19 +327,12 @@ def splits_of(source: str | Path) -> Collection[str]:
         PromptCBLUEError: the source is not there, or is no dataset.
     """
     path = resolve(source)
-    if path.is_file():
-        return ()
     if path.exists():
-        return tuple(folder_files(path))
+        return tuple(folder_files(path)) if path.is_dir() else ()
     from datasets import get_dataset_split_names
 
-    try:
-        with _asked_rightly(str(source)):
-            return tuple(get_dataset_split_names(str(source), ALL))
-    except PromptCBLUEError:
-        raise
-    except Exception as error:  # the Hub's client raises errors of many unrelated classes
-        raise PromptCBLUEError(f"{source}: its splits cannot be listed: {error}") from error
+    with _of_hub(str(source), "its splits"):
+        return tuple(get_dataset_split_names(str(source), ALL))
 
 
 def iter_samples(source: str | Path, split: str, tasks: Iterable[str] | None = None) -> Iterator[Sample]:
@@ -401,7 +394,8 @@ def _wanted(files: Iterable[_Rows], wanted: Collection[str] | None, bad: BadRows
 
 def _described(source: str | Path, split: str) -> str:
     path = resolve(source)
-    return str(path) if path.is_file() else f"the {split} split of {path if path.exists() else source}"
+    there = path.exists()
+    return str(path) if there and not path.is_dir() else f"the {split} split of {path if there else source}"
 
 
 #: The rows of a file or of a config on the Hub, each with its number, under the name that errors give them.
@@ -466,28 +460,37 @@ def parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
 
 
 @contextmanager
-def _asked_rightly(source: str) -> Iterator[None]:
-    """The Hub is asked for ``ORG/NAME`` alone: a bare name is that of something in the datasets cache, or nobody's."""
+def _of_hub(source: str, what: str) -> Iterator[None]:
+    """Let datasets look for ``ORG/NAME`` on the Hub, but for a bare name in its cache alone.
+
+    Raises:
+        PromptCBLUEError: there is no such thing, or ``what`` of it cannot be loaded.
+    """
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
     from datasets.utils import logging
 
-    if "/" in source:
-        yield
-        return
-    if not Path(config.HF_DATASETS_CACHE, camelcase_to_snakecase(source)).is_dir():
+    bare = "/" not in source
+    if bare and not Path(config.HF_DATASETS_CACHE, camelcase_to_snakecase(source)).is_dir():
         raise PromptCBLUEError(
             f"{source}: no such file or folder, and nothing in the datasets cache is called so (promptcblue-dataset "
             f"import puts its suite there); the embedded sample is called '{SAMPLE}', a dataset of the Hub ORG/NAME"
         )
-    before, said = config.HF_HUB_OFFLINE, logging.get_verbosity()
-    config.HF_HUB_OFFLINE = True
-    logging.set_verbosity_error()  # else it says that the Hub is not asked, and the date of the entry
+    before, level = config.HF_HUB_OFFLINE, logging.get_verbosity()
+    if bare:
+        config.HF_HUB_OFFLINE = True
+        logging.set_verbosity_error()  # else it says that the Hub is not asked, and the date of the entry
     try:
         yield
+    except Exception as error:
+        # datasets raises many types here, from ValueError for a split to client errors of the Hub.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PromptCBLUEError(
+            f"{source}: no such file or folder, and {what} cannot be loaded as a dataset of the Hub: {reason}"
+        ) from error
     finally:
         config.HF_HUB_OFFLINE = before
-        logging.set_verbosity(said)
+        logging.set_verbosity(level)
 
 
 def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterator[_Rows]:
@@ -496,16 +499,6 @@ def _hub_rows(source: str, split: str, wanted: Collection[str] | None) -> Iterat
     if not sys.stderr.isatty():
         disable_progress_bars()
     for config in [ALL] if wanted is None else [name for name in REGISTRY if name in wanted]:
-        try:
-            with _asked_rightly(source):
-                rows = load_dataset(source, config, split=split)
-        except PromptCBLUEError:
-            raise
-        except Exception as error:
-            # datasets raises many types here, from ValueError for a split to client errors of the Hub.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise PromptCBLUEError(
-                f"{source}: no such file or folder, and its config '{config}', split '{split}', cannot be loaded as a "
-                f"dataset of the Hub: {reason}"
-            ) from error
+        with _of_hub(source, f"its config '{config}', split '{split}',"):
+            rows = load_dataset(source, config, split=split)
         yield f"{source}/{config}/{split}", enumerate(rows, 1)
