@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -100,6 +101,34 @@ def test_intervals_cover_the_expected_score_as_often_as_they_say() -> None:
             between.append(intervals({"KUAKE-QIC": counts}, protocol)["KUAKE-QIC"])
         held = sum(low <= np.mean(scores) <= high for low, high in between)
         assert 134 <= held < 150
+
+
+def test_the_width_is_that_of_efron_and_steins_bounds() -> None:
+    task = TASKS["KUAKE-QIC"]
+    labels = task.labels
+    pairs = [(0, 0)] * 9 + [(1, 1)] * 4 + [(1, 0), (0, 1), (2, 2), (2, 2), (3, 3), (4, 0), (5, 5), (0, 6)]
+    counts = [task.scorer.count(labels[answer], labels[gold]) for gold, answer in pairs]
+    n = len(counts)
+
+    def score(*left_out: int) -> float:
+        return float(
+            task.scorer.score(sum_counts([c for place, c in enumerate(counts) if place not in left_out]))["f1"]
+        )
+
+    whole, each = score(), [score(place) for place in range(n)]
+    first = (n - 1) ** 2 / n * np.var(each, ddof=1)
+    effects = [
+        n * whole - (n - 1) * (each[i] + each[j]) + (n - 2) * score(i, j)
+        for i, j in itertools.combinations(range(n), 2)
+    ]
+    second = np.var(effects) * len(effects) / (n * (n - 1))
+    low = max(first - second, first**2 / (first + 2 * second))
+    assert 0 < low < 0.9 * first
+    half = 2.0860 * np.sqrt((low + first) / 2) / (whole * (1 - whole))  # Student's t with 20 degrees of freedom
+    middle = np.log(whole / (1 - whole))
+    expected = [1 / (1 + np.exp(-(middle + step))) for step in (-half, half)]
+    assert n == 21
+    assert intervals({"KUAKE-QIC": counts})["KUAKE-QIC"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_compare_finds_a_real_difference_and_no_other() -> None:
