@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from promptcblue_metric import Evaluation
 from promptcblue_metric.answers import CausalLines, TreeLines
 from promptcblue_metric.data.samples import SPLITS, load_samples
 from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
+from promptcblue_metric.evaluation import Result
 from promptcblue_metric.report.analysis import analyse
 from promptcblue_metric.scoring import SetF1, sum_counts
+from promptcblue_metric.tasks import CHIP2023, PROMPTCBLUE, TASKS
 from promptcblue_metric.trees import TreeEdit, build_tree, edit_distance
 
 CAUSAL, TREE = CausalLines(), TreeLines()
@@ -205,3 +208,22 @@ def test_raw_records_become_answers_or_are_named(tmp_path: Path) -> None:
                 }
             ]
         )
+
+
+def test_the_edition_has_an_overall_score_of_its_own_and_the_paper_s_tasks_keep_theirs() -> None:
+    def scored(source: str) -> Result:
+        evaluation = Evaluation()
+        for number, row in enumerate(load_samples(source, "test")):
+            evaluation.add(row["target"] if number % 3 else "", row)
+        return evaluation.result()
+
+    edition, paper = scored(f"sample:{CHIP2023.name}"), scored("sample")
+    for result, suite in ((edition, CHIP2023), (paper, PROMPTCBLUE)):
+        assert list(result["tasks"]) == list(suite.tasks)
+        assert not result["missing_tasks"]
+        assert result["overall"] == pytest.approx(fmean(task["score"] for task in result["tasks"].values()))
+        assert "|tasks:all|" in result["signature"]
+    assert CHIP2023.name in edition["signature"]
+    assert CHIP2023.name not in paper["signature"]
+    assert [*edition["tasks"]][:16] == [*paper["tasks"]] == [*TASKS]
+    assert len(edition["tasks"]) == 18
