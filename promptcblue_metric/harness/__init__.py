@@ -59,7 +59,7 @@ class Job:
 
     def samples(self, task: str) -> list[Sample]:
         """The samples of a task to be answered."""
-        return _read(self.references, self.split).get(task, [])
+        return list(_read(self.references, self.split).get(task, ()))
 
     def demonstrations(self, task: str) -> list[Sample]:
         """The train samples of a task that may be shown before a prompt: those with a target whose own prompt is not to
@@ -227,6 +227,7 @@ def write(tool: str, job: Job, output: Path) -> str:
 
 def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:
     """A file a task, and one of their group, whose score is the plain mean of theirs."""
+    scored = {"version": VERSION, "protocol": job.protocol, "parser": job.parser}
     task_file = Template((here / "lm_eval_task.yaml").read_text(encoding="utf-8"))
     for task, limit in job.tasks.items():
         shots, can_show = job.shots.get(task, 0), bool(job.demonstrations(task))
@@ -239,7 +240,7 @@ def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:
             "shots": shots or ("null" if can_show else 0),
             # A plain model that was shown demonstrations goes on with the next one.
             "until": json.dumps(["\n\n"] if shots else []),
-            "version": VERSION,
+            "metadata": json.dumps(scored),
         }
         (folder / f"{job.suite}_{task}.yaml").write_text(task_file.substitute(values), encoding="utf-8")
     mean = {"metric": "score", "aggregation": "mean", "weight_by_size": False}
@@ -247,7 +248,7 @@ def _write_lm_eval_tasks(job: Job, here: Path, folder: Path) -> None:
         "group": job.suite,
         "task": [f"{job.suite}_{task}" for task in job.tasks],
         "aggregate_metric_list": [mean],
-        "metadata": {"version": VERSION},
+        "metadata": scored,
     }
     write_json(folder / f"{job.suite}.yaml", group)  # YAML holds JSON
 

@@ -120,6 +120,8 @@ def test_lm_eval_gives_the_scores_of_the_command(
     found = evaluate(folder, model, "promptcblue")
     scores = rescored(run_python, folder, dataset, "--protocol", protocol, "--parser", parser)
     assert scores["tasks"].keys() == ASKED.keys()
+    made_with = found["configs"]["promptcblue_MedDG"]["metadata"]
+    assert (made_with["protocol"], made_with["parser"]) == (protocol, parser)
     assert 0 < scores["overall"] < 1
     assert_equal(found, scores)
     by_size = sum(row["score"] * row["samples"] for row in scores["tasks"].values()) / scores["samples"]
