@@ -26,7 +26,8 @@ from promptcblue_metric.data.samples import Sample
 from promptcblue_training.backends import BackendSettings, Completion, Request, load_backend
 from promptcblue_training.constrained import choices_of
 from promptcblue_training.predict import predict
-from promptcblue_training.tiny import TINY, build_backbone
+from promptcblue_training.recipe import find_recipe, read_recipe
+from promptcblue_training.tiny import build_backbone
 
 #: Share of answers that must be the same: two ways to compute can round a tie apart.
 _SAME = 0.9
@@ -118,7 +119,8 @@ def main() -> None:
     samples = load_samples("sample", "test")[: arguments.samples]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        model = build_backbone(TINY, [sample["input"] for sample in samples], scratch / "model", seed=0)
+        config = read_recipe(find_recipe("demo"))["from_config"]
+        model = build_backbone(config, [sample["input"] for sample in samples], scratch / "model", seed=0)
         make_adapter(model, scratch / "adapter")
         passed = check(model, scratch / "adapter", samples, scratch)
     for what, holds in passed.items():

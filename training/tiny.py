@@ -16,19 +16,6 @@ from promptcblue_metric.errors import PromptCBLUEError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: A Llama of well under a million parameters.
-TINY: Mapping[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-    # At this width the usual 0.02 learns several times slower.
-    "initializer_range": 0.1,
-}
 _PAD, _BOS, _EOS, _UNK = _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 

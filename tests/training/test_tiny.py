@@ -3,16 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_training.recipe import RECIPES
-from promptcblue_training.tiny import TINY, build_backbone, build_model, build_tokenizer
+from promptcblue_training.recipe import find_recipe, read_recipe
+from promptcblue_training.tiny import build_backbone, build_model, build_tokenizer
 
 from ..conftest import SampleRows
 
+DEMO = read_recipe(find_recipe("demo"))["from_config"]
 ALPHABET = "患者高血压，\n 无：ab<>"
 TOKENIZER = build_tokenizer([ALPHABET])
 
@@ -38,18 +38,17 @@ def test_a_backbone_loads_as_any_other_model(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = build_backbone(TINY, [ALPHABET], tmp_path, seed=1)
+    folder = build_backbone(DEMO, [ALPHABET], tmp_path, seed=1)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     assert tokenizer("患者")["input_ids"] == TOKENIZER("患者")["input_ids"]
     assert model.config.vocab_size == len(tokenizer)
-    again = build_model(TINY, tokenizer, seed=1)
+    again = build_model(DEMO, tokenizer, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_the_demo_model_has_about_a_million_parameters(sample_rows: SampleRows) -> None:
-    recipe = yaml.safe_load((RECIPES / "demo.yaml").read_text())
     texts = [row["input"] + row["target"] for row in sample_rows("train")]
-    size = build_model(recipe["from_config"], build_tokenizer(texts), seed=1).num_parameters()
+    size = build_model(DEMO, build_tokenizer(texts), seed=1).num_parameters()
     assert 0.7e6 <= size <= 2e6
 
 

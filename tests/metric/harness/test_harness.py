@@ -49,11 +49,19 @@ def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from promptcblue_training.tiny import TINY, build_backbone
+    from promptcblue_training.recipe import find_recipe, read_recipe
+    from promptcblue_training.tiny import build_backbone
 
     samples = [sample for task in ASKED for sample in plan(str(dataset), "test").samples(task)]
     texts = [sample["input"][-60:] + sample["target"] for sample in samples]
-    config = {**TINY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    demo = read_recipe(find_recipe("demo"))["from_config"]
+    config = {
+        **demo,
+        "max_position_embeddings": 4096,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+    }
     whole = [sample["input"] + sample["target"] for sample in samples]
     folder = build_backbone(config, whole, tmp_path_factory.mktemp("model"), seed=0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
