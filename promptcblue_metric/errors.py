@@ -14,8 +14,8 @@ from urllib.request import url2pathname
 #: The extra that brings each library which only some commands need.
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("openpyxl", "python_calamine"), "build"),
-    **dict.fromkeys(("accelerate", "filelock", "matplotlib", "peft", "safetensors", "tokenizers"), "train"),
-    **dict.fromkeys(("torch", "tqdm", "transformers", "trl"), "train"),
+    **dict.fromkeys(("accelerate", "filelock", "matplotlib", "pandas", "peft"), "train"),
+    **dict.fromkeys(("safetensors", "tokenizers", "torch", "tqdm", "transformers", "trl"), "train"),
     **dict.fromkeys(("tensorboard", "trackio"), "track"),
     "bitsandbytes": "quantize",
     "gradio": "space",
