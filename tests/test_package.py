@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.metadata
 import json
 import re
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from promptcblue_metric.errors import install_command
 
@@ -208,3 +210,19 @@ def test_an_extra_is_installed_from_the_checkout_that_is_used_without_installing
 
     monkeypatch.setattr("promptcblue_metric.errors.distribution", nothing)
     assert shlex.split(install_command("train")) == ["pip", "install", f"{ROOT}[train]"]
+
+
+def test_the_pythons_that_are_promised_are_those_that_are_tried() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    promised = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["matrix"]["strategy"]["matrix"]
+    tried = [(job, python) for job in matrix["job"] for python in matrix["python"]]
+    tried += [(each["job"], each["python"]) for each in matrix["include"]]
+    code = "import json; from matrix import JOBS; print(json.dumps([[n, p] for n in JOBS for p in JOBS[n].pythons]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, check=True)
+    assert sorted(tried) == sorted(map(tuple, json.loads(done.stdout)))
+    assert [python for job, python in tried if job == "base"] == promised
+    assert setup["options"]["python_requires"] == f">={promised[0]}"
+    assert workflow["jobs"]["checks"]["steps"][-1]["run"] == ".ci/run"

@@ -40,7 +40,9 @@ import datasets, evaluate
 folder, rows = sys.argv[1], json.load(open(sys.argv[2]))
 targets = [row["target"] for row in rows]
 everything = evaluate.load(folder)
-out = {"lists": everything.compute(predictions=targets, references=rows)}
+about = everything.info
+out = {"about": [about.license, about.homepage, *about.codebase_urls, about.citation, about.inputs_description]}
+out["lists"] = everything.compute(predictions=targets, references=rows)
 out["lenient"] = everything.compute(predictions=targets, references=rows, protocol="paper", parser="lenient")
 out["dataset"] = everything.compute(predictions=targets, references=datasets.Dataset.from_list(rows))
 for start in range(0, len(rows), 20):
@@ -61,6 +63,10 @@ for name, call in {
 print(json.dumps(out))
 """
     out = printed(code, run_python, METRIC, rows_file, cwd=tmp_path)
+    repository = "https://github.com/promptcblue/promptcblue"
+    assert out["about"][:3] == ["Apache-2.0", repository, repository]
+    assert "arXiv:2310.14151" in out["about"][3]
+    assert "predictions" in out["about"][4]
     assert out["lists"]["overall"] == pytest.approx(1.0, abs=1e-6)
     assert out["lists"] == out["dataset"] == out["batches"]
     assert len(out["lists"]["groups"]) == 5
