@@ -353,7 +353,7 @@ class Reader(ABC, Generic[F]):
             return len(rows[-1][1]) < len(rows[0][1])
         # Without a head that is understood, each row speaks for itself.
         rows = rows[self.tabular :]
-        alone = {number for number, cells in rows if not cells or self.row(list(cells))}
+        alone = {number for number, cells in rows if not cells or self._row(cells)}
         alone |= {
             line.number for line in lines if line.text.startswith("|") and self.tabular and line.number < rows[0][0]
         }
@@ -366,14 +366,21 @@ class Reader(ABC, Generic[F]):
         return cut or (bool(lines) and self.stops_short(lines))
 
     def structure(self, value: Json) -> bool:
-        """Read a JSON value or the rows of a table; whether anything in it was understood."""
-        stack = [value]
+        """Read a JSON value or the rows of a table as the lines that would say the same; whether it was understood."""
+        stack: list[tuple[str, Json]] = [("", value)]
         while stack:
-            node = stack.pop()
-            if isinstance(node, dict) and not self.record(node, _roles_of(node)):
-                stack += reversed([inner for name, inner in node.items() if not self.pair(name, inner)])
-            elif isinstance(node, list) and not self.row(node):
-                stack += reversed(node)
+            name, node = stack.pop()
+            plain = isinstance(node, list) and all(isinstance(item, str) for item in node)
+            if isinstance(node, (dict, list)) and not (plain and name):
+                self._read_line(Line(1, "", f"{name}：" * bool(name)))
+                if isinstance(node, dict):
+                    stack += reversed(node.items()) if not self.record(node, _roles_of(node)) else []
+                elif not plain or not self._row(leaves(node)):
+                    stack += [("", item) for item in reversed(node)]
+            else:
+                text = "，".join(leaves(node))
+                self._read_line(Line(1, "" if name else "-", f"{name}：{text}" if name else text))
+        self.unfinished = False
         self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
         return self.understood
 
@@ -381,20 +388,8 @@ class Reader(ABC, Generic[F]):
         """Read an object with named fields, some of them roles; whether it is one of this format."""
         return False
 
-    def pair(self, name: str, value: Json) -> bool:
-        """Read a name and what stands under it; whether it is a name of this format."""
-        known = self.names.exact(name)
-        if known is not None:
-            self.member(known, value)
-        return known is not None
-
     def member(self, name: str, value: Json) -> None:
         """Read what stands under a name of this format."""
-
-    def row(self, parts: list[Json]) -> bool:
-        """Read a list without names; whether it is one of this format."""
-        name, value = parts if len(parts) == 2 else ("", None)
-        return isinstance(name, str) and isinstance(value, str) and self.pair(name, value)
 
     def free(self, line: Line) -> bool:
         """Read a line that no name heads; whether it belongs to the answer."""
@@ -416,9 +411,7 @@ class Reader(ABC, Generic[F]):
 
     def read_lines(self, lines: Sequence[Line]) -> None:
         """Read lines, and set aside what is said before and after the answer."""
-        unread = [
-            line for line in lines if not (self._lead(line.text) or self._fields_in(line.text) or self.line(line))
-        ]
+        unread = [line for line in lines if not self._read_line(line)]
         read = sorted({line.number for line in lines} - {line.number for line in unread})
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
             self.understood = True
@@ -431,6 +424,13 @@ class Reader(ABC, Generic[F]):
                     self.note("closing remark" if read and line.number > read[-1] else "preamble")
                 else:
                     self.problem("unreadable line", line.number)
+
+    def _row(self, cells: Sequence[str]) -> bool:
+        text = ("：" if len(cells) == 2 else " → ").join(cells)
+        return len(cells) in (2, 3) and self._read_line(Line(1, "-", text))
+
+    def _read_line(self, line: Line) -> bool:
+        return self._lead(line.text) or self._fields_in(line.text) or self.line(line)
 
     def line(self, line: Line) -> bool:
         """Read a line; whether it belongs to the answer."""
@@ -584,9 +584,7 @@ class Entities(Reader[EntityLines]):
         return [{"entity": part, "type": kind} for kind, part in dict.fromkeys(found)]
 
     def member(self, name: str, value: Json) -> None:
-        items = value if isinstance(value, list) else [value]
-        mentions = [_roles_of(item).get("entity", list(item)) if isinstance(item, dict) else item for item in items]
-        self.found.append((name, value if isinstance(value, str) else leaves(mentions)))
+        self.found.append((name, value))
         self.understood = True
 
     def line(self, line: Line) -> bool:
@@ -623,14 +621,6 @@ class Entities(Reader[EntityLines]):
             self.problem("unreadable line")
         return self.is_whole(roles)
 
-    def pair(self, name: str, value: Json) -> bool:
-        said = leaves(value) if not ROLES.exact(name) and not isinstance(value, dict) else []
-        kind = self.names.exact(said[0]) if len(said) == 1 else None
-        if kind is not None and self.names.exact(name) is None:
-            self.member(kind, [name])
-            return True
-        return super().pair(name, value)
-
     def answer(self) -> Answer:
         self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
         found = [(kind, part) for kind, said in self.found for part in self.parts(said, shared=kind not in _ORGANS)]
@@ -650,7 +640,7 @@ class Triples(Reader[TripleLines | CausalLines]):
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
     _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
-    _arrow = re.compile(r"[→|,，;；\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
+    _arrow = re.compile(r"[→|：,，;；\t=]|-{1,2}>|={1,2}>|—{1,2}>?| [-–] ")
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
     def set_up(self) -> None:
@@ -738,19 +728,6 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.understood |= all_
         return all_
 
-    def row(self, parts: list[Json]) -> bool:
-        if not all(isinstance(part, (str, list)) and part for part in parts) or len(parts) not in (2, 3):
-            return False
-        # The relation most often stands between the two entities, then after or before them.
-        named = [self.names.exact(part) if isinstance(part, str) else None for part in parts]
-        place = next((place for place in (1, 2, 0) if len(parts) == 3 and named[place]), None)
-        relation = named[place] if place is not None else self.relation if len(parts) == 2 else ""
-        if not relation or isinstance(parts[0], list):
-            return False
-        head, tail = [part for at, part in enumerate(parts) if at != place]
-        self._add(relation, head, *(leaves(tail)[:: len(leaves(tail)) - 1 or 1] if relation == self.nested else [tail]))
-        return True
-
     def is_whole(self, roles: Mapping[str, Json]) -> bool:
         return super().is_whole(roles) or (bool(self.relation) and {"subject", "object"} <= roles.keys())
 
@@ -772,14 +749,9 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def member(self, name: str, value: Json) -> None:
         self.relation, self.understood, self.unfinished = name, True, False
-        for item in filter(None, value if isinstance(value, list) else [value]):
-            if isinstance(item, dict) and not self.record(item, _roles_of(item)):
-                for head, tails in item.items():
-                    self._add(name, head, tails)
-            if isinstance(item, str) and not (_is_none(item) or self._pairs(item)):
-                self.problem("unreadable line")
-            if isinstance(item, list) and not self.row(item):
-                self.problem("unreadable line")
+        text = str(value or "")
+        if text and not _is_none(text) and not self._pairs(text):
+            self.problem("unreadable line")
 
     def _understand(self, text: str) -> bool:
         cut = super()._understand(text)
@@ -1332,7 +1304,9 @@ class Statuses(Reader[StatusLines]):
             name, value = head["name"], said.strip()
             if head is heads[0] and before and self.source and self.source.span(before):
                 name = f"{before}、{name}"
-            known = self.pair(name, value)
+            known = self._finding(name, value)
+            if not value:
+                self.fields = {"entity": name}
             self.unfinished = not known and (not value or self.statuses.begins_with(value))
             if not known and value and (self.unfinished or len(name) <= 12):
                 self.problem("unknown status", line.number)
@@ -1372,13 +1346,12 @@ class Statuses(Reader[StatusLines]):
         label = self.statuses.exact(next((name for name, said in has.groupdict().items() if said), "")) if has else None
         return bool(label) and all(map(self.source.span, findings)) and self.add(str(label), findings)
 
-    def pair(self, name: str, value: Json) -> bool:
-        texts = leaves(_roles_of(value).get("attr") if isinstance(value, dict) else value)
-        text = texts[0].strip() if len(texts) == 1 else ""
+    def _finding(self, name: str, text: str) -> bool:
+        """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
         grouped, plain = self.group(name), self.statuses.exact(text)
         if grouped is not None and (plain is None or _is_none(text)):
             self.open, self.understood = grouped, True
-            self.add(grouped, self.parts(value))
+            self.add(grouped, self.parts(text))
             return True
         if _REMARK.match(name) and plain is None:
             return True
