@@ -1,10 +1,12 @@
 """Reads what a modern chat model writes, where the official parser wants its own dialect to the letter.
 
-An output is unwrapped (`unwrap`) and then read by the reader of its format: in either dialect, the released one or that
-of the paper's Appendix A.1, as JSON, as a table, or line by line. Two principles decide what is read. A part of an
-answer is a span of the text that it was taken from, so of two readings the one is taken whose parts stand in the prompt
-(`Source`). And what was offered is judged by what is said of it, near or far (`statements`): a word that is denied,
-asked, weighed or quoted is no answer. Nothing is invented, but a label can be given by its place or by another name.
+An output is unwrapped (`unwrap`) and then read by the reader of its format, line by line, in either dialect: the
+released one or that of the paper's Appendix A.1. JSON and tables are read as the lines that would say the same.
+
+Two principles decide what is read. A part of an answer is a span of the text that it was taken from, so of two readings
+the one is taken whose parts stand in the prompt (`Source`). And what was offered is judged by what is said of it, near
+or far (`statements`): a word that is denied, asked, weighed or quoted is no answer. Nothing is invented, but a label
+can be given by its place or by another name.
 
 What was mended is named in `Parsed.repairs`, and what could not be read in `Parsed.problems`. No string makes a reader
 raise, and time is linear in the text.
@@ -247,7 +249,7 @@ class Source(str):
 
 
 class Reader(ABC, Generic[F]):
-    """Reads one output: `pair`, `record`, `row` and `free` gather what is said, and `answer` makes the answer of it."""
+    """Reads one output: `member`, `record` and `free` gather what is said, and `answer` makes the answer of it."""
 
     #: The roles that make a record of this format.
     roles: ClassVar[frozenset[str]] = frozenset()
@@ -268,7 +270,7 @@ class Reader(ABC, Generic[F]):
         self.problems: list[Problem] = []
         #: What is wrong with an output in which nothing can be read.
         self.unread: ProblemKind = "nothing readable"
-        self.understood = self.tabular = self.lead_seen = self.unfinished = False
+        self.understood = self.lead_seen = self.unfinished = False
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
         self.open = self.last = ""
@@ -347,16 +349,14 @@ class Reader(ABC, Generic[F]):
             return cut
         lines = content_lines(text)
         rows = table_rows(lines)
-        self.tabular = len(rows) > 1 and not rows[1][1]
+        tabular = len(rows) > 1 and not rows[1][1]
         self.note("table", bool(rows))
-        if self.tabular and self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
+        if tabular and self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
             return len(rows[-1][1]) < len(rows[0][1])
         # Without a head that is understood, each row speaks for itself.
-        rows = rows[self.tabular :]
+        rows = rows[tabular:]
         alone = {number for number, cells in rows if not cells or self._row(cells)}
-        alone |= {
-            line.number for line in lines if line.text.startswith("|") and self.tabular and line.number < rows[0][0]
-        }
+        alone |= {line.number for line in lines if line.text.startswith("|") and tabular and line.number < rows[0][0]}
         self.note("bullets", self.bulleted and any(line.mark for line in lines))
         lines = [line for line in lines if line.number not in alone and (line.text or not self.bulleted)]
         own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
@@ -368,6 +368,7 @@ class Reader(ABC, Generic[F]):
     def structure(self, value: Json) -> bool:
         """Read a JSON value or the rows of a table as the lines that would say the same; whether it was understood."""
         stack: list[tuple[str, Json]] = [("", value)]
+        problems, repairs = len(self.problems), len(self.repairs)
         while stack:
             name, node = stack.pop()
             plain = isinstance(node, list) and all(isinstance(item, str) for item in node)
@@ -380,8 +381,10 @@ class Reader(ABC, Generic[F]):
             else:
                 text = "，".join(leaves(node))
                 self._read_line(Line(1, "" if name else "-", f"{name}：{text}" if name else text))
-        self.unfinished = False
+        self.unfinished, self.fields = False, {}
         self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
+        if not self.understood:
+            del self.problems[problems:], self.repairs[repairs:]
         return self.understood
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
@@ -616,7 +619,7 @@ class Entities(Reader[EntityLines]):
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         kind = self.names.exact(str(roles.get("type")))
         if kind is not None and "entity" in roles:
-            self.member(kind, roles["entity"] if self.tabular else leaves(roles["entity"]))
+            self.member(kind, roles["entity"])
         elif self.is_whole(roles):
             self.problem("unreadable line")
         return self.is_whole(roles)
@@ -797,7 +800,7 @@ class Events(Reader[EventLines]):
         if not self.events or name in self.events[-1]:
             self.events.append({})
         # What follows the last semicolon can be the beginning of the next field's name.
-        whole, mark, rest = value.replace(";", "；").rpartition("；") if isinstance(value, str) else ("", "", "")
+        whole, mark, rest = str(value).replace(";", "；").rpartition("；")
         self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
         self.understood = True
 
@@ -856,7 +859,7 @@ class ReportSections(Reader[Report]):
 
     def member(self, name: str, value: Json) -> None:
         marks = "" if self.heads.pattern.startswith("^") else "；;，,"
-        self.sections[name] = [text.strip().rstrip(marks) for text in leaves(value) if text.strip()]
+        self.sections[name] = [text.rstrip(marks)] if (text := str(value).strip()) else []
         self.last, self.understood = name, True
 
     def free(self, line: Line) -> bool:
@@ -1360,12 +1363,10 @@ class Statuses(Reader[StatusLines]):
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         # The status can stand in a field of any name, or be the name of the field that is ticked.
-        said = set[str | None]()
-        for name, text in [(name, text) for name, value in record.items() for text in leaves(value)]:
-            if "attr" in roles:
-                said = {self.status(" ".join(leaves(roles["attr"])))}
-            elif not ROLES.exact(name) and not _REASON.exact(name):
-                said.add(self.group(name) if _TICKED.match(text) else self.status(text))
+        others = [(name, text) for name, value in record.items() for text in leaves(value)]
+        others = [(name, text) for name, text in others if not ROLES.exact(name) and not _REASON.exact(name)]
+        said = {self.group(name) if _TICKED.match(text) else self.status(text) for name, text in others}
+        said = {self.status(" ".join(leaves(roles["attr"])))} if "attr" in roles else said
         label = next(iter(labels), None) if len(labels := said - {None}) == 1 else None
         if "entity" not in roles or (label is None and "attr" not in roles):
             return False
