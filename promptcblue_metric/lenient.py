@@ -736,7 +736,10 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         if not {"subject", "object"} <= roles.keys():
-            return False
+            # Relations and tails can stand under their head.
+            heads = [(head, inner) for head, inner in record.items() if isinstance(inner, dict)]
+            under = [(self.names.exact(name), head, tails) for head, inner in heads for name, tails in inner.items()]
+            return not roles and sum(self._add(name, head, tails) for name, head, tails in under if name) > 0
         stated = roles.get("predicate", roles.get("type"))
         said = clean(" ".join(leaves(stated)))
         predicate = self.relation if stated is None else self.names.exact(said) or ("" if self.choices else said)
