@@ -279,11 +279,11 @@ class Reader(ABC, Generic[F]):
         self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
         #: What the next line could begin with.
         self.coming = [self.leads]
-        self.name({})
         self.set_up()
 
     def set_up(self) -> None:
         """Set what is known of the format, and nothing said yet."""
+        self.name({})
 
     def name(self, names: Mapping[str, str], before: str = "") -> None:
         """Set the names that head what is said under them, and what may stand right before one."""
@@ -851,7 +851,6 @@ class ReportSections(Reader[Report]):
     def set_up(self) -> None:
         self.name({section: section for section in self.format.sections})
         self.coming.append(self.names)
-        self._headlike = re.compile(rf"[^,.:]{{1,6}}:|{self.names.pattern}")
         self.sections: dict[str, list[str]] = {}
 
     def read_lines(self, lines: Sequence[Line]) -> None:
@@ -867,7 +866,9 @@ class ReportSections(Reader[Report]):
 
     def free(self, line: Line) -> bool:
         # A line with a head that is none, as garbled ones are, belongs to no section.
-        headlike = not (line.mark or self.open) and self._headlike.match(folded(line.text))
+        headlike = not (line.mark or self.open) and (
+            re.match("[^,.:]{1,6}:", flat := folded(line.text)) or re.match(self.names.pattern, flat)
+        )
         if not self.last or self._after.match(line.text) or self.breaks_off(line.text) or headlike:
             return False
         self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
@@ -1004,7 +1005,7 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     for label in choices:
         ends = (label[at:] for at in range(1, len(label) - 1) if label[at - 1] not in "不没无未非")
         for name in (re.split("[(（]", label)[0], *ends):
-            if name and sum(name in other for other in known) == 1:
+            if name and "\n".join(known).count(name) == 1:
                 short.setdefault(name, synonyms.get(label, label))
     return words(spellings, short)
 
@@ -1135,6 +1136,7 @@ class Choosing(Reader[Label | TermList]):
     )
 
     def set_up(self) -> None:
+        self.name({})
         self.apart = isinstance(self.format, TermList)
         terms = {choice: choice for choice in self.choices}
         self.known = words(terms) if self.apart else label_words(self.format, self.choices)
@@ -1256,6 +1258,7 @@ class Statuses(Reader[StatusLines]):
     )
 
     def set_up(self) -> None:
+        self.name({})
         self.statuses = label_words(self.format, self.choices)
         self.findings: dict[str, str] = {}
 
