@@ -424,7 +424,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     shutil.copytree(RAW, raw)
     with (raw / "KUAKE-IR/corpus.tsv").open("a", encoding="utf-8") as stream:
-        stream.writelines(f"x{number}\t很长的文档\n" for number in range(1_000_000))
+        stream.writelines(f"x{number}\t很长的文档\n" for number in range(3_000_000))
     command = "from promptcblue_dataset.cli import main; main()"
     output = tmp_path / "here" / "promptcblue"
     process = subprocess.Popen(
