@@ -9,6 +9,7 @@ Definitions: formats.md section 5.
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
@@ -17,9 +18,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from rapidfuzz.distance import LCSseq
-from rouge_chinese.rouge_score import f_r_p_rouge_n
 
 from .answers import Answer
+
+with warnings.catch_warnings():
+    # Python 3.12 and later say of the library's own patterns, once, that they are badly written.
+    warnings.simplefilter("ignore", SyntaxWarning)
+    from rouge_chinese.rouge_score import f_r_p_rouge_n
 
 if TYPE_CHECKING:
     import numpy as np

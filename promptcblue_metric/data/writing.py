@@ -1,25 +1,34 @@
 """Writing what a user would hate to lose, whole or not at all; and reading what was written.
 
-The new thing is made under a hidden name beside its place, ``.{name}.{process}.tmp``, and renamed. What a killed run
-left under such a name, or as a `scratch_folder`, is taken away by the next one.
+The new thing is made under a hidden name beside its place, which ends in ``.promptcblue-tmp``, and renamed. What a
+killed run left under such a name is taken away by the next that writes into the same folder.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from ..errors import PromptCBLUEError
 
-_SCRATCH = "promptcblue-scratch-"
+#: Names of what is not there to stay: a process's number, and a mark of its machine.
+_LEFT = re.compile(r"\.[0-9a-f]{32}\.(\d{1,9})-([0-9a-f]{8})\.promptcblue-tmp")
+_HERE = f"{zlib.crc32(platform.node().encode()):08x}"
+#: Seconds after which what a process of another machine has not touched is left over.
+_STALE = 86_400
+#: Those of this process that are in use.
+_in_use: set[Path] = set()
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -98,62 +107,56 @@ def replacing(output: Path) -> Iterator[Path]:
 def _scratch(path: Path) -> Iterator[tuple[Path, Path]]:
     """The place of ``path``, links followed, and a path beside it where nothing is, nor will be after the block."""
     target = Path(tempfile.gettempdir(), path.name) if is_stream(path) else path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.parent
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(target)
-        try:
+        with _passing(target.parent) as temporary:
             yield target, temporary
-        finally:
-            _remove(temporary)
     except OSError as error:
         # What could not be read for the writing is named too.
         other = f" ({error.filename})" if str(error.filename) not in (str(temporary), str(target), "None") else ""
         raise PromptCBLUEError(f"{path}: cannot be written: {error.strerror or error}{other}") from error
 
 
-def _remove_left_over(target: Path) -> None:
-    """Take away what a process that is no more has left of its work on ``target``."""
-    name = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
-    for path in target.parent.iterdir():
-        if (found := name.fullmatch(path.name)) and not _another_runs(int(found[1])):
-            _remove(path)
-
-
-#: The folders that blocks of `scratch_folder` are in now.
-_in_use: set[Path] = set()
+@contextmanager
+def scratch_folder(around: str | None = None) -> Iterator[Path]:
+    """An empty folder for what is only needed in the block, in the system's temporary folder or in ``around``."""
+    with _passing(Path(around or tempfile.gettempdir())) as folder:
+        folder.mkdir(0o700)
+        yield folder
 
 
 @contextmanager
-def scratch_folder(around: str | None = None) -> Iterator[Path]:
-    """An empty folder for what is only needed in the block, in the system's temporary folder or in ``around``.
-
-    Those of killed processes are taken away. The numbers of processes start anew in each container, so that one may
-    meet what another of its own number has left.
-    """
-    folder = Path(around or tempfile.gettempdir(), f"{_SCRATCH}{os.getpid()}-{uuid4().hex}")
-    _in_use.add(folder)
+def _passing(folder: Path) -> Iterator[Path]:
+    """A path in a folder where nothing is, nor will be after the block; what killed processes have left there goes."""
+    for left in folder.iterdir():
+        if (found := _LEFT.fullmatch(left.name)) and left not in _in_use and _is_left(left, int(found[1]), found[2]):
+            _remove(left)
+    path = folder / f".{uuid4().hex}.{os.getpid()}-{_HERE}.promptcblue-tmp"
+    _in_use.add(path)
     try:
-        for left in folder.parent.glob(f"{_SCRATCH}*-*"):
-            process = left.name.removeprefix(_SCRATCH).partition("-")[0]
-            if process.isdecimal() and left not in _in_use and not _another_runs(int(process)):
-                _remove(left)
-        folder.mkdir(0o700)
-        yield folder
+        yield path
     finally:
-        _remove(folder)
-        _in_use.remove(folder)
+        _remove(path)
+        _in_use.discard(path)
 
 
-def _another_runs(process: int) -> bool:
-    """Whether another process than this one has the number."""
-    if process == os.getpid():
+def _is_left(path: Path, process: int, machine: str) -> bool:
+    """Whether what is not in use by this process is in use by no other.
+
+    The numbers of processes start anew in each container, so that one may meet what another of its own number has left.
+    """
+    if machine != _HERE:
+        with suppress(OSError):
+            return path.lstat().st_mtime < time.time() - _STALE
         return False
+    if process == os.getpid():
+        return True
     try:
         os.kill(process, 0)
     except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+        return not isinstance(error, PermissionError)
+    return False
 
 
 def _remove(path: Path) -> None:

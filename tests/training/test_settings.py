@@ -190,8 +190,11 @@ DECIDING = {
 def test_every_setting_decides_or_does_not_or_is_fixed() -> None:
     names = {each.name for each in fields(TrainingSettings)}
     lists = (DECIDING, INDIFFERENT, set(FIXED))
-    assert set.union(*map(set, lists)) == names
-    assert sum(map(len, lists)) == len(names), "a setting is in two lists"
+    listed = set.union(*map(set, lists))
+    assert names <= listed
+    # Other versions than the pinned one may lack those of this one alone.
+    assert listed - names in (set(), {"activation_checkpointing", "activation_checkpointing_kwargs"})
+    assert sum(map(len, lists)) == len(listed), "a setting is in two lists"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_scratch_folders_of_killed_runs_are_taken_away_and_others_are_not(tmp_pa
     assert running.stdout
     theirs = Path(running.stdout.readline().strip())
     # As after a container was killed, whose processes had the same numbers.
-    left = theirs.with_name(theirs.name.replace(str(running.pid), str(os.getpid())))
+    left = theirs.with_name(theirs.name.replace(f".{running.pid}-", f".{os.getpid()}-"))
     left.mkdir()
     with scratch_folder(str(tmp_path)) as one, scratch_folder(str(tmp_path)) as two:
         assert sorted(tmp_path.iterdir()) == sorted([theirs, one, two])
@@ -123,8 +124,23 @@ def test_scratch_folders_of_killed_runs_are_taken_away_and_others_are_not(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_what_another_machine_works_on_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    with replacing_file(tmp_path / "file") as temporary:
+        temporary.touch()
+    name = temporary.name
+    ours = name.rpartition("-")[0].rpartition("-")[2]
+    theirs = tmp_path / name.replace(f"-{ours}.", "-00000000." if ours != "00000000" else "-00000001.")
+    for age, there in ((0, True), (90_000, False)):
+        theirs.touch()
+        os.utime(theirs, (time.time() - age,) * 2)
+        replace_bytes(tmp_path / "file", b"")
+        assert theirs.exists() == there
+
+
 def test_what_a_process_of_our_own_number_left_is_no_hindrance(tmp_path: Path) -> None:
-    (tmp_path / f".folder.{os.getpid()}.tmp" / "new").mkdir(parents=True)
+    with replacing(tmp_path / "folder") as new:
+        name = new.parent.name
+    (tmp_path / name / "new").mkdir(parents=True)
     with replacing(tmp_path / "folder") as new:
         (new / "file").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "file"]
