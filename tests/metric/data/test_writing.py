@@ -128,7 +128,7 @@ def test_what_another_machine_works_on_is_left_alone_for_a_day(tmp_path: Path) -
     with replacing_file(tmp_path / "file") as temporary:
         temporary.touch()
     name = temporary.name
-    ours = name.rpartition("-")[0].rpartition("-")[2]
+    ours = name.split("-")[1].partition(".")[0]
     theirs = tmp_path / name.replace(f"-{ours}.", "-00000000." if ours != "00000000" else "-00000001.")
     for age, there in ((0, True), (90_000, False)):
         theirs.touch()
