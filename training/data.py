@@ -193,15 +193,12 @@ def to_measure(rows: Dataset, at_once: int) -> Dataset:
 
 def with_empty_rows(rows: Dataset, count: int) -> Dataset:
     """Rows followed by others that have nothing in the loss."""
-    from datasets import concatenate_datasets
+    from datasets import Dataset, concatenate_datasets
 
     if not count:
         return rows
-    first = rows[0]["input_ids"][:2]
-    empty = rows.select([0] * count).map(
-        lambda row: {"input_ids": first, "labels": [IGNORED] * len(first)}, load_from_cache_file=False
-    )
-    return concatenate_datasets([rows, empty])
+    empty = {"input_ids": [rows[0]["input_ids"][:2]] * count, "labels": [[IGNORED] * 2] * count}
+    return concatenate_datasets([rows, Dataset.from_dict(empty, features=rows.features)])
 
 
 def _named(sample: Sample) -> str:

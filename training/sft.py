@@ -272,13 +272,16 @@ def _plan(recipe: Recipe, trainer: Trainer) -> str:
     precision = "bfloat16 mixed precision" if training.bf16 else "float32"
     steps, count = _steps(trainer), count_trainable(trainer.model)
     weights = 4 * (count.backbone if recipe.method == "full" else count.trained)
-    # The optimizer has two numbers for each weight; the one to choose is kept beside those of save_total_limit. Whole
-    # weights are FSDP's beside the model's files, and stand once where they are kept in parts.
+    # The optimizer has two numbers for each weight; the one to choose is kept beside those of save_total_limit.
+    # DeepSpeed writes its weights beside the model's files, and so does FSDP where it does not keep them in parts.
     plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
-    copies = 2 if plugin is not None and "FULL" in str(plugin.state_dict_type) else 1
+    twice = trainer.is_deepspeed_enabled or (plugin is not None and "FULL" in str(plugin.state_dict_type))
     checkpoints = 0 if training.save_strategy == SaveStrategy.NO else max(1, steps // max(1, int(training.save_steps)))
     kept = min(checkpoints, (training.save_total_limit or checkpoints) + 1)
-    needed, there = weights + kept * (copies * weights + 8 * count.trained), Path(str(training.output_dir)).absolute()
+    needed, there = (
+        weights + kept * ((1 + twice) * weights + 8 * count.trained),
+        Path(str(training.output_dir)).absolute(),
+    )
     free = shutil.disk_usage(next(folder for folder in (there, *there.parents) if folder.is_dir())).free
     return (
         f"{describe_trainable(recipe, trainer.model)}\n"
