@@ -430,21 +430,23 @@ def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
 def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
     """Number, query and document of each line; with a grade behind them, or also a column between, as TREC has it."""
     for number, query, rest in _rows(file, notes):
-        cells = [cell.strip() for cell in rest.split("\t")]
+        cells = [cell.strip() for cell in rest.split("\t")] if "\t" in rest else [rest]
         if len(cells) > 1 and cells[-1] == "0":
             notes.add("left out", "a document marked as not relevant", number)
         else:
             yield number, query, cells[len(cells) // 3]
 
 
-def _lines(file: RawFile) -> Iterator[tuple[int, bytes, bytes]]:
-    """Where each line of the documents begins, and what stands in it before and after the first tab."""
+def _lines(file: RawFile, wanted: Collection[bytes] | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+    """Where each line of the wanted (or of all) documents begins, and what stands before and after its first tab."""
     place = 0
     try:
         with file.path.open("rb", buffering=1 << 20) as stream:
             for line in stream:
                 document, _, text = line.partition(b"\t")
-                yield place, document.strip() if place else document.removeprefix(codecs.BOM_UTF8).strip(), text
+                document = document.strip() if place else document.removeprefix(codecs.BOM_UTF8).strip()
+                if wanted is None or document in wanted:
+                    yield place, document, text
                 place += len(line)
     except OSError as error:
         raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
@@ -454,10 +456,9 @@ def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
     """Where in the file the lines of the wanted documents begin; -1 for those whose text is empty or not in UTF-8."""
     sought = {document.encode() for document in wanted}
     found: dict[str, int] = {}
-    for place, document, text in _lines(file):
-        if document in sought:
-            usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
-            found[document.decode()] = place if usable else -1
+    for place, document, text in _lines(file, sought):
+        usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
+        found[document.decode()] = place if usable else -1
     return found
 
 
