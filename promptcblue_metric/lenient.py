@@ -1179,9 +1179,13 @@ class Choosing(Reader[Label | TermList]):
             return
         # A number can be an option's.
         numbered = [line.mark * any(map(str.isalnum, line.mark)) + line.text for line in lines]
-        text = "\n".join(self._one_question(numbered))
+        text = "\n".join(numbered)
+        # A line that begins as one of the prompt does asks another question, after the answer.
+        heads = [re.match(r"[^：:]{2,10}[：:]", line) for line in numbered]
+        asked = [at for at, head in enumerate(heads) if at and head and f"\n{head[0]}" in f"\n{self.source}"]
+        ends = [at for at in asked if not _MARK.match(folded(numbered[at]))][:9]
         flat, none = folded(text), getattr(self.format, "none_of_these", None)
-        if self._decide(text):
+        if any(self._decide("\n".join(numbered[:end])) for end in [*ends, len(numbered)]):
             pass
         elif self.apart:
             self.understood = any(map(_says_nothing, text.split("\n")))
@@ -1206,17 +1210,6 @@ class Choosing(Reader[Label | TermList]):
                 self.note("answer marker")
                 return True
         return self._hear(text)
-
-    def _one_question(self, texts: Sequence[str]) -> Sequence[str]:
-        """The lines before one that begins as a line of the prompt does, where another question follows the answer."""
-        for place, text in enumerate(texts[1:], 1):
-            head = re.match(r"[^：:]{2,10}[：:]", text)
-            if head and "\n" + head.group() in "\n" + self.source and not _MARK.match(folded(head.group())):
-                verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
-                verdicts.hear_lines("\n".join(texts[:place]))
-                if verdicts.decided():
-                    return texts[:place]
-        return texts
 
     def _hear(self, text: str) -> bool:
         """Read what ``text`` says; whether that is an answer."""
