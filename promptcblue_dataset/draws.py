@@ -74,8 +74,8 @@ class Draws:
         Memory grows with how many were taken, not with ``count`` (Fisher-Yates on an array that is never built).
         """
         moved: dict[int, int] = {}
-        for place in range(count):
-            drawn = place + self.below(count - place)
+        for place, number in zip(range(count), self._numbers, strict=False):
+            drawn = place + (number * (count - place) >> 64)  # as `below`, a million times a build
             yield moved.get(drawn, drawn)
             moved[drawn] = moved.pop(place, place)
 

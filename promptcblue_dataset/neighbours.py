@@ -206,15 +206,16 @@ class Candidates:
         if not len(owners):
             return []
         np.add.at(self._scores, owners, np.concatenate([self._parts[part] for part in slices]))
-        places = np.flatnonzero(self._scores > 0)
+        least, enough = float(self._scores.max()), 0
+        while enough < count and least > 1e-3:  # halving finds the best few sooner than sorting all would
+            least /= 2
+            enough = int(np.count_nonzero(self._scores >= least))
+        places = np.flatnonzero(self._scores > max(least - 2e-3, 0))
         # Rounded, so that the last bit of a logarithm, which machines may disagree on, decides nothing.
         scores = np.round(self._scores[places], 3)
-        self._scores[places] = 0
-        best, least = places[:0], scores.max()
-        while len(best) < count and least > 1e-3:  # halving finds the best few sooner than sorting all would
-            least = least / 2
-            best = np.flatnonzero(scores >= max(least, 1e-3))
-        found: list[int] = places[best[np.argsort(-scores[best], kind="stable")][:count]].tolist()
+        self._scores[:] = 0
+        best = np.argsort(-scores, kind="stable")[: min(count, np.count_nonzero(scores))]
+        found: list[int] = places[best].tolist()
         return found
 
 

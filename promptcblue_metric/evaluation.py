@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple, TypedDict, cast
 
 from .answers import Answer, AnswerFormat, Parsed
 from .errors import PromptCBLUEError
-from .lenient import parse_lenient
 from .scoring import PROTOCOLS, Counts, Protocol, Row, add_counts
 from .tasks import REGISTRY, Sample, Task, get_task, suite_of
 from .version import VERSION
@@ -24,6 +23,8 @@ def parse_answer(
 ) -> Parsed:
     """Read an output with the parser called ``parser``; never raises. The lenient one looks into the ``prompt`` too."""
     if parser == "lenient":
+        from .lenient import parse_lenient  # its expressions take a tenth of a second to compile
+
         return parse_lenient(answer_format, text, choices, prompt)
     return answer_format.parse(text, choices)
 

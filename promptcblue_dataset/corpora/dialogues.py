@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from promptcblue_dataset.corpora.archives import RawError
 from promptcblue_dataset.corpora.reading import (
@@ -34,12 +34,7 @@ _SPEAKERS = {
 def utterance(turn: Record, speaker: str, sentence: str) -> str:
     """``{speaker}：{sentence}``."""
     who = turn.label(speaker)
-    return f"{_speaker(who) or who}：{turn.line(sentence, empty=True)}"
-
-
-@lru_cache(maxsize=256)
-def _speaker(who: object) -> str:
-    return _SPEAKERS.get(str(who).lower(), "")
+    return f"{_SPEAKERS.get(who) or _SPEAKERS.get(who.lower(), who)}：{turn.line(sentence, empty=True)}"
 
 
 # --- IMCS-V2 ---
@@ -321,7 +316,7 @@ MDCFNPC = RecordCorpus("CHIP-MDCFNPC", ["CHIP-MDCFNPC"], {"CHIP-MDCFNPC": _findi
 def _responses(record: Record) -> Iterable[Group]:
     """A sample for each thing that the doctor says once the patient has spoken; what one says in a row is one turn."""
     turns = record.records(LIST)
-    speakers = [_speaker(turn.label("id" if "id" in turn.value else "speaker")) for turn in turns]
+    speakers = [_SPEAKERS.get(turn.label("id" if "id" in turn.value else "speaker").lower(), "") for turn in turns]
     if "" in speakers:
         unknown = turns[speakers.index("")]
         unknown.fail("id", "Patients or Doctor", unknown.value.get("id"))
