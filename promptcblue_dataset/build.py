@@ -304,6 +304,9 @@ def _stop_where_needed(raw: Path, result: Built, plan: Plan, must_have: Sequence
         raise PromptCBLUEError(
             "\n".join([f"{head}; --on-error skip leaves them out and lists them", *result.bad[:LISTED], *more])
         )
+    if plan.most_bad is not None and len(result.bad) > plan.most_bad:
+        head = f"{len(result.bad)} raw records or files cannot be used, more than --max-skipped {plan.most_bad}"
+        raise PromptCBLUEError("\n".join([f"{head}; nothing was written", *result.bad[:LISTED]]))
     if wanted := [task for task in result.missing if task in must_have]:
         kind = "test files that say what to ask for" if plan.from_test else "labelled raw files"
         raise PromptCBLUEError(f"{raw}: no {kind} of {', '.join(wanted)}; nothing was written")

@@ -211,6 +211,9 @@ def build_(
     drop_separators: Annotated[bool, typer.Option("--drop-separators", help="Leave out answers with one.")] = False,
     from_test: Annotated[bool, typer.Option("--from-test", help="Prompts of CBLUE's own test files.")] = False,
     on_error: Annotated[OnError, typer.Option(help="Bad raw records: write nothing, or skip and list them.")] = "stop",
+    max_skipped: Annotated[
+        int | None, typer.Option(help="With --on-error skip: the most raw records to skip; more stop the build.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; by default one a processor, up to 3. The bytes are the same.")
     ] = None,
@@ -239,6 +242,7 @@ def build_(
         seed=seed,
         drop_separators=drop_separators,
         skip_bad=on_error == "skip",
+        most_bad=max_skipped,
         use=use or (),
         max_bytes=int(max_unpacked * (1 << 30)),
     )

@@ -35,6 +35,7 @@ class Plan:
         templates: a pool in the official form, or None for the project's own.
         drop_separators: leave out samples whose answer holds a separator.
         skip_bad: leave out raw records that cannot be used, rather than stop.
+        most_bad: with it, stop where more than this many raw records or files cannot be used; None for no limit.
         from_test: make prompts of CBLUE's own test files, which have no answers, of each record once.
         use: raw files, folders or archives to take where several hold one corpus.
         max_bytes: the most that archives may unpack to, all together.
@@ -46,6 +47,7 @@ class Plan:
     seed: int = 0
     drop_separators: bool = False
     skip_bad: bool = False
+    most_bad: int | None = None
     from_test: bool = False
     use: Sequence[Path] = ()
     max_bytes: int = MAX_BYTES

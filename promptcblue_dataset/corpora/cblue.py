@@ -56,10 +56,24 @@ def _entities(record: Record) -> Content:
         mention = entity.line("entity") if entity.has("entity") else spelt
         if not mention:
             entity.fail("end_idx", f"a span within {len(text)} characters", [start, end])
-        if not within:
-            record.place.note("kept", "an entity whose offsets are not within the text", f"{mention} {start} {end}")
+        if mention != spelt:
+            _offsets_differ(entity, text, mention, (start, end))
         found.append({"entity": mention, "type": our_label(entity, "type", "CMeEE-V2")})
     return Content({"INPUT_TEXT": line}, _unique(found))
+
+
+def _offsets_differ(entity: Record, text: str, mention: str, span: tuple[int, int]) -> None:
+    """Note that a mention that is spelled out is not what stands at its offsets; it has to be somewhere in the text."""
+    start, end = span
+    if "".join(mention.split()) not in "".join(text.split()):
+        entity.fail("entity", "a mention that stands in the text", mention)
+    if 0 <= start < end and text[start:end].strip() == mention:
+        kind = "end_idx is behind the entity's last character"
+    elif 0 <= start <= end < len(text):
+        kind = "an entity that is not at its offsets"
+    else:
+        kind = "an entity whose offsets are not within the text"
+    entity.place.note("kept", kind, f"{mention} {start} {end}")
 
 
 @labelled("spo_list")

@@ -27,6 +27,7 @@ from promptcblue_dataset.corpora.reading import (
     Sources,
     lines_of,
     our_label,
+    read_label,
     records_of,
     unquoted,
 )
@@ -115,7 +116,9 @@ def _rows(
     for number, line in lines_of(files[0].read(), notes):
         place = Place(notes, f"line {number}", number, str(number))
         raw, *parts = line.split("\t")
-        label = RAW_LABELS[task].read(raw.strip())
+        if (bare := raw.strip()) != raw:
+            place.note("mended", "white space around a label", repr(raw))
+        label = read_label(bare, task, place)
         if len(parts) != len(placeholders):
             place.note("skipped", f"not {len(placeholders) + 1} columns", line)
             continue
@@ -336,7 +339,7 @@ def _symptoms(turn: Record) -> Iterator[tuple[str, str]]:
     """The mentions that an utterance's tags (one a character) mark, each with its status."""
     place = turn.place
     sentence, tags = turn.get("sentence"), turn.text("label", empty=True)
-    kinds, status = [str(kind) for kind in turn.items("type")], RAW_LABELS["CMDD"]
+    kinds = [str(kind) for kind in turn.items("type")]
     if not isinstance(sentence, str) or len(tags) != len(sentence):
         place.note("left out", "tags and characters of an utterance differ in number", str(sentence))
         return
@@ -353,7 +356,9 @@ def _symptoms(turn: Record) -> Iterator[tuple[str, str]]:
     elif _STRAY.search(tags):
         place.note("mended", "an I tag after no B tag: left out", f"{sentence} {tags}")
     for (start, end), kind in zip(spans, kinds, strict=True):
-        known = status.read(kind) or turn.fail("type", f"one of {', '.join(status.ours)}", kind)
+        known = read_label(kind, "CMDD", place)
+        if known is None:
+            turn.fail("type", f"one of {', '.join(RAW_LABELS['CMDD'].ours)}", kind)
         yield " ".join(sentence[start:end].split()), known
 
 

@@ -17,6 +17,7 @@ from promptcblue_dataset.corpora.reading import (
     RecordCorpus,
     labelled,
     our_label,
+    read_label,
 )
 from promptcblue_metric.answers import Answer, Report
 from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
@@ -60,20 +61,18 @@ class Consultation(Record):
 
     def samples(self, places: Iterable[int], text: Text, answer: AnswerOf) -> Iterable[Group]:
         """A sample for each of some utterances that has an answer; what is wrong with the others is noted."""
-        good: list[int] = []
+        good: dict[int, Answer] = {}  # each read once, so that what is noted of it is counted once
         for place in places if self.lines else ():
             try:
-                answer(self, place)
+                good[place] = answer(self, place)
             except RawError as error:
                 self.place.bad(error)
-            else:
-                good.append(place)
 
         def compose(place: int) -> Content:
             name = f"{self.place.id}_{self.turns[place].value.get('sentence_id')}"
-            return Content({"INPUT_TEXT": text(self, place)}, answer(self, place), name)
+            return Content({"INPUT_TEXT": text(self, place)}, good[place], name)
 
-        return (Group(self.place.name, Composed(good, compose)),)
+        return (Group(self.place.name, Composed(list(good), compose)),)
 
 
 #: What a prompt shows of a dialogue to ask about an utterance, and the answer.
@@ -112,7 +111,7 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     """The entities that an utterance's tags (``O``, ``B-type``, ``I-type``, one a character) mark, in its order."""
     if place in record.mentions:
         return record.mentions[place]
-    turn, types = record.turns[place], RAW_LABELS["IMCS-V2-NER"]
+    turn = record.turns[place]
     sentence, tags = turn.get("sentence"), _tags(turn)
     if not isinstance(sentence, str):
         turn.fail("sentence", "a string", sentence)
@@ -126,7 +125,9 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     for at in [at for at, tag in enumerate(tags) if tag != "O"]:
         mark, _, kind = tags[at].partition("-")
         if mark == "B" or (mark == "I" and (kind != inside or at > last + 1)):
-            known = types.read(kind) or turn.fail("BIO_label", f"one of {', '.join(types.ours)}", kind)
+            known = read_label(kind, "IMCS-V2-NER", turn.place)
+            if known is None:
+                turn.fail("BIO_label", f"one of {', '.join(RAW_LABELS['IMCS-V2-NER'].ours)}", kind)
             found.append({"entity": sentence[at], "type": known})
         elif mark == "I":
             found[-1]["entity"] += sentence[at]

@@ -317,7 +317,9 @@ class Record:
         """A label, written as a string or a number."""
         value = self.value.get(name)
         if type(value) is str:
-            return value.strip()
+            if (label := value.strip()) is not value:
+                self.place.note("mended", "white space around a label", repr(value))
+            return label
         return str(self.number(name, "a label"))
 
     def number(self, name: str, expected: str = "an integer") -> int:
@@ -343,7 +345,10 @@ class Record:
         for place, value in enumerate(values):
             if not isinstance(value, str):
                 self.fail(f"{names[0]}[{place}]", "a string", value)
-        return [line for value in values if (line := " ".join(value.split("\n")).strip())]
+        lines = [" ".join(value.split("\n")).strip() for value in values]
+        if lines != values:
+            self.place.note("mended", "white space at an end of the text, or line ends in it")
+        return [line for line in lines if line]
 
     def records(self, name: str) -> list[Record]:
         """A list of objects."""
@@ -611,16 +616,22 @@ def asked_for(**fields: str) -> Callable[[Record], Iterator[Content]]:
 
 def our_label(record: Record, field: str, task: str) -> str:
     """Our label for the raw one in a field."""
-    raw, labels = record.label(field), RAW_LABELS[task]
+    raw = record.label(field)
+    label = read_label(raw, task, record.place)
+    return label if label is not None else record.fail(field, f"one of {', '.join(RAW_LABELS[task].ours)}", raw)
+
+
+def read_label(raw: str, task: str, place: Place) -> str | None:
+    """Our label for a raw one, None if unknown; a spelling that is not the corpus's own is noted."""
+    labels = RAW_LABELS[task]
     if raw in labels.ours:
         return labels.ours[raw]
-    if raw in labels.odd:
-        record.place.note("mended", f"label {raw}: read as {labels.odd[raw]}")
-    label = labels.read(labels.odd.get(raw, raw))
-    plain = unicodedata.normalize("NFKC", raw).removesuffix(".0")
-    if label is None and (label := labels.read(plain)) is not None:
-        record.place.note("mended", f"label {raw}: read as {plain}")
-    return label if label is not None else record.fail(field, f"one of {', '.join(labels.ours)}", raw)
+    for spelling in (labels.odd.get(raw, raw), unicodedata.normalize("NFKC", raw).removesuffix(".0")):
+        if (label := labels.read(spelling)) is not None:
+            own = next(name for name, ours in labels.ours.items() if ours == label)
+            place.note("mended", f"label {raw}: read as {own}")
+            return label
+    return None
 
 
 def unquoted(text: str, place: Place) -> str:

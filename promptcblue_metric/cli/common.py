@@ -80,7 +80,7 @@ _RANGES: Mapping[Numbers, str] = {
     _COUNT._replace(also=("auto",), expected=f"{_COUNT.expected}, or auto"): "pad_to_multiple_of",
     Numbers(100, inf, "a whole number of 100 or more", whole=True): "compare.resamples",
     Numbers(0, inf, "a whole number of 0 or more", whole=True): """
-        dataloader_num_workers resamples retries save_total_limit score_samples steps_after_best
+        dataloader_num_workers max_skipped resamples retries save_total_limit score_samples steps_after_best
     """,
     Numbers(0.1, inf, "a number of 0.1 or more"): "timeout",
     Numbers(_ABOVE_0, inf, "a number above 0"): """

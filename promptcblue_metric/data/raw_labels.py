@@ -50,7 +50,8 @@ class RawLabels:
 def _labels(task: str, raw: Iterable[str], ours: Iterable[str] = (), **more: str) -> tuple[str, RawLabels]:
     """The labels of a task, in the order of ours; what is read besides is in ``more``, the raw ones being its names."""
     names = dict(zip(raw, ours or REGISTRY[task].labels, strict=True))
-    return task, RawLabels({**names, **more}, {label: name for name, label in names.items()})
+    odd = {name.replace("其他", "其它"): name for name in names if "其他" in name}
+    return task, RawLabels({**names, **more}, {label: name for name, label in names.items()}, odd)
 
 
 def _same(task: str, labels: Iterable[str]) -> tuple[str, RawLabels]:

@@ -420,6 +420,19 @@ def test_bad_records_stop_the_build_or_are_skipped_and_listed(tmp_path: Path) ->
     assert len(json.loads(done.report.read_text(encoding="utf-8"))["bad_records"]) == 1
 
 
+def test_no_more_bad_records_are_skipped_than_the_user_allows(tmp_path: Path) -> None:
+    raw = many_pairs(tmp_path)
+    records = json.loads((raw / "KUAKE-QTR_train.json").read_text(encoding="utf-8"))
+    for place in (4, 6):
+        records[place]["label"] = "7"
+    (raw / "KUAKE-QTR_train.json").write_text(json.dumps(records), encoding="utf-8")
+    a_plan = replace(plan("20,0,0", ["KUAKE-QTR"]), skip_bad=True)
+    assert len(make(tmp_path / "out", replace(a_plan, most_bad=2), raw).bad) == 2
+    with pytest.raises(PromptCBLUEError, match=r"(?s)2 raw records.*--max-skipped 1.*record 5"):
+        make(tmp_path / "other", replace(a_plan, most_bad=1), raw)
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     shutil.copytree(RAW, raw)

@@ -96,6 +96,64 @@ def test_mentions_can_come_from_inclusive_offsets(tmp_path: Path) -> None:
     assert contents(read("CMeEE-V2", tmp_path), "CMeEE-V2")[0].answer == [{"entity": "发热", "type": "临床表现"}]
 
 
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (3, None),
+        (4, "end_idx is behind the entity's last character"),
+        (2, "an entity that is not at its offsets"),
+    ],
+)
+def test_offsets_that_are_not_the_mentions_own_are_counted(tmp_path: Path, end: int, kind: str | None) -> None:
+    entity = {"start_idx": 2, "end_idx": end, "type": "sym", "entity": "发热"}
+    put(tmp_path, "CMeEE_train.json", [{"text": "患儿发热三天", "entities": [entity]}, {"text": "无", "entities": []}])
+    reading = read("CMeEE-V2", tmp_path)
+    assert contents(reading, "CMeEE-V2")[0].answer == [{"entity": "发热", "type": "临床表现"}]
+    findings = reading.splits["CMeEE-V2"]["train"].notes.findings
+    assert {kind: found.times for kind, found in findings.items()} == ({("kept", kind): 1} if kind else {})
+
+
+def test_a_mention_that_is_nowhere_in_the_text_is_a_bad_record(tmp_path: Path) -> None:
+    entity = {"start_idx": 2, "end_idx": 3, "type": "sym", "entity": "咳嗽"}
+    put(tmp_path, "CMeEE_train.json", [{"text": "患儿发热三天", "entities": [entity]}])
+    notes = read("CMeEE-V2", tmp_path).splits["CMeEE-V2"]["train"].notes
+    assert notes.skipped == 1
+    assert "record 1" in notes.bad[0]
+    assert "咳嗽" in notes.bad[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "raw", "own", "ours"),
+    [
+        ("CHIP-CTC", "label", "年龄", "Age", "年龄"),
+        ("CHIP-CTC", "label", "disease", "Disease", "疾病"),
+        ("KUAKE-QIC", "label", "疾病描述", "疾病表述", "疾病描述"),
+        ("KUAKE-QIC", "label", "其它", "其他", NONE_OF_THESE),
+    ],
+)
+def test_labels_in_another_spelling_are_read_and_counted(
+    tmp_path: Path, task: str, field: str, raw: str, own: str, ours: str
+) -> None:
+    text = "query" if task == "KUAKE-QIC" else "text"
+    rows = [{"id": str(place), text: f"甲{place}", field: label} for place, label in enumerate((raw, own, raw))]
+    put(tmp_path, f"{task}_train.json", rows)
+    reading = read(task, tmp_path)
+    assert [content.answer for content in contents(reading, task)] == [ours] * 3
+    notes = reading.splits[task]["train"].notes
+    assert {kind: found.times for kind, found in notes.findings.items()} == {
+        ("mended", f"label {raw}: read as {own}"): 2
+    }
+
+
+def test_types_of_tags_in_another_case_are_counted(tmp_path: Path) -> None:
+    turn = {"sentence_id": "1", "speaker": "患者", "sentence": "发热", "BIO_label": "B-symptom I-symptom"}
+    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [turn]}})
+    reading = read("IMCS-V2", tmp_path)
+    assert contents(reading, "IMCS-V2-NER")[0].answer == [{"entity": "发热", "type": "症状"}]
+    notes = reading.splits["IMCS-V2-NER"]["train"].notes
+    assert ("mended", "label symptom: read as Symptom") in notes.findings
+
+
 def test_offsets_beyond_the_text_of_a_mention_that_is_spelled_out_are_counted(tmp_path: Path) -> None:
     offsets = ((2, 3), (9999, 10000), (-1, 1), (3, 2), (4, 6))
     entities = [{"start_idx": start, "end_idx": end, "type": "sym", "entity": "发热"} for start, end in offsets]
@@ -462,3 +520,20 @@ def test_a_single_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, says:
     (tmp_path / "KUAKE-QIC_train.json.gz").write_bytes(packed)
     with pytest.raises(PromptCBLUEError, match="times its size"), raw_files(tmp_path):
         pass
+
+
+def test_white_space_and_odd_spellings_of_labels_are_counted_once(tmp_path: Path) -> None:
+    turn = {"sentence_id": "1", "speaker": "医生", "sentence": "发热吗", "dialogue_act": " request_symptom "}
+    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [turn]}})
+    split = read("IMCS-V2", tmp_path).splits["IMCS-V2-DAC"]["train"]
+    for _ in range(2):  # however often a sample is looked at
+        assert len([content.answer for group in split.groups for content in group.samples]) == 1
+    times = {kind: found.times for (action, kind), found in split.notes.findings.items() if action == "mended"}
+    assert times == {"white space around a label": 1, "label request_symptom: read as Request-Symptom": 1}
+
+
+def test_white_space_in_lists_of_texts_is_counted(tmp_path: Path) -> None:
+    event = {"core_name": "发热", "tendency": "", "character": [" 反复"], "anatomy_list": ["全身"]}
+    put(tmp_path, "CHIP-CDEE_train.json", [{"id": "1", "text": "反复全身发热", "event": [event]}])
+    notes = read("CHIP-CDEE", tmp_path).splits["CHIP-CDEE"]["train"].notes
+    assert notes.times("mended") == 1
