@@ -79,7 +79,7 @@ MaxUnpacked = Annotated[
 
 def _names(tasks: str | None) -> list[str] | None:
     """The tasks of an option in the registry's order; None without it."""
-    if not tasks:
+    if tasks is None:
         return None
     names = {get_task(name.strip()).name for name in tasks.split(",")}
     return [name for name in REGISTRY if name in names]

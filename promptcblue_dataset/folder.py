@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple, TypedDict
 
-from promptcblue_metric.data.samples import ALL, LISTED, SPLITS, Sample, parquet_files
+from promptcblue_metric.data.samples import ALL, LISTED, SPLITS, Sample, holds, parquet_files
 from promptcblue_metric.data.writing import read_json_object, replace_bytes, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, suite_of
@@ -178,6 +178,8 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
     for precious in (Path.cwd(), Path.home(), source.resolve()):
         if precious.is_relative_to(target):
             raise PromptCBLUEError(f"{output}: cannot be replaced: it is or holds {precious}; name another --output")
+    if holds(source.resolve(), target):
+        raise PromptCBLUEError(f"{output}: lies in {source}, which this command reads; name another --output")
     if overwrite or not output.exists():
         return
     if not output.is_dir():

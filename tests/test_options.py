@@ -15,7 +15,7 @@ import typer
 import promptcblue_dataset.cli as dataset
 import promptcblue_metric.cli.main as metric
 import promptcblue_training.cli as training
-from promptcblue_metric.cli.common import NUMBERS, PLACES, Place
+from promptcblue_metric.cli.common import NUMBERS, PLACES, Place, check_outputs
 from promptcblue_metric.errors import PromptCBLUEError
 
 Command = Callable[..., object]
@@ -106,3 +106,22 @@ def test_no_output_takes_the_place_of_what_is_read(command: Command, name: str, 
         options = {**dict.fromkeys(parameters), name: file, other: [path] if several else path}
         with pytest.raises(PromptCBLUEError, match=r"would be overwritten|two outputs"):
             command(**options)
+
+
+def test_no_output_takes_the_place_of_what_lies_in_an_input(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    corpus = raw / "CMeIE"
+    corpus.mkdir(parents=True)
+    for kept in (corpus / "CMeIE_dev.jsonl", raw / "train.json"):
+        kept.write_text("{}")
+    for output in (corpus, corpus / "CMeIE_dev.jsonl", raw / "train.json"):
+        with pytest.raises(PromptCBLUEError, match=r"would be overwritten; name another output$"):
+            check_outputs(output, inputs=[raw])
+    report, scores, answers = raw / "report", raw / "scores.json", raw / "answers.jsonl"
+    report.mkdir()
+    for name in ("report.json", "report.md", "index.html"):
+        (report / name).touch()
+    scores.write_text('{"overall": 1}')
+    for name in ("answers.jsonl", "answers.jsonl.meta.json"):
+        (raw / name).touch()
+    check_outputs(raw / "new", report, scores, answers, inputs=[raw])

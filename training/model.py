@@ -84,7 +84,9 @@ def _backbone_of(adapter: str, config: Path) -> str:
     try:
         backbone = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as error:
-        raise PromptCBLUEError(f"{config}: expected base_model_name_or_path: {error!r}") from error
+        raise PromptCBLUEError(
+            f"{config}: expected a field base_model_name_or_path, which cannot be read from it"
+        ) from error
     # A run's own backbone moves with its folder.
     own = config.parent / BACKBONE
     if own.is_dir():

@@ -98,6 +98,11 @@ class PredictionsFile:
         if overwrite:
             self.path.unlink(missing_ok=True)
         if self.path.exists() and self.path.stat().st_size:
+            if not self.meta.is_file():
+                raise PromptCBLUEError(
+                    f"{self.path}: is there, and not the output of an earlier run, which {self.meta.name} would be "
+                    f"beside; {_REMEDY}"
+                )
             check_settings(self.meta, settings, _REMEDY)
             content = self.path.read_bytes()
             kept = b"".join(self._finished(content.split(b"\n")[:-1]))

@@ -90,7 +90,8 @@ def predict(
             tally = _run(engine, requests, samples, limits, file, failed_as_empty=failed_as_empty)
         print(*tally.lines(), *engine.summary(), sep="\n")
         whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
-    print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
+    if isinstance(dataset, str):
+        print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
 
 

@@ -122,7 +122,7 @@ def check_settings(record: Path, settings: Mapping[str, object], remedy: str) ->
         before = json.loads(record.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PromptCBLUEError(
-            f"{record}: expected the settings of an earlier run, found {error!r}; {remedy}"
+            f"{record}: expected the settings of an earlier run, which cannot be read from it; {remedy}"
         ) from error
     # Through JSON, so that a tuple and the list it was saved as are the same.
     if changed := differences(before, json.loads(json.dumps(settings))):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeAlias,
 
 import typer
 
-from ..data.samples import STDIN, resolve
+from ..data.samples import STDIN, holds, resolve
 from ..data.writing import is_stream
 from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
@@ -136,7 +136,7 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None]) ->
     """Refuse outputs that would take the place of what is read, or of each other.
 
     Raises:
-        PromptCBLUEError: an output is an input or another output, by whatever path.
+        PromptCBLUEError: an output is an input, of what an input holds, or another output, by whatever path.
     """
     read = {resolve(source).resolve() for source in inputs if source is not None}
     written = set[Path]()
@@ -144,7 +144,7 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None]) ->
         if output is None or is_stream(output):
             continue
         target = output.expanduser().resolve()
-        if target in read:
+        if target in read or any(holds(folder, target) for folder in read):
             raise PromptCBLUEError(f"{output}: is read by this command, and would be overwritten; name another output")
         if target in written:
             raise PromptCBLUEError(f"{output}: is named for two outputs of this command; name another for one of them")

@@ -167,7 +167,7 @@ def print_comparisons(comparisons: Sequence[Comparison], results: Mapping[str, R
     some = [f"{result['samples']} of {references} references are in the runs"] if result["samples"] < references else []
     for comparison in comparisons:
         show(comparison.table(), [comparison.conclusion()])
-    show_lines([_RESTS_ON, *some, f"signature: {result['signature']}"])
+    show_lines([*[_RESTS_ON][: len(comparisons)], *some, f"signature: {result['signature']}"])
 
 
 def print_published(results: Mapping[str, Result], split: str | None) -> None:

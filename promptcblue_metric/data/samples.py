@@ -15,7 +15,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -264,6 +264,34 @@ def parquet_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
         if files := {split: paths for split, paths in splits.items() if paths}:
             found[config] = files
     return found
+
+
+#: What tells a thing of ours that commands write: files in a folder, files beside it, fields of a JSON file.
+_WITHIN = ({"report.json", "report.md"}, {"run.json"})
+_BESIDE = ("{}-import-report.json", "{}-build-report.json", "{}-dry-run.json", "{}.meta.json")
+_RESULTS = {"overall", "answers", "results", "tasks"}
+
+
+def holds(folder: Path, target: Path) -> bool:
+    """Whether a path is of what is read when ``folder`` is: in it, there already, and not known as written by us.
+
+    Args:
+        folder, target: resolved.
+    """
+    if target == folder or not target.is_relative_to(folder) or not folder.is_dir() or not target.exists():
+        return False
+    if any(target.with_name(name.format(target.name)).is_file() for name in _BESIDE):
+        return False
+    if target.is_dir():
+        names = {path.name for path in target.iterdir()}
+        return bool(names) and not any(files <= names for files in _WITHIN)
+    if configs := parquet_files(folder):
+        return target.name == "README.md" or any(target in paths for of in configs.values() for paths in of.values())
+    if target.suffix == ".json" and target not in split_files(folder).values():
+        with suppress(OSError, ValueError):
+            found = json.loads(target.read_bytes())
+            return not (isinstance(found, dict) and _RESULTS & found.keys())
+    return True
 
 
 def folder_files(folder: Path) -> Mapping[str, Sequence[Path]]:

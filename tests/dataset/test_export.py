@@ -11,8 +11,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from promptcblue_dataset.build import import_files
 from promptcblue_dataset.cli import app
 from promptcblue_metric.data.samples import load_samples
+from promptcblue_metric.errors import PromptCBLUEError
 
 from .conftest import Official, row
 
@@ -119,6 +121,24 @@ def test_a_folder_of_something_else_is_left_alone(official: Official, tmp_path: 
     assert run(source, "--for", "axolotl", "--output", folder, "--overwrite").exit_code == 0
     assert sorted(path.name for path in folder.iterdir()) == ["datasets.yaml", "train.jsonl"]
     assert run(source, "--for", "axolotl", "--output", source, "--overwrite").exit_code != 0
+
+
+def test_nothing_in_the_source_is_replaced(official: Official, tmp_path: Path) -> None:
+    source = official(train=[row()])
+    before = (source / "train.json").read_bytes()
+    for overwrite in ([], ["--overwrite"]):
+        done = run(source, "--for", "axolotl", "--output", source / "train.json", *overwrite)
+        assert isinstance(done.exception, PromptCBLUEError)
+        assert "--overwrite" not in str(done.exception)
+        with pytest.raises(PromptCBLUEError):
+            import_files(source, source / "train.json", overwrite=bool(overwrite), cache=False)
+    assert (source / "train.json").read_bytes() == before
+
+
+def test_no_tasks_are_not_all_tasks(official: Official, tmp_path: Path) -> None:
+    done = run(official(train=[row()]), "--for", "axolotl", "--output", tmp_path / "out", "--tasks", "")
+    assert isinstance(done.exception, PromptCBLUEError)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_single_file_is_what_is_learned(official: Official, tmp_path: Path) -> None:

@@ -416,3 +416,11 @@ def test_several_answers_to_a_prompt_are_scored_with_their_spread(
 def test_a_folder_is_no_output_and_nothing_is_loaded_first(tmp_path: Path) -> None:
     with pytest.raises(PromptCBLUEError, match=r"is a folder; name a file, such as .*predictions\.jsonl"):
         predict("no-such-data", "test", tmp_path, BackendSettings(model="no-such-model"))
+
+
+def test_a_file_of_something_else_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(PromptCBLUEError, match="not the output of an earlier run"):
+        PredictionsFile(path, {}, {})
+    assert path.read_text() == "{}\n"

@@ -228,6 +228,7 @@ def test_runs_with_other_samples_are_refused_unless_told(
 def test_a_run_beside_the_published_results(tmp_path: Path, references: Path, rows: list[dict[str, Any]]) -> None:
     run = predictions(tmp_path / "run.jsonl", rows, 0.5, 0)
     said = invoke("compare", run, "--published", "--references", references)
+    assert "randomisation test" not in said
     for system in ("GPT-4", "AdaLoRA", "Baichuan-13B", "ChatGLM-6B + LoRA"):
         assert system in said
     # The misprint in Table 1: the printed overall score is not the mean of its rows.
