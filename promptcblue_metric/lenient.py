@@ -86,7 +86,7 @@ def _words(table: str) -> Words:
 ROLES = _words("""
 entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
 type: type 类型 实体类型 类别 实体类别 entity_type category label
-attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论
+attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论 情况
 predicate: predicate relation 关系 关系类型; subject: subject head 头实体 主语 主体 cause 条件 上位词
 object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
 """)
@@ -120,8 +120,9 @@ _OTHER_LABELS = """
 已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
 未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
 没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 其他
-无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义; 否定: 阴性 否认
-不确定: 疑似 无法确定
+无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义
+否定: 阴性 否认 未发生 没有发生 不存在 未出现 | 否 no false; : 肯定 确定 发生 存在 阳性 | 有 是
+不确定: 疑似 可疑 可能 无法确定 不能确定 不肯定 待定 待查 不明确
 """
 _VERDICTS = _words("""
 yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
@@ -152,14 +153,13 @@ _MARK = re.compile(
     r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
 )
 _CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:\s{0,3}")
-_CORRECTED = re.compile(r"^(?:更正|修正|纠正|改正|订正)[^:：\n]{0,6}[:：]\s{0,3}")
 _RESTART = re.compile(
     r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
 )
 _HALF_WIDTH = re.compile(r"[^\x00-\x7f][:;,]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
-_MARKS = re.compile(r"[、；;|]|\s\+\s|##|(?<=[”」』])(?=[“「『])")
+_MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』])(?=[“「『])")
 _AND = re.compile("以及|[和与及]")
 _MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
@@ -461,8 +461,7 @@ class Reader(ABC, Generic[F]):
         return self.unfinished or self.breaks_off(last) or last.endswith(("，", "、", "(", "（"))
 
     def _lead(self, text: str) -> bool:
-        lead = self.leads.exact(text) is not None
-        self.lead_seen |= lead
+        self.lead_seen |= (lead := self.leads.exact(text) is not None)
         self.note("paper dialect", lead and bare(text) != bare(self.lead))
         return lead
 
@@ -613,7 +612,9 @@ class Entities(Reader[EntityLines]):
         alone = line.mark or (short and not self.breaks_off(line.text))
         if not self.open or not alone or _REMARK.match(line.text):
             return False
-        self.member(self.open, line.text)
+        # An item can be a mention and a remark on it.
+        item = re.split("[：:]|—|\\s-\\s", line.text, maxsplit=1)[0] if self.source and line.mark else ""
+        self.member(self.open, item if not self.source.span(line.text) and self.part(item) else line.text)
         return True
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
@@ -784,24 +785,29 @@ class Events(Reader[EventLines]):
 
     # 主体词 does not stand in the text in a fifth of the gold events, such as 体重变化 of 体重无明显变化.
     spans = False
-    _caption = re.compile(r"(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}[：:]?$")
+    _caption = re.compile(r"^(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}(?:[：:.、]|$)")
 
     def set_up(self) -> None:
         self.name({name: name for name in self.format.fields})
         self.coming.append(self.names)
         self.events: list[dict[str, Json]] = []
-        self.statuses = label_words(self.format, list(filter(None, self.format.statuses)))
+        self.statuses = label_words(self.format, self.format.statuses)
 
     def polished(self, answer: Answer) -> Answer:
         self.events = list(answer)
         return self.answer(dialect=True)
 
     def free(self, line: Line) -> bool:
-        return bool(self._caption.match(line.text))
+        # An event can be headed by its 主体词 itself.
+        heading = _PARENTHESES.sub("", bare(self._caption.sub("", line.text)))
+        known = len(heading) <= 20 and bool(self.source or line.mark) and self.source.span(heading)
+        self.last = known or ""
+        return bool(known or self._caption.match(line.text))
 
     def member(self, name: str, value: Json) -> None:
         if not self.events or name in self.events[-1]:
-            self.events.append({})
+            self.events.append({"": self.last} if self.last else {})
+        self.last = ""
         # What follows the last semicolon can be the beginning of the next field's name.
         whole, mark, rest = str(value).replace(";", "；").rpartition("；")
         self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
@@ -813,7 +819,7 @@ class Events(Reader[EventLines]):
         for said in self.events:
             event: dict[str, object] = {}
             for name, is_list in self.format.fields.items():
-                text = clean(" ".join(leaves(said.get(name))))
+                text = clean(" ".join(leaves(said.get(name, said.get("") if name == "主体词" else ""))))
                 if is_list:
                     event[name] = self.parts(said.get(name, ""), dialect=dialect, shared=False)
                 else:
@@ -826,9 +832,10 @@ class Events(Reader[EventLines]):
         return list(events.values())
 
     def _status(self, text: str) -> str:
-        if not text or _is_none(text) or text in ("有", "发生", "已发生", "存在", "肯定", "阳性"):
+        whole = self.statuses.exact(_PARENTHESES.sub("", text))
+        if whole is None and (not text or _is_none(text)):
             return ""
-        found = {hit.label for hit in self.statuses.hits(folded(text))}
+        found = {hit.label for hit in self.statuses.hits(folded(text))} if whole is None else {whole}
         if len(found) != 1:
             self.problem("unknown status")
         return found.pop() if len(found) == 1 else text
@@ -907,7 +914,10 @@ _DENIES_AFTER = re.compile(
     "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
     r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
 )
-_HEDGES = re.compile("虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|次要|容易|误|介于")
+_HEDGES = re.compile(
+    "虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|次要|容易|误|介于"
+    "|(?:措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
+)
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
@@ -1185,10 +1195,14 @@ class Choosing(Reader[Label | TermList]):
         asked = [at for at, head in enumerate(heads) if at and head and f"\n{head[0]}" in f"\n{self.source}"]
         ends = [at for at in asked if not _MARK.match(folded(numbered[at]))][:9]
         flat, none = folded(text), getattr(self.format, "none_of_these", None)
-        if any(self._decide("\n".join(numbered[:end])) for end in [*ends, len(numbered)]):
+        # What is concluded outweighs what was said before.
+        last = _CONCLUDES.split(text)[-1]
+        open_ = re.search("其[他余它]|别的", last) or any(self.known.hits(folded(last)))
+        nothing = self.apart and not open_ and _says_nothing(last)
+        if not nothing and any(self._decide("\n".join(numbered[:end])) for end in [*ends, len(numbered)]):
             pass
         elif self.apart:
-            self.understood = any(map(_says_nothing, text.split("\n")))
+            self.understood = nothing or any(map(_says_nothing, text.split("\n")))
             self.note("empty marker", self.understood)
         elif none and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
             self.accept({none}, "sentence around label")
@@ -1295,7 +1309,8 @@ class Statuses(Reader[StatusLines]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         # What is said later of a finding holds, so that a correction is a line like the others.
-        super().lines([line._replace(text=_CORRECTED.sub("", line.text)) for line in lines])
+        starts = (match.end() if (match := _CORRECTION.match(folded(line.text))) else 0 for line in lines)
+        super().lines([line._replace(text=line.text[at:]) for line, at in zip(lines, starts, strict=True)])
 
     def line(self, line: Line) -> bool:
         self.unfinished, read = False, False
@@ -1358,6 +1373,12 @@ class Statuses(Reader[StatusLines]):
         if _REMARK.match(name) and plain is None:
             return True
         label = self.status(text) if text and ROLES.exact(name) in (None, "entity") else None
+        # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
+        ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
+        role = next((hit.label for hit in ROLES.hits(ends) if hit.end == len(ends)), None)
+        self.fields = {role: text} if label is None and role == "entity" and text else self.fields
+        if label is not None and role == "attr" and not (self.source and self.source.span(name)):
+            return not self.fields or self.record({}, {**self.fields, "attr": text})
         return label is not None and self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
@@ -1371,7 +1392,8 @@ class Statuses(Reader[StatusLines]):
             return False
         if label is None:
             self.problem("unknown status")
-        return label is None or self.add(label, leaves(roles["entity"]))
+        findings = re.split("[、，,；;]", "、".join(leaves(roles["entity"])))
+        return label is None or sum(self.add(label, finding) for finding in findings) > 0
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]

@@ -25,8 +25,6 @@ _RESPONSE = re.compile(r"^#{1,4} {0,3}(?:Final Response|Final Answer|最终回�
 _LANGUAGE = re.compile(r"[A-Za-z]{0,12}[ \t]{0,4}\n")
 _TAGGED = re.compile(r"<([^<>/\s]{1,20})>([^<>]{0,200})</\1>")
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
-
-
 _BREAK = re.compile(r"\s{0,9}<br\s{0,3}/?>\s{0,9}")
 
 
