@@ -9,7 +9,12 @@ k (k - 1) / 2 times, and leaves too little. So the true variance lies between tw
 Bonferroni's (the corrected jackknife) and that of the first two moments (of k); the middle is taken. Ends are taken on
 the logit scale, so that they stay between 0 and 1, with Student's t on samples less one. Where leaving a sample out
 changes nothing (all right, or all wrong), the interval is Wilson's (1927) for a kind of sample that was never seen.
-`benchmarks/intervals.py` simulates what all this is worth.
+The mean of several tasks is put together by MOVER, the method of variance estimates recovery (Zou and Donner 2008,
+Statistics in Medicine 27; Newcombe 1998 for two shares): each end is as far from the mean as the squares of its parts'
+distances on that side add up to. The tasks that vary are one part, with the sum of their variances (Satterthwaite
+1946); of the others each is one, with Wilson's interval: near 1 their variance would drown the rest on the logit scale.
+And no mean has a wider interval than the mean of its tasks' ends. `benchmarks/intervals.py` simulates what all this is
+worth.
 
 Everything here works on the samples' count vectors (`scoring`), so the scores of all parts of a test set, or of all
 random exchanges, come out of one formula at once.
@@ -78,7 +83,7 @@ class Difference(NamedTuple):
 
 
 class _Estimate(NamedTuple):
-    """A score, or a mean of scores, with what its interval is made of.
+    """A score, or a mean of scores, or a difference of such, with what its interval is made of.
 
     Attributes:
         value: the score.
@@ -110,20 +115,26 @@ class _Estimate(NamedTuple):
         return Interval(max(-1.0, self.value - half), min(1.0, self.value + half))
 
 
-def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
-    """The plain mean of independent scores; degrees of freedom by Satterthwaite (1946)."""
+def _joint(estimates: Sequence[_Estimate]) -> _Estimate:
+    """The plain mean of independent scores that all vary; degrees of freedom by Satterthwaite (1946)."""
+    number, variance = len(estimates), sum(estimate.variance for estimate in estimates)
+    freedom = variance**2 / sum(estimate.variance**2 / estimate.freedom for estimate in estimates)
+    return _Estimate(sum(estimate.value for estimate in estimates) / number, variance / number**2, freedom, 0.0)
+
+
+def _of_mean(estimates: Sequence[_Estimate], interval: Callable[[_Estimate], Interval]) -> Interval:
+    """Interval of the plain mean of independent scores or differences, from the parts' (MOVER)."""
     number = len(estimates)
-    value = sum(estimate.value for estimate in estimates) / number
-    unseen = sum(estimate.unseen for estimate in estimates) / number
-    if all(estimate.variance <= _NOTHING for estimate in estimates):
-        return _Estimate(value, 0.0, 1, unseen)
-    # A score that no sample changes is not certain for that.
-    variances = [
-        estimate.variance if estimate.variance > _NOTHING else (estimate.unseen / _Z) ** 2 for estimate in estimates
-    ]
-    spread = sum(variances)
-    freedom = spread**2 / sum(v**2 / estimate.freedom for v, estimate in zip(variances, estimates, strict=True))
-    return _Estimate(value, spread / number**2, freedom, unseen)
+    varying = [estimate for estimate in estimates if estimate.variance > _NOTHING]
+    parts = [(1, estimate) for estimate in estimates if estimate.variance <= _NOTHING]
+    if varying:
+        parts.append((len(varying), _joint(varying)))
+    value = sum(times * part.value for times, part in parts) / number
+    below, above = (
+        math.hypot(*(times * (interval(part)[end] - part.value) for times, part in parts)) / number for end in (0, 1)
+    )
+    low, high = (sum(ends) / number for ends in zip(*map(interval, estimates), strict=True))
+    return Interval(max(low, value - below), min(high, value + above))
 
 
 def _student(freedom: float) -> float:
@@ -244,13 +255,13 @@ def intervals(counts: CountsByTask, protocol: Protocol = "official") -> dict[str
     Samples are taken as independent; of rankings, queries are.
     """
     estimates = {task: _Runs(task, protocol, samples).estimate() for task, samples in counts.items()}
-    groups = {
-        group: _mean(members)
-        for group in suite_of(counts).groups
-        if (members := [estimates[task] for task in counts if REGISTRY[task].group == group])
+    groups = {group: [task for task in counts if REGISTRY[task].group == group] for group in suite_of(counts).groups}
+    means = {
+        name: _of_mean([estimates[task] for task in tasks], _Estimate.interval)
+        for name, tasks in {**groups, "overall": list(counts)}.items()
+        if tasks
     }
-    overall = {"overall": _mean(list(estimates.values()))}
-    return {name: estimate.interval() for name, estimate in {**estimates, **groups, **overall}.items()}
+    return {task: estimate.interval() for task, estimate in estimates.items()} | means
 
 
 def compare(
@@ -277,13 +288,14 @@ def compare(
         runs = _Runs(task, protocol, first[task], second[task])
         scores[task], estimates[task] = tuple(map(float, runs.scores)), runs.estimate()
         exchanged[task] = runs.exchanged(resamples, seed)
+    between = {task: estimate.interval_of_difference() for task, estimate in estimates.items()}
+    between["overall"] = _of_mean(list(estimates.values()), _Estimate.interval_of_difference)
     scores["overall"] = tuple(float(np.mean(column)) for column in zip(*scores.values(), strict=True))
-    estimates["overall"] = _mean(list(estimates.values()))
     exchanged["overall"] = np.mean(list(exchanged.values()), axis=0)
     p_values = {name: _at_least_as_large(exchanged[name], after - before) for name, (before, after) in scores.items()}
     adjusted = {**p_values, **holm({task: p_values[task] for task in first})}
     return {
-        name: Difference(before, after, *estimates[name].interval_of_difference(), p_values[name], adjusted[name])
+        name: Difference(before, after, *between[name], p_values[name], adjusted[name])
         for name, (before, after) in scores.items()
     }
 

@@ -84,6 +84,47 @@ def test_intervals_hold_their_estimate_and_stay_in_range(first: list[bool], seco
         assert found.high > found.low
 
 
+def near_one(rows: Sequence[dict[str, Any]], times: int, emptied: int) -> dict[str, list[Counts]]:
+    """Counts of gold answers, so many times, of which the first ``emptied`` of CHIP-CDEE are empty."""
+    evaluation, counts = Evaluation(), dict[str, list[Counts]]()
+    for number in range(times):
+        for row in rows:
+            empty = row["task_dataset"] == "CHIP-CDEE" and emptied > 0
+            emptied -= empty
+            scored = evaluation.add(
+                "" if empty else row["target"], {**row, "sample_id": f"{row['sample_id']}-{number}"}
+            )
+            counts.setdefault(scored.task.name, []).append(scored.counts)
+    return counts
+
+
+@pytest.mark.parametrize(("times", "emptied"), [(1, 1), (25, 5), (25, 0), (100, 20)])
+def test_a_mean_near_one_is_no_less_sure_than_its_parts(sample_rows: SampleRows, times: int, emptied: int) -> None:
+    counts = near_one(sample_rows("test"), times, emptied)
+    between = intervals(counts)
+    for name in ("overall", *{TASKS[task].group for task in counts}):
+        parts = [task for task in counts if name in ("overall", TASKS[task].group)]
+        scorers = {task: TASKS[task].scorer for task in parts}
+        score = sum(float(scorers[task].score(sum_counts(counts[task]))[scorers[task].primary]) for task in parts)
+        score /= len(parts)
+        low, high = between[name]
+        assert np.mean([between[task].low for task in parts]) - 1e-12 <= low <= score + 1e-12
+        assert score - 1e-12 <= high <= np.mean([between[task].high for task in parts]) + 1e-12
+        # Errors of independent tasks do not all fall on one side.
+        assert len(parts) == 1 or high - low < np.mean([between[task].high - between[task].low for task in parts])
+    if emptied:
+        assert between["information extraction"].low < between["information extraction"].high < 1
+
+
+@pytest.mark.parametrize("times", [1, 25])
+def test_a_difference_of_means_near_one_is_no_less_sure_than_its_parts(sample_rows: SampleRows, times: int) -> None:
+    rows = sample_rows("test")
+    found = compare(near_one(rows, times, times), near_one(rows, times, 0), resamples=10)
+    overall = found.pop("overall")
+    assert np.mean([part.low for part in found.values()]) < overall.low <= overall.difference
+    assert overall.difference <= overall.high < np.mean([part.high for part in found.values()])
+
+
 def test_intervals_cover_the_expected_score_as_often_as_they_say() -> None:
     # 150 test sets of each kind; fewer than 134 or all of them held would be most unlikely at 95% (p < 0.002).
     cases: list[tuple[float, Protocol]] = [(0.0, "official"), (0.05, "official"), (0.05, "paper")]
@@ -101,6 +142,25 @@ def test_intervals_cover_the_expected_score_as_often_as_they_say() -> None:
             between.append(intervals({"KUAKE-QIC": counts}, protocol)["KUAKE-QIC"])
         held = sum(low <= np.mean(scores) <= high for low, high in between)
         assert 134 <= held < 150
+
+
+def test_means_near_one_cover_their_expected_score() -> None:
+    # 150 test sets of three tasks that are right in 99% of 60 samples; fewer than 134 would be most unlikely at 95%.
+    rng, tasks = np.random.default_rng(3), ("CHIP-STS", "KUAKE-IR", "KUAKE-QTR")
+    scores, between = [], []
+    for _ in range(150):
+        counts = {task: label_counts(task, list(rng.random(60) < 0.99)) for task in tasks}
+        scores.append(
+            np.mean(
+                [
+                    TASKS[task].scorer.score(sum_counts(counts[task]), "paper")[TASKS[task].scorer.primary]
+                    for task in tasks
+                ]
+            )
+        )
+        between.append(intervals(counts, "paper")["overall"])
+    held = sum(low <= np.mean(scores) <= high for low, high in between)
+    assert held >= 134
 
 
 def test_the_width_is_that_of_efron_and_steins_bounds() -> None:
