@@ -1344,8 +1344,9 @@ class Statuses(Reader[StatusLines]):
         talk = _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or _says_nothing(text)
         if self.open and line.mark and not _REMARK.match(text):
             return self.add(self.open, [text])
-        # A finding without its status is where an output breaks off.
-        self.unfinished = len(text) <= 12 and not talk and not self.open
+        # A finding of the prompt without its status, or what follows others, is where an output breaks off.
+        begun = self.source.span(text) is not None if self.source else bool(self.findings)
+        self.unfinished = len(text) <= 12 and begun and not talk and not self.open
         return False
 
     def _clause(self, text: str) -> bool:

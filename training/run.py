@@ -63,6 +63,7 @@ _DRAWN = {
     "eval_overall": ("score on validation samples", "tab:green", "o"),
 }
 LOSSES = tuple(_DRAWN)
+_FEW = 12
 
 
 def samples_fingerprint(samples: Iterable[Sample]) -> str:
@@ -386,11 +387,13 @@ def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bo
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return False
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left = figure.add_subplot(xlabel="step", ylabel="loss")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.grid(alpha=0.3)
     lines = []
     for name, (title, colour, marker) in _DRAWN.items():
@@ -398,7 +401,9 @@ def write_curve(folder: Path, log_history: Log, chosen: int | None = None) -> bo
         if len(points):
             axes = left if name != "eval_overall" else left.twinx()
             axes.set(**({} if axes is left else {"ylabel": "score", "ylim": (0, 1)}))
-            lines += axes.plot(points.index, points, color=colour, label=title, marker=marker, ms=3)
+            # A line of few points shows each, and one alone would else not be seen.
+            shown = marker or ("o" if len(points) <= _FEW else None)
+            lines += axes.plot(points.index, points, color=colour, label=title, marker=shown, ms=3)
     if chosen is not None:
         lines.append(left.axvline(chosen, color="tab:red", linestyle="--", label=f"chosen: step {chosen}"))
     if lines:

@@ -198,11 +198,11 @@ def cblue(
     They are its raw test files with the answers in them: entities and their offsets, triples, events, terms, labels,
     tags, reports and replies. The ids of prompts lead to raw records, or the texts in the prompts do.
     """
-    from ..submit.cblue import CBLUE_TASKS, write_cblue
+    from ..submit.cblue import CBLUE_TASKS, records_said, write_cblue
 
     tasks = write_cblue(predictions, str(test), raw, output, parser, unreadable)
     for name, written in tasks.items():
-        what = f"{written.records} records in {output / written.file}" if written.file else "nothing"
+        what = f"{records_said(written.records)} in {output / written.file}" if written.file else "nothing"
         print("; ".join([f"{name}: {what}", *written.notes]))
     made = [written.file for written in tasks.values() if written.file]
     print(f"checked as CBLUE's own checkers do: {', '.join(made)}")
@@ -219,10 +219,10 @@ def cblue_check(
     raw: Annotated[Path, typer.Option(help="Folder of CBLUE's own test files, as they were downloaded.")],
 ) -> None:
     """Check the format of files for CBLUE's own submission."""
-    from ..submit.cblue import check_file
+    from ..submit.cblue import check_file, records_said
 
     for path in files:
-        print(f"{path}: {check_file(path, raw)} records, well-formed")
+        print(f"{path}: {records_said(check_file(path, raw))}, well-formed")
 
 
 @app.command(epilog="Example: promptcblue-metric compare base.jsonl tuned.jsonl --references promptcblue --split test")
@@ -307,6 +307,7 @@ def report(
     from ..compare.runs import run_names
     from ..data.predictions import provenance
     from ..report.report import FILES, beside, build_report, check_output
+    from ..report.tables import headline, number, overall_title
 
     require("jinja2")
     check_outputs(*(output / name for name in FILES), inputs=[*predictions, references])
@@ -334,7 +335,9 @@ def report(
         if len(runs) > 1:
             values["other"] = beside(names, runs[0], runs[1], protocol, parser)
         write_report(values, output)
-    print(f"wrote {output / 'index.html'}, report.md and report.json: overall {values['overall']:.4f}")
+    title = overall_title(values["tasks"])
+    scores = ", ".join(f"{run + ': ' * bool(run)}{title} {number(score)}" for run, score in headline(values))
+    print(f"wrote {output / 'index.html'}, report.md and report.json: {scores}")
 
 
 @app.command(

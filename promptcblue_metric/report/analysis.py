@@ -273,7 +273,7 @@ def _kind_of_text(predicted: Answer, sample: ScoredSample) -> str:
     """What can be said of a text without reading it: its sections and its length."""
     ours, theirs = _sections(predicted), _sections(sample.gold)
     length, expected = _characters(ours), _characters(theirs)
-    if not length:
+    if not (sample.prediction or "").strip():
         return EMPTY
     if any(text and not ours.get(name) for name, text in theirs.items()):
         return "missing section"

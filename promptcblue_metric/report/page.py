@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from rapidfuzz.distance import Indel
 
 from ..data.writing import replacing
-from ..tasks import REGISTRY, suite_of
+from ..tasks import REGISTRY
 from . import tables
 from .analysis import LISTED, STATES, ShownText
 from .report import FILES, Report, TaskReport, check_output
@@ -96,7 +96,8 @@ def page(report: Report) -> str:
     return environment.get_template("page.html.j2").render(
         report=report,
         heading=t("{suite} report", suite=report["title"]),
-        all_tasks=len(suite_of(tasks).tasks),
+        headline=tables.headline(report),
+        overall=tables.overall_title(tasks),
         states=[state for state in STATES if any(state in task["states"] for task in tasks.values())],
         kinds=list(
             dict.fromkeys([*(row["kind"] for row in others), *(kind for row in examples for kind in row["kinds"])])

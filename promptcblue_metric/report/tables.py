@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -139,7 +139,7 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
     Args:
         intervals: 95% intervals by task, group and ``overall``; without them the table has no such column.
     """
-    tasks, suite, known = result["tasks"], suite_of(result["tasks"]), intervals or {}
+    tasks, known = result["tasks"], intervals or {}
     columns = [Column("task", number=False), Column("metric", number=False), *map(Column, SCORE_COLUMNS)]
     columns += [Column("score"), Column("95% interval"), Column("samples"), Column("well-formed")]
 
@@ -154,10 +154,20 @@ def score_table(result: Result | Report, intervals: Mapping[str, Sequence[float]
         members = ((name, task) for name, task in tasks.items() if REGISTRY[name].group == group)
         rows += [row(name, name, task["metric"], task["score"], _counted(task)) for name, task in members]
         rows.append(row(group, Phrase(group), Phrase("mean"), mean, ("", ""), "mean"))
-    partly = len(tasks) < len(suite.tasks)
-    title = Phrase("mean of {n} of {all} tasks", n=len(tasks), all=len(suite.tasks)) if partly else Phrase("overall")
-    rows.append(row("overall", title, Phrase("mean"), result["overall"], _counted(result), "overall"))
+    rows.append(row("overall", overall_title(tasks), Phrase("mean"), result["overall"], _counted(result), "overall"))
     return Table("Scores of tasks and groups", [*columns, Column("besides", number=False)], rows).without()
+
+
+def overall_title(tasks: Collection[str]) -> Phrase:
+    """What the mean over these tasks is called: ``overall`` only if they are all of their suite."""
+    every = len(suite_of(tasks).tasks)
+    return Phrase("overall") if len(tasks) == every else Phrase("mean of {n} of {all} tasks", n=len(tasks), all=every)
+
+
+def headline(report: Report) -> list[tuple[str, float]]:
+    """Each run's name and overall score; a run alone has no name."""
+    scores = [report["overall"], *([report["other"]["scores"]["overall"]] if report["other"] else [])]
+    return list(zip(report["other"]["runs"] if report["other"] else [""], scores, strict=True))
 
 
 def garbled_notes(scores: Scores | Report) -> list[Phrase]:
@@ -282,7 +292,7 @@ def protocol_table(report: Report) -> Table:
         rows.append(Row((row["task"], *_both(row["official"], row["paper"]), why)))
     if rows:
         overall = (report["protocols"][name]["overall"] for name in PROTOCOLS)
-        rows.append(Row((Phrase("overall"), *_both(*overall), ""), "overall"))
+        rows.append(Row((overall_title(report["tasks"]), *_both(*overall), ""), "overall"))
     columns = [Column("task", number=False), *map(Column, (*PROTOCOLS, "difference")), Column("why", number=False)]
     return Table("The two protocols", columns, rows)
 
@@ -301,7 +311,7 @@ def other_table(report: Report, other: Other) -> Table:
     for group, score in report["groups"].items():
         rows.append(Row((Phrase(group), *_both(score, other["scores"]["groups"][group]), *[""] * len(kinds)), "mean"))
     overall = _both(report["overall"], other["scores"]["overall"])
-    rows.append(Row((Phrase("overall"), *overall, *[""] * len(kinds)), "overall"))
+    rows.append(Row((overall_title(report["tasks"]), *overall, *[""] * len(kinds)), "overall"))
     columns = [Column("task", number=False), *map(Column, [*other["runs"], "difference", *kinds])]
     return Table("Two runs beside each other", columns, rows)
 

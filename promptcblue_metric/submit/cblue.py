@@ -43,6 +43,11 @@ _FIRST_LABEL = "output without a raw label, written as the first label"
 _SUREST_LAST = "201"
 
 
+def records_said(n: int) -> str:
+    """How many records, in words."""
+    return f"{n} record{'s' * (n != 1)}"
+
+
 def _raw(task: str) -> Mapping[str, str]:
     return RAW_LABELS[task].raw
 
@@ -823,9 +828,16 @@ def _write_task(
     except UnicodeEncodeError as error:
         raise PromptCBLUEError("an answer holds half of a surrogate pair; decode the outputs again") from error
     check_file(folder / source.name, raw)
-    notes = [f"left out {n} × {reason}" for reason, n in sorted(left_out.items()) if n]
+    # A reason that says what was done in place of it says so alone.
+    notes = [
+        f"{'' if ', written as ' in reason or ', taken as ' in reason else 'left out '}{n} × {reason}"
+        for reason, n in sorted(left_out.items())
+        if n
+    ]
     if partly := sum(not set(task.types) <= _offered(prompts) for prompts in answered):
-        notes.append(f"the prompts of {partly} records ask for some of the types only; the others stay empty there")
+        notes.append(
+            f"the prompts of {records_said(partly)} ask for some of the types only; the others stay empty there"
+        )
     return Written(source.name, len(source.records), notes)
 
 

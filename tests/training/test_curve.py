@@ -50,6 +50,22 @@ def test_the_picture_marks_the_chosen_step(tmp_path: Path) -> None:
     assert sizes[1] > 100
 
 
+def test_a_single_loss_is_seen_and_steps_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn, save = list[Figure](), Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **named: (drawn.append(self), save(self, *args, **named))
+    )
+    assert write_curve(tmp_path, [{"step": 20, "loss": 2.0}, {"step": 20, "eval_loss": 2.5}], chosen=20)
+    (axes,) = drawn[0].axes
+    assert all(line.get_marker() == "o" for line in axes.lines if line.get_label() != "chosen: step 20")
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    many = [{"step": step, "loss": 1 / step} for step in range(1, 100)]
+    assert write_curve(tmp_path, many)
+    assert drawn[1].axes[0].lines[0].get_marker() == "None"
+
+
 def test_no_picture_of_nothing_fails(tmp_path: Path) -> None:
     assert write_curve(tmp_path, [])
     assert (tmp_path / CURVE_CSV).read_text() == "step,loss,eval_loss,eval_overall,chosen\n"

@@ -71,6 +71,31 @@ def test_entities_are_correct_wrong_in_type_or_boundary_spurious_or_missed() -> 
     assert shares["missed"]["of_predicted"] is None
 
 
+@pytest.mark.parametrize(
+    ("task", "gold", "output", "state", "kind"),
+    [
+        # A whole label of another task was not cut, and a text without sections was written.
+        (
+            "CHIP-MDCFNPC",
+            "上述对话中临床发现实体以及其阴阳性判别如下：\n腹痛：不标注",
+            "部分匹配",
+            "unreadable",
+            "missed",
+        ),
+        ("IMCS-V2-MRG", {"诊断": "溃疡"}, "要考虑十二指肠溃疡。做过胃镜吗？", "unreadable", "missing section"),
+        # What the prompt names without its status is where an output broke off.
+        ("CHIP-MDCFNPC", "上述对话中临床发现实体以及其阴阳性判别如下：\n腹痛：不标注", "腹痛", "truncated", "missed"),
+        ("IMCS-V2-MRG", {"诊断": "溃疡"}, " \n", "empty", "empty"),
+    ],
+)
+def test_an_output_is_called_truncated_or_empty_only_where_it_is(
+    task: str, gold: Any, output: str, state: str, kind: str
+) -> None:
+    analysis = analyse_task(scored(task, (gold, output), prompt="患者说腹痛。"))
+    assert list(analysis["states"]) == [state]
+    assert list(counts(analysis)) == [kind]
+
+
 def test_rules_are_of_formats_that_there_are() -> None:
     rules = json.loads((ROOT / "promptcblue_metric" / "report" / "rules.json").read_text(encoding="utf-8"))
     assert all(issubclass(getattr(answers, name), answers.AnswerFormat) for name in rules)

@@ -87,6 +87,22 @@ def test_the_same_run_gives_the_same_bytes(report: Report, folder: Path, tmp_pat
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_part_of_a_suite_is_called_so_everywhere_and_sentences_stand_apart(
+    sample_rows: SampleRows, run_python: Run, tmp_path: Path
+) -> None:
+    rows = [row for row in sample_rows("test") if row["task_dataset"] != "MedDG"]
+    references, output = tmp_path / "refs.jsonl", tmp_path / "report"
+    references.write_text("".join(json.dumps({**row, "prediction": row["target"]}) + "\n" for row in rows))
+    done = run_python(COMMAND, "report", references, "--references", references, "--output", output, "--allow-gold")
+    assert done.returncode == 0, done.stderr
+    assert "mean of 15 of 16 tasks 1.0000" in done.stdout
+    page, markdown = ((output / name).read_text("utf-8") for name in ("index.html", "report.md"))
+    assert "- mean of 15 of 16 tasks 1.0000" in markdown.partition("##")[0]
+    assert "Not in the references: MedDG." in page
+    # Two sentences in one language never follow each other without a blank.
+    assert not re.search(r'[.。]</span><span class="t" lang="en">', page)
+
+
 def test_model_text_is_escaped_and_bounded(folder: Path) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count("<script>") == 1
@@ -228,7 +244,11 @@ def test_two_runs_stand_beside_each_other_sample_by_sample(
     assert {sample["kind"] for sample in other["samples"]} <= set(CHINESE)
     page = (output / "index.html").read_text(encoding="utf-8")
     assert page.count('data-kinds="only the first run is right"') > 0
-    assert f"{other['scores']['overall']:.4f}" in page
+    head, markdown = page[page.index('"headline"') :].partition("</dl>")[0], (output / "report.md").read_text("utf-8")
+    for name, score in zip(right, (values["overall"], other["scores"]["overall"]), strict=True):
+        assert f"<b>{score:.4f}</b><span><code>{name}</code>" in head
+        assert f"- {name}: overall {score:.4f}" in markdown.partition("##")[0]
+        assert f"{name}: overall {score:.4f}" in done.stdout
     assert f"{other['scores']['overall']:.4f}" in (output / "report.md").read_text(encoding="utf-8")
     done = run_python(COMMAND, "report", *runs, runs[0], "--references", references, "--output", tmp_path / "three")
     assert done.returncode == 1

@@ -13,7 +13,7 @@ import pytest
 from promptcblue_dataset.prompts.pool import fill, load_pool
 from promptcblue_metric import TASKS, PromptCBLUEError
 from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
-from promptcblue_metric.submit.cblue import CBLUE_TASKS, Unreadable, Written, check_file, write_cblue
+from promptcblue_metric.submit.cblue import CBLUE_TASKS, Unreadable, Written, check_file, records_said, write_cblue
 from promptcblue_metric.tasks import REGISTRY, SUITES
 
 from ...conftest import Run
@@ -316,7 +316,7 @@ def test_a_label_without_a_raw_one_stops_or_is_counted(case: Case) -> None:
     found = case.submit("first-label")
     assert case.written("KUAKE-QTR")[0]["label"] == "0"
     for task in ("KUAKE-QTR", "CHIP-CTC"):
-        assert found[task].notes == ["left out 1 × output without a raw label, written as the first label"]
+        assert found[task].notes == ["1 × output without a raw label, written as the first label"]
 
 
 def test_what_is_no_tree_stops_or_is_the_empty_one(case: Case) -> None:
@@ -572,7 +572,7 @@ def test_each_finding_has_the_status_that_the_first_prompt_up_to_its_sentence_gi
     written = json.loads((output / "CHIP-MDCFNPC_test.jsonl").read_text(encoding="utf-8"))
     statuses = [[finding["attr"] for finding in turn["ner"]] for turn in written["dialog_info"]]
     assert statuses == [["阳性", "阴性"], ["阴性"], ["不标注"]]
-    assert found["CHIP-MDCFNPC"].notes == ["left out 1 × finding that no answer names, written as 不标注"]
+    assert found["CHIP-MDCFNPC"].notes == ["1 × finding that no answer names, written as 不标注"]
 
 
 def test_a_turn_without_findings_may_leave_the_field_out_in_the_raw_file_alone(tmp_path: Path) -> None:
@@ -749,6 +749,10 @@ def test_the_commands_write_and_check(case: Case, run_python: Run) -> None:
     done = run_python(COMMAND, "cblue-check", path, "--raw", case.raw)
     assert done.returncode == 1
     assert "record 's2'" in done.stderr
+
+
+def test_one_record_is_said_in_the_singular() -> None:
+    assert [records_said(n) for n in (0, 1, 2)] == ["0 records", "1 record", "2 records"]
 
 
 def test_the_command_names_the_task_that_it_did_not_write(case: Case, run_python: Run) -> None:
