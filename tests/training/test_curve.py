@@ -54,9 +54,12 @@ def test_a_single_loss_is_seen_and_steps_are_whole(tmp_path: Path, monkeypatch: 
     from matplotlib.figure import Figure
 
     drawn, save = list[Figure](), Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **named: (drawn.append(self), save(self, *args, **named))
-    )
+
+    def saved(self: Figure, *args: Any, **named: Any) -> None:
+        drawn.append(self)
+        save(self, *args, **named)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
     assert write_curve(tmp_path, [{"step": 20, "loss": 2.0}, {"step": 20, "eval_loss": 2.5}], chosen=20)
     (axes,) = drawn[0].axes
     assert all(line.get_marker() == "o" for line in axes.lines if line.get_label() != "chosen: step 20")
