@@ -118,7 +118,7 @@ def score(
     # What a program reads stands alone on stdout.
     said = sys.stdout if format == "table" else sys.stderr
     if format == "table":
-        print_scores(scores)
+        print_scores(scores, chosen=bool(config))
     elif format == "json":
         print(as_json(written), end="")
     else:

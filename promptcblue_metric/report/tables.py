@@ -273,11 +273,11 @@ def show(table: Table, lines: Iterable[str] = (), *, titled: bool = False) -> No
     common.show(shown, lines)
 
 
-def print_scores(runs: Mapping[str, Scores]) -> None:
-    """Print the scores of runs in one table, what is missing, and the signatures."""
+def print_scores(runs: Mapping[str, Scores], *, chosen: bool = False) -> None:
+    """Print the scores of runs in one table, what is missing unless tasks were ``chosen``, and the signatures."""
     results = list(runs.values())
     missing = ", ".join(results[0]["missing_tasks"])
-    lines = [f"not in the references: {missing}"] if missing else []
+    lines = [f"not in the references: {missing}"] if missing and not chosen else []
     for run, scores in runs.items():
         lines += [f"{run}: {note}" if len(runs) > 1 else note for note in garbled_notes(scores)]
     signatures = dict.fromkeys(result["signature"] for result in results)

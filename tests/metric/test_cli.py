@@ -330,3 +330,14 @@ def test_help_names_no_bootstrap(command: str, run_python: Run) -> None:
     assert "95% intervals" in said
     assert "ootstrap" not in said
     assert "--seed" not in said
+
+
+def test_tasks_that_were_left_out_are_not_called_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from promptcblue_metric.cli.main import score
+    from promptcblue_metric.data.samples import load_samples
+
+    path = tmp_path / "run.jsonl"
+    rows = [{**row, "prediction": row["target"]} for row in load_samples("sample", "validation", ["CMeEE-V2"])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    score([path], "sample", "validation", ["CMeEE-V2"])
+    assert "CMeIE" not in capsys.readouterr().out
