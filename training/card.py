@@ -99,6 +99,10 @@ def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     _save(folder, _card_data(folder, facts), _body(folder, facts))
 
 
+#: A command of a card that predicts or scores, up to the split it names.
+_SPLIT_COMMAND = re.compile(r"^(promptcblue-(?:train predict|metric score) .*--split )\w+", re.MULTILINE)
+
+
 def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
     """Put scores into a card: a table, and ``model-index`` metadata that the Hub shows. The rest stays as it is.
 
@@ -125,6 +129,7 @@ def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
     card.data.eval_results = eval_results(result, split)
     before, _, rest = card.text.partition(_START)
     text = before + _score_section(result, split) + rest.partition(_END)[2]
+    text = _SPLIT_COMMAND.sub(rf"\g<1>{split}", text)  # the commands lead to these scores
     _save(folder, card.data, text.lstrip("\n"))
 
 
@@ -215,10 +220,9 @@ def _training(facts: RunFacts) -> str:
     if adapter := facts.settings.get("adapter"):
         lines.append(f"went on from the adapter `{_hub_id(facts.recipe.get('adapter')) or adapter}`")
     if "train_samples" in train:
-        tasks = facts.recipe.get("configs")
-        lines.append(
-            f"{train['train_samples']:,} samples of {', '.join(tasks) if isinstance(tasks, list) else 'every task'}"
-        )
+        configs = facts.recipe.get("configs")
+        tasks = ", ".join(configs) if isinstance(configs, list) else "all tasks"
+        lines.append(f"{train['train_samples']:,} samples in all, of {tasks}")
     if choice := facts.choice:
         lines.append(
             f"weights of step {choice.step:,}, chosen as {choice.reason}; training ended at step {choice.last_step:,}"
@@ -228,7 +232,8 @@ def _training(facts: RunFacts) -> str:
     if "eval_overall" in validation:
         lines.append(f"score on validation samples in training: {validation['eval_overall']:.4f}")
     if "train_runtime" in train:
-        lines.append(f"{train['train_runtime'] / 3600:.2f} hours")
+        seconds = train["train_runtime"]
+        lines.append(f"{seconds / 3600:.2f} hours" if seconds >= 360 else f"{seconds:.0f} seconds")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -269,13 +274,14 @@ def _loss(folder: Path, facts: RunFacts) -> str:
 def _commands(facts: RunFacts) -> str:
     dataset = shlex.quote(str(public(str(facts.recipe.get("dataset", "promptcblue")))))
     recipe = shlex.join(str(public(word)) for word in facts.command)
+    model = shlex.quote(str(public(str(facts.recipe.get("output_dir", "OUTPUT_DIR")))))
     lines = [
         "pip install '.[train]'  # in a checkout of promptcblue",
         f"promptcblue-train sft {recipe}",
-        f"promptcblue-train predict --model OUTPUT_DIR --dataset {dataset} --split test --output predictions.jsonl",
+        f"promptcblue-train predict --model {model} --dataset {dataset} --split test --output predictions.jsonl",
         f"promptcblue-metric score predictions.jsonl --references {dataset} --split test --resamples 1000 "
         "--json scores.json",
-        "promptcblue-train card --model OUTPUT_DIR --scores scores.json",
+        f"promptcblue-train card --model {model} --scores scores.json",
     ]
     return "\n".join(lines)
 
