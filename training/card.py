@@ -209,7 +209,7 @@ def _body(folder: Path, facts: RunFacts) -> str:
         training=_training(facts),
         settings=markdown_table(("setting", "value"), _settings(facts)),
         loss=_loss(folder, facts),
-        commands=_commands(facts),
+        commands=_commands(folder, facts),
         signature=settings.get("samples", "unknown"),
         versions=markdown_table(("library", "version"), list(facts.versions.items())),
     )
@@ -271,10 +271,11 @@ def _loss(folder: Path, facts: RunFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _commands(facts: RunFacts) -> str:
+def _commands(folder: Path, facts: RunFacts) -> str:
     dataset = shlex.quote(str(public(str(facts.recipe.get("dataset", "promptcblue")))))
-    recipe = shlex.join(str(public(word)) for word in facts.command)
-    model = shlex.quote(str(public(str(facts.recipe.get("output_dir", "OUTPUT_DIR")))))
+    words = [str(public(word)) for word in facts.command]
+    given = words.index("--output_dir") + 1 if "--output_dir" in words[:-1] else None
+    recipe, model = shlex.join(words), shlex.quote(words[given] if given else folder.resolve().name)
     lines = [
         "pip install '.[train]'  # in a checkout of promptcblue",
         f"promptcblue-train sft {recipe}",

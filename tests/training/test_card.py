@@ -100,7 +100,7 @@ def test_scores_go_into_the_metadata_and_the_rest_stays(
     assert card.text.rstrip().endswith("Written by hand.")
     # The commands now lead to the scores that stand there.
     assert before.split("## Training")[1].replace("--split test", "--split validation") in card.text
-    assert f"--model {run.name} " in card.text
+    assert "OUTPUT_DIR" not in card.text
     results = {result.dataset_config: result for result in card.data.eval_results or []}
     assert len(results) == 17
     entity = results["CMeEE-V2"]
