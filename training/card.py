@@ -25,7 +25,7 @@ from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Result
 from promptcblue_metric.hub.client import Content, Publication
 from promptcblue_metric.report.tables import SCORE_COLUMNS, as_markdown, markdown_table, score_table
-from promptcblue_metric.tasks import SUITES
+from promptcblue_metric.tasks import PROMPTCBLUE, SUITES, Suite, suite_of
 from promptcblue_metric.version import VERSION
 
 from .methods import METHODS, Method
@@ -128,6 +128,8 @@ def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
     card.data.model_name = card.data.model_name or folder.resolve().name
     card.data.eval_results = eval_results(result, split)
     before, _, rest = card.text.partition(_START)
+    for suite in SUITES.values():  # the run may not have named it
+        before = before.replace(_benchmark(suite), _benchmark(SUITES[result["suite"]]))
     text = before + _score_section(result, split) + rest.partition(_END)[2]
     text = _SPLIT_COMMAND.sub(rf"\g<1>{split}", text)  # the commands lead to these scores
     _save(folder, card.data, text.lstrip("\n"))
@@ -140,7 +142,7 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
     suite = SUITES[result["suite"]]
     intervals = result.get("intervals") or {}
 
-    def entry(name: str, config: str, metric: str, value: float) -> EvalResult:
+    def entry(name: str, config: str, metric: str, value: float, samples: int) -> EvalResult:
         between = intervals.get(name)
         return EvalResult(
             task_type="text-generation",
@@ -153,7 +155,8 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
             metric_name=metric,
             metric_value=round(float(value), 6),
             metric_args={
-                **{name: result[name] for name in ("protocol", "parser", "samples", "references")},
+                **{name: result[name] for name in ("protocol", "parser", "references")},
+                "samples": samples,
                 "signature": str(result["signature"]),
                 **({"interval_95": [round(float(bound), 6) for bound in between]} if between else {}),
             },
@@ -161,9 +164,16 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
 
     tasks = result["tasks"]
     overall = entry(
-        "overall", "all" if len(tasks) > 1 else next(iter(tasks)), f"{suite.title} score", result["overall"]
+        "overall",
+        "all" if len(tasks) > 1 else next(iter(tasks)),
+        f"{suite.title} score",
+        result["overall"],
+        result["samples"],
     )
-    return [overall, *(entry(name, name, task["metric"], task["score"]) for name, task in tasks.items())]
+    return [
+        overall,
+        *(entry(name, name, task["metric"], task["score"], task["samples"]) for name, task in tasks.items()),
+    ]
 
 
 def _card_data(folder: Path, facts: RunFacts) -> ModelCardData:
@@ -181,6 +191,17 @@ def _card_data(folder: Path, facts: RunFacts) -> ModelCardData:
         datasets=[dataset] if dataset else None,
         tags=["promptcblue", "medical", "chinese", "sft", "trl", str(facts.recipe.get("method"))],
     )
+
+
+def _benchmark(suite: Suite) -> str:
+    return f"{suite.title}, a Chinese medical benchmark of {len(suite.tasks)} tasks"
+
+
+def _suite(recipe: Mapping[str, Any]) -> Suite:
+    """The suite that a run's settings name, by tasks or data; the paper's by default."""
+    if isinstance(configs := recipe.get("configs"), list) and configs:
+        return suite_of(configs)
+    return SUITES.get(re.split("[:/]", str(recipe.get("dataset")))[-1], PROMPTCBLUE)
 
 
 def _hub_id(name: object) -> str | None:
@@ -203,6 +224,7 @@ def _body(folder: Path, facts: RunFacts) -> str:
         title=folder.resolve().name,
         what="An adapter for" if (folder / ADAPTER_CONFIG).is_file() else "All weights of",
         base=base,
+        benchmark=_benchmark(_suite(recipe)),
         method=recipe.get("method", "unknown"),
         share=share,
         scores=f"{_START}\n{_NO_SCORES}\n{_END}",

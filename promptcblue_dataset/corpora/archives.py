@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
 
+from promptcblue_metric.data.samples import other_encoding
 from promptcblue_metric.data.writing import scratch_folder
 from promptcblue_metric.errors import PromptCBLUEError
 
@@ -72,15 +73,6 @@ def encodable(text: str) -> bool:
     return True
 
 
-def _decodes(start: bytes) -> bool:
-    """Whether a text that may be cut anywhere is in UTF-8."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 class RawFile(NamedTuple):
     """A raw file: where it can be read, and as the user knows it, which for a member of an archive is another path."""
 
@@ -108,10 +100,9 @@ class RawFile(NamedTuple):
         """Raise `RawError` also for a file that begins in another encoding than UTF-8 (or UTF-16 with its mark)."""
         self.check()
         start = self.head(1 << 16)
-        lines = [line for line in start.split(b"\n") if not line.isascii()]
-        broken = sum(not _decodes(line) for line in lines)
-        if broken * 2 > len(lines) and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise RawError(f"{self.name}: is not in UTF-8; convert it, as with `iconv -f GB18030 -t UTF-8`")
+        marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if not marked and (problem := other_encoding(start)):
+            raise RawError(f"{self.name}: {problem}")
 
     def read(self) -> bytes:
         """What it holds, without a byte order mark; `RawError` where that is not the data."""

@@ -221,8 +221,14 @@ def cblue_check(
     """Check the format of files for CBLUE's own submission."""
     from ..submit.cblue import check_file, records_said
 
+    problems = []
     for path in files:
-        print(f"{path}: {records_said(check_file(path, raw))}, well-formed")
+        try:
+            print(f"{path}: {records_said(check_file(path, raw))}, well-formed")
+        except PromptCBLUEError as error:
+            problems.append(str(error))
+    if problems:
+        raise PromptCBLUEError("\n".join(problems))
 
 
 @app.command(epilog="Example: promptcblue-metric compare base.jsonl tuned.jsonl --references promptcblue --split test")

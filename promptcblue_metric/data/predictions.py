@@ -77,7 +77,7 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
 
 def _failed(row: Mapping[str, object]) -> bool:
     """Whether the row says why its sample has no prediction, in place of one."""
-    return "error" in row and "prediction" not in row
+    return bool(row.get("error")) and "prediction" not in row
 
 
 def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) -> Prediction:
@@ -114,11 +114,14 @@ _FOREIGN: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "lm-evaluation-harness": ("resps", ("filtered_resps", "resps"), ("arguments",)),
     "OpenCompass": ("origin_prompt", ("prediction",), ("origin_prompt",)),
     "evalscope": ("model_output", ("model_output",), ("messages",)),
+    "OpenAI's batch form": ("custom_id", ("response",), ()),
     "evalscope's older form": ("choices", ("choices",), ("raw_input", "messages")),
     "a JSON array or stream": ("prediction", ("prediction",), ("input",)),
 }
 #: The fields in which a foreign row can hold the sample that it answers.
 _SAMPLES = ("doc", "metadata", "raw_input")
+#: Where it can hold that sample's target.
+_LABELS = ("label", "target", "gold")
 
 
 def _text(value: object) -> str | None:
@@ -136,7 +139,7 @@ def _text(value: object) -> str | None:
             return "".join(_text(part) or "" for part in parts)
         return _text(value[-1 if turns else 0]) if value else None
     if isinstance(value, dict):
-        names = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0")
+        names = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0", "body")
         return next((text for name in names if (text := _text(value.get(name))) is not None), None)
     return None
 
@@ -167,8 +170,8 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
             values = list(_values((first + stream.read()).decode("utf-8-sig")))
         except (ValueError, RecursionError, OSError, EOFError, zlib.error):
             return None
-    if len(values) == 1 and isinstance(values[0], list):
-        values = values[0]
+    if values and all(isinstance(value, list) for value in values):
+        values = [row for value in values if isinstance(value, list) for row in value]
         if not values:
             raise PromptCBLUEError(f"{path}: holds no predictions, only an empty array")
     elif len(values) == 1 and isinstance(values[0], dict) and all(name.isdigit() for name in values[0]):
@@ -194,10 +197,29 @@ def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
         next((text for name in names if (text := _text(row.get(name))) is not None), None)
         for names in (outputs, prompts)
     )
-    inner = (row[name] for name in _SAMPLES if name in row)
-    sample = next((value for value in inner if isinstance(value, dict) and "sample_id" in value), row)
+    if prompt and prompt.lstrip().startswith("["):  # a chat, as lm-evaluation-harness sends it to an API
+        with suppress(ValueError, RecursionError):
+            prompt = _text(json.loads(prompt)) or prompt
+    inner: list[dict[str, object]] = [value for name in _SAMPLES if isinstance(value := row.get(name), dict)]
+    sample = next((value for value in inner if "sample_id" in value), row)
+    if prompt is None:
+        prompt = next((text for value in inner if isinstance(text := value.get("input"), str)), None)
     ours = {name: sample[name] for name in ("sample_id", "task_dataset", "answer_choices") if name in sample}
-    return {**ours, "prediction": output, **({} if prompt is None else {"input": prompt})}
+    if isinstance(named := row.get("custom_id"), str) and not ours:
+        ours = _named(named)
+    if label := next((value for name in _LABELS if isinstance(value := row.get(name), str)), None):
+        ours["label"] = label
+    said = {"error": row["error"]} if output is None and row.get("error") else {"prediction": output}
+    return {**ours, **said, **({} if prompt is None else {"input": prompt})}
+
+
+def _named(name: str) -> dict[str, object]:
+    """What a request's name says: a sample's id, or TASK/ID."""
+    task, _, sample_id = name.partition("/")
+    with suppress(UnknownTaskError):
+        if sample_id:
+            return {"task_dataset": get_task(task).name, "sample_id": sample_id}
+    return {"sample_id": name}
 
 
 def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], path: str | Path) -> str:
@@ -209,6 +231,8 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
     if all("sample_id" in row for row in rows):
         return "by id"
     prompts = [str(row.get("input", "")) for row in rows]
+    if not any(prompts):
+        _check_order(rows, references, path)
     pairs = zip(prompts, references, strict=False)
     if len(rows) == len(references) and all(sample["input"] in (prompt or sample["input"]) for prompt, sample in pairs):
         found: list[Sample | None] = list(references)
@@ -226,11 +250,28 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
     bad = BadRows()
     for number, (row, answered) in enumerate(zip(rows, found, strict=True), 1):
         if answered is None:
-            bad.add(RowError(str(path), number, None, "has no sample_id, and its prompt is that of no sample left"))
+            why = "its prompt is that of no sample left" if prompts[number - 1] else "no prompt"
+            bad.add(RowError(str(path), number, None, f"has no sample_id, and {why}"))
         else:
             row.update(sample_id=answered["sample_id"], task_dataset=answered["task_dataset"])
     bad.stop_if_any(_MISFIT if any(found) else f"{_MISFIT}: no prompt is theirs; {_OTHER_SPLIT}")
     return how
+
+
+def _check_order(rows: Sequence[dict[str, object]], references: Sequence[Sample], path: str | Path) -> None:
+    """Raise `PromptCBLUEError` where rows with nothing but their order cannot be the samples' in that order."""
+    if len(rows) != len(references):
+        raise PromptCBLUEError(
+            f"{path}: has {len(rows)} rows with neither an id nor a prompt, for {len(references)} samples; by their "
+            f"order alone as many rows as samples can be matched; {_OTHER_SPLIT}"
+        )
+    for number, (row, sample) in enumerate(zip(rows, references, strict=True), 1):
+        label = row.get("label")
+        if isinstance(label, str) and label.strip() != sample["target"].strip():
+            raise PromptCBLUEError(
+                f"{path}:{number}: the rows have neither an id nor a prompt and are not in the order of the samples: "
+                f"the label here is {label!r:.60}, and the target of '{sample['sample_id']}' {sample['target']!r:.60}"
+            )
 
 
 _MISFIT = "the predictions do not fit the references"

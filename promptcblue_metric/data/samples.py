@@ -41,6 +41,8 @@ ALL = "all"
 #: How many bad rows a message lists before it only counts them.
 LISTED = 20
 
+#: So much of a file's start tells its encoding.
+_LOOKED_AT = 1 << 16
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
@@ -99,6 +101,33 @@ def open_binary(path: Path) -> BinaryIO:
     return stream
 
 
+def _decodes(start: bytes) -> bool:
+    """Whether a text that may be cut anywhere is in UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def other_encoding(start: bytes) -> str | None:
+    """What to do about a text of which most lines are not in UTF-8; None where they are.
+
+    Args:
+        start: its first bytes; the last line may be cut off.
+    """
+    encoding = "UTF-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "GB18030"
+    lines = [line for line in start.split(b"\n") if not line.isascii()]
+    if encoding == "GB18030" and sum(not _decodes(line) for line in lines) * 2 <= len(lines):
+        return None
+    return f"is not in UTF-8; convert it, as with `iconv -f {encoding} -t UTF-8`"
+
+
+def _stop_at_other_encoding(path: str | Path, start: bytes) -> None:
+    if problem := other_encoding(start):
+        raise PromptCBLUEError(f"{path}: {problem}")
+
+
 class seekable_lines:  # noqa: N801 - used as a function
     """Iterate over the lines of a file (gzipped or not) that are not blank, as ``(line number, offset, bytes)``.
 
@@ -123,6 +152,8 @@ class seekable_lines:  # noqa: N801 - used as a function
         self._stream.seek(0)
         offset = 0
         with _readable(self._path):
+            _stop_at_other_encoding(self._path, self._stream.read(_LOOKED_AT))
+            self._stream.seek(0)
             for number, line in enumerate(self._stream, 1):
                 if line.strip():
                     yield number, offset, line
@@ -167,6 +198,7 @@ def read_json_lines(
         on_error: called with each line that holds no JSON object; reading goes on if it returns.
     """
     with open_binary(Path(path)) as stream, _readable(path):
+        _stop_at_other_encoding(path, cast(io.BufferedReader, stream).peek(_LOOKED_AT))
         for number, content in enumerate(stream, 1):
             if not content.strip():
                 continue

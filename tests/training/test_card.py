@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
+from promptcblue_metric.tasks import SUITES, get_task
 from promptcblue_training.card import add_scores, write_card
 
 from .conftest import Fit, read_rows
@@ -149,3 +150,34 @@ def test_scores_that_do_not_say_what_was_scored_are_refused(run: Path, scores: P
     scores.write_text(json.dumps({name: value for name, value in result.items() if name != "provenance"}))
     with pytest.raises(PromptCBLUEError, match="does not say what was scored"):
         add_scores(run, scores, "validation")
+
+
+@pytest.mark.parametrize("config", ["CHIP-STS", "Text2DT", "cMedQQ"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_card_speaks_of_its_own_suite_and_samples(config: str, named: bool, tmp_path: Path) -> None:
+    notes = {"recipe": {"configs": [config]} if named else {}}
+    (tmp_path / "run.json").write_text(json.dumps({"notes": notes}), encoding="utf-8")
+    evaluation = Evaluation()
+    suite = SUITES[get_task(config).suite]
+    tasks = [config, next(name for name in suite.tasks if name != config)]
+    for task, rows in zip(tasks, (1, 2), strict=True):
+        for number in range(rows):
+            row = {
+                "sample_id": str(number),
+                "task_dataset": task,
+                "input": "问",
+                "target": "",
+                "answer_choices": ["是"],
+            }
+            evaluation.add("", row)
+    origin = {"source": "x", "split": "test", "predictions": "p.jsonl", "made_with": None}
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({**evaluation.result(), "provenance": origin}), encoding="utf-8")
+    write_card(tmp_path)
+    if named:
+        assert f"benchmark of {len(suite.tasks)} tasks" in ModelCard.load(tmp_path / "README.md").text
+    add_scores(tmp_path, path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert f"{suite.title}, a Chinese medical benchmark of {len(suite.tasks)} tasks" in card.text
+    counted = {result.dataset_config: result.metric_args["samples"] for result in card.data.eval_results or []}
+    assert counted == {"all": 3, tasks[0]: 1, tasks[1]: 2}

@@ -213,3 +213,94 @@ def test_a_run_on_another_split_is_told_of_the_option(samples: list[Sample], tmp
     path.write_text(_lines([_llama_factory(sample, 0) for sample in samples]), encoding="utf-8")
     with pytest.raises(PromptCBLUEError, match=r"no prompt is theirs; .*--split"):
         list(match(path, other))
+
+
+def _batch(name: str, number: int) -> dict[str, Any]:
+    body = {"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": f"答{number}"}}]}
+    return {"id": "b", "custom_id": name, "response": {"status_code": 200, "body": body}, "error": None}
+
+
+def _texts(path: Path, samples: Sequence[Sample]) -> list[str | None]:
+    return [found.text if found else None for _, found in match(path, samples)]
+
+
+@pytest.mark.parametrize("named", ["{sample_id}", "{task_dataset}/{sample_id}"])
+def test_openai_batches_are_read_by_their_names(named: str, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    rows = [_batch(named.format(**sample), number) for number, sample in enumerate(samples)]
+    rows[0] |= {"response": None, "error": {"code": "batch_expired"}}
+    path.write_text(_lines(rows[::-1]), encoding="utf-8")
+    assert _texts(path, samples) == [None, *(f"答{number}" for number in range(1, len(samples)))]
+    path.write_text(_lines([_batch("request-1", 0)]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match="'request-1' is not among the references"):
+        _texts(path, samples)
+
+
+@pytest.mark.parametrize("error", [None, ""])
+def test_an_error_that_is_empty_excuses_no_row(error: str | None, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    key = {"sample_id": samples[0]["sample_id"], "task_dataset": samples[0]["task_dataset"]}
+    path.write_text(_lines([{**key, "output": "是", "error": error}]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match="'prediction'"):
+        _texts(path, samples)
+    path.write_text(_lines([{**key, "error": "timed out"}]), encoding="utf-8")
+    assert _texts(path, samples[:1]) == [None]
+
+
+def test_order_alone_has_to_agree_with_the_labels(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "generated_predictions.jsonl"
+    rows = [{"predict": f"答{number}", "label": f"{sample['target']}\n"} for number, sample in enumerate(samples)]
+    path.write_text(_lines(rows), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    path.write_text(_lines([rows[0], *rows[:0:-1]]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"jsonl:2: .*not in the order"):
+        _texts(path, samples)
+    path.write_text(_lines(rows[:-1]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=f"{len(rows) - 1} rows .* {len(rows)} samples"):
+        _texts(path, samples)
+
+
+@pytest.mark.parametrize("wrapped", ["text", "list", "tokens"])
+def test_chats_of_lm_eval_are_decoded(wrapped: str, samples: list[Sample], tmp_path: Path) -> None:
+    rows = []
+    for number, sample in enumerate(samples):
+        chat = [{"role": "system", "content": "医生"}, {"role": "user", "content": f"{sample['input']}\n"}]
+        said = json.dumps(chat, ensure_ascii=False)
+        arguments: object = {"text": said, "list": [said], "tokens": [1, 2, 3]}[wrapped]
+        doc = {"input": sample["input"]} if wrapped == "tokens" else {}
+        rows.append({**_lm_eval(sample, number), "doc": doc, "arguments": {"gen_args_0": {"arg_0": arguments}}})
+    path = tmp_path / "samples_task.jsonl"
+    path.write_text(_lines(rows[::-1]), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("utf-16", "UTF-16"), ("gb18030", "GB18030")])
+def test_another_encoding_is_named_in_one_line(
+    encoding: str, named: str, samples: list[Sample], tmp_path: Path
+) -> None:
+    path, references = tmp_path / "predictions.jsonl", tmp_path / "references.jsonl"
+    path.write_text(_lines([_own(sample, 0) for sample in samples]), encoding=encoding)
+    references.write_text(_lines([dict(sample) for sample in samples]), encoding=encoding)
+    for read in (
+        lambda: _texts(path, samples),
+        lambda: structured_answers(path, None),
+        lambda: load_samples(references, "test"),
+    ):
+        with pytest.raises(PromptCBLUEError, match=rf"^\S*: .*iconv -f {named} -t UTF-8[^\n]*$"):
+            read()
+
+
+def test_an_array_a_line_is_read(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows = [_own(sample, number) for number, sample in enumerate(samples)]
+    path.write_text("\n".join(json.dumps(part) for part in (rows[:5], [], rows[5:])), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+
+
+def test_a_perfect_model_is_scored_with_a_note(
+    samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(_lines([{**_own(row, 0), "prediction": row["target"]} for row in samples]), encoding="utf-8")
+    assert _texts(path, samples) == [sample["target"] for sample in samples]
+    assert f"all {len(samples)} predictions equal their targets" in capsys.readouterr().err

@@ -749,6 +749,13 @@ def test_the_commands_write_and_check(case: Case, run_python: Run) -> None:
     done = run_python(COMMAND, "cblue-check", path, "--raw", case.raw)
     assert done.returncode == 1
     assert "record 's2'" in done.stderr
+    other = case.output / "CMeEE-V2_test.json"
+    (case.output / "unknown.json").write_text("[]", encoding="utf-8")
+    done = run_python(COMMAND, "cblue-check", path, case.output / "unknown.json", other, "--raw", case.raw)
+    assert done.returncode == 1
+    assert "record 's2'" in done.stderr
+    assert "unknown.json" in done.stderr
+    assert f"{other}: 2 records" in done.stdout
 
 
 def test_one_record_is_said_in_the_singular() -> None:
