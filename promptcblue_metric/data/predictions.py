@@ -203,12 +203,12 @@ def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
     inner: list[dict[str, object]] = [value for name in _SAMPLES if isinstance(value := row.get(name), dict)]
     sample = next((value for value in inner if "sample_id" in value), row)
     if prompt is None:
-        prompt = next((text for value in inner if isinstance(text := value.get("input"), str)), None)
+        prompt = next((said for value in inner if isinstance(said := value.get("input"), str)), None)
     ours = {name: sample[name] for name in ("sample_id", "task_dataset", "answer_choices") if name in sample}
     if isinstance(named := row.get("custom_id"), str) and not ours:
         ours = _named(named)
-    if label := next((value for name in _LABELS if isinstance(value := row.get(name), str)), None):
-        ours["label"] = label
+    if labels := [row[name] for name in _LABELS if isinstance(row.get(name), str)]:
+        ours["label"] = labels[0]
     said = {"error": row["error"]} if output is None and row.get("error") else {"prediction": output}
     return {**ours, **said, **({} if prompt is None else {"input": prompt})}
 

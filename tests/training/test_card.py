@@ -166,7 +166,7 @@ def test_a_card_speaks_of_its_own_suite_and_samples(config: str, named: bool, tm
                 "sample_id": str(number),
                 "task_dataset": task,
                 "input": "问",
-                "target": "",
+                "target": "是",
                 "answer_choices": ["是"],
             }
             evaluation.add("", row)
