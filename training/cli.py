@@ -234,6 +234,7 @@ def predict(
         failed_as_empty=failed_as_empty,
         overwrite=overwrite,
         times=samples_per_prompt,
+        say_next=not isinstance(dataset, Splits),  # `evaluate` scores by itself
     )
     # A launcher would take it for a crash of one of its processes, and end with a report of that.
     if not whole and process_count() == 1:

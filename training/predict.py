@@ -45,6 +45,7 @@ def predict(
     failed_as_empty: bool = False,
     overwrite: bool = False,
     times: int = 1,
+    say_next: bool = True,
 ) -> bool:
     """Predict every sample of a split that the output does not hold yet; in a further process, help the first one.
 
@@ -54,6 +55,7 @@ def predict(
         shots: demonstrations to show before each prompt; none by default.
         failed_as_empty: write a sample that failed as an empty answer, which is then scored as one.
         times: how often to answer each prompt, into as many files (`outputs`).
+        say_next: print the command that scores the predictions.
 
     Returns:
         Whether at least nine in ten answers are whole: neither empty nor cut at their limit.
@@ -90,7 +92,7 @@ def predict(
             tally = _run(engine, requests, samples, limits, file, failed_as_empty=failed_as_empty)
         print(*tally.lines(), *engine.summary(), sep="\n")
         whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
-    if isinstance(dataset, str):
+    if say_next:
         print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
 

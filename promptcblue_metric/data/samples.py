@@ -124,7 +124,9 @@ def other_encoding(start: bytes) -> str | None:
 
 
 def _stop_at_other_encoding(path: str | Path, start: bytes) -> None:
-    if problem := other_encoding(start):
+    """Refuse JSON Lines in another encoding; a few broken lines among others are errors of their own."""
+    lines = [line.isascii() and b"\0" not in line for line in start.split(b"\n") if line.strip()]
+    if sum(lines) * 2 <= len(lines) and (problem := other_encoding(start)):
         raise PromptCBLUEError(f"{path}: {problem}")
 
 

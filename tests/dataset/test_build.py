@@ -463,7 +463,9 @@ def test_a_killed_build_leaves_no_worker_and_nothing_that_the_next_does_not_clea
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(temporary.iterdir()) and killed.poll() is None:
         time.sleep(0.01)
-    time.sleep(0.3)  # the workers start
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children")
+    while children.is_file() and not children.read_text() and killed.poll() is None:
+        time.sleep(0.001)  # until there are workers
     killed.kill()
     killed.communicate(timeout=60)  # to its end, which is when nobody has the pipe any more
     assert list(temporary.iterdir())

@@ -108,7 +108,11 @@ json_values = st.recursive(
 def test_whatever_a_file_holds_every_row_is_good_or_named(tmp_path: Path, rows: list[Any], junk: list[bytes]) -> None:
     path = tmp_path / "train.json"
     path.write_bytes(b"".join(line + b"\n" for line in [*(json.dumps(line).encode() for line in rows), *junk]))
-    checked = check_files([("train", path)])
+    try:
+        checked = check_files([("train", path)])
+    except PromptCBLUEError:  # most of it is in another encoding
+        assert len(junk) >= len(rows)
+        return
     good = sum(len(samples) for splits in checked.samples.values() for samples in splits.values())
     assert good + len(checked.bad.errors) == checked.rows == len(rows) + len(junk)
     assert all(isinstance(error, RowError) and error.line <= checked.rows for error in checked.bad.errors)

@@ -240,7 +240,7 @@ def test_a_test_file_that_is_not_utf8_and_another_name_of_the_archive(
     with pytest.raises(PromptCBLUEError, match=r"submission\.zip.*test_predictions\.zip"):
         write_submission(rows, test, tmp_path / "submission.zip")
     test.write_bytes(test.read_text(encoding="utf-8").encode("gb18030"))
-    with pytest.raises(PromptCBLUEError, match=r"test\.json:1: .*UTF-8"):
+    with pytest.raises(PromptCBLUEError, match=r"test\.json: .*UTF-8"):
         write_submission(rows, test, tmp_path / "test_predictions.zip")
     assert not list(tmp_path.glob("*.zip"))
 
