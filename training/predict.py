@@ -71,9 +71,7 @@ def predict(
     check_unique(samples, f"{splits.source} {split}")
     shown = Demonstrations(shots, splits, split, samples) if shots else None
     engine = load_backend(backend)
-    tasks = dict.fromkeys(sample["task_dataset"] for sample in samples)
-    tight = {} if max_new_tokens else answer_limits(splits, list(tasks), engine)
-    limits = {task: max_new_tokens or max(tight[task], engine.least_limit(task)) for task in tasks}
+    limits = _limits(splits, samples, engine, max_new_tokens)
     settings = {
         "samples": samples_fingerprint(samples),
         "split": split,
@@ -95,6 +93,13 @@ def predict(
     if say_next:
         print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
     return whole
+
+
+def _limits(splits: Splits, samples: Sequence[Sample], engine: Backend, asked: int | None) -> dict[str, int]:
+    """The longest answer of each task of the samples: the one that was asked for, or the task's own."""
+    tasks = dict.fromkeys(sample["task_dataset"] for sample in samples)
+    tight = {} if asked else answer_limits(splits, list(tasks), engine)
+    return {task: asked or max(tight[task], engine.least_limit(task)) for task in tasks}
 
 
 def _refuse_folders(paths: Sequence[Path]) -> None:
