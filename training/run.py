@@ -149,10 +149,14 @@ def claim(folder: Path, settings: Mapping[str, object], notes: Mapping[str, obje
         write_settings(folder / RECORD, settings, notes)
 
 
+def work_in(folder: Path) -> list[Path]:
+    """The folders that a run has made in its output folder, which are removed when another run takes it over."""
+    return [path for path in (*folder.glob("checkpoint-*"), folder / BACKBONE) if path.is_dir()]
+
+
 def _remove_work(folder: Path) -> None:
-    for old in (*folder.glob("checkpoint-*"), folder / BACKBONE):
-        if old.is_dir():
-            shutil.rmtree(old)
+    for old in work_in(folder):
+        shutil.rmtree(old)
     for name in (RECORD, FINISHED):
         (folder / name).unlink(missing_ok=True)
 

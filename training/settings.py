@@ -14,11 +14,12 @@ from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, TrlParser
 
 from promptcblue_metric.cli.common import PLACES, check_outputs, check_place
+from promptcblue_metric.data.samples import resolve
 from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
 from .model import best_dtype
 from .recipe import Recipe, SettingError, check_numbers, defaults, find_recipe, read_recipe, said
-from .run import CHOICES, Rule
+from .run import CHOICES, Rule, work_in
 
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
 BALANCED = "batch_rebalance"
@@ -273,8 +274,19 @@ def parse_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             f"{path}: trust_remote_code runs code that comes with the model; a recipe alone cannot ask for it: add "
             "--trust_remote_code true to the command, if you trust whoever wrote the model"
         )
-    check_outputs(Path(str(training.output_dir)), inputs=[run.dataset, run.model, run.extra])
+    _check_places(Path(str(training.output_dir)), [run.dataset, run.model, run.adapter, run.extra])
     return run, training
+
+
+def _check_places(folder: Path, sources: Sequence[str | None]) -> None:
+    """Refuse an output folder that is read, or whose old work, which may be removed, is."""
+    check_outputs(folder, inputs=sources)
+    for source in filter(None, sources):
+        if any(resolve(source).resolve().is_relative_to(old.resolve()) for old in work_in(folder)):
+            raise PromptCBLUEError(
+                f"{source}: is read by this command and is of the run in {folder}, whose checkpoints are removed when "
+                "another starts there; choose another output_dir"
+            )
 
 
 def _key(option: str) -> str:

@@ -243,3 +243,17 @@ def test_the_attention_kernel_is_what_was_asked_for_or_what_is_there(monkeypatch
         assert attention_kernel("auto", torch.float32, gpu) is None
         assert attention_kernel("auto", torch.bfloat16, cpu) is None
         assert (attention_kernel("auto", torch.bfloat16, gpu) == "flash_attention_2") is there
+
+
+@pytest.mark.parametrize("work", ["checkpoint-4", "backbone"])
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_what_a_run_is_to_go_on_from_does_not_lie_where_it_is_removed(
+    work: str, overwrite: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "out" / work
+    source.mkdir(parents=True)
+    words = ["--output_dir", str(tmp_path / "out"), "--overwrite", overwrite]
+    for options in (["--model", str(source)], ["--model", "a/b", "--adapter", str(source)]):
+        with pytest.raises(PromptCBLUEError, match=work):
+            parse_recipe("lora", [*words, *options])
+    assert parse_recipe("lora", ["--output_dir", str(tmp_path / "other"), "--model", str(source)])
