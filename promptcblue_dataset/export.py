@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from promptcblue_dataset.folder import check_output
 from promptcblue_metric.data.samples import Sample, canonical_split, load_samples, resolve, splits_of
-from promptcblue_metric.data.writing import as_json, replacing
+from promptcblue_metric.data.writing import as_json, encoded, replacing
 from promptcblue_metric.errors import PromptCBLUEError
 
 ToolName: TypeAlias = Literal["llama-factory", "ms-swift", "axolotl", "openai"]
@@ -143,7 +143,7 @@ def export(
             if len(samples) < least:
                 raise PromptCBLUEError(f"{source}: {len(samples)} {split} samples; {tool} takes {least} or more")
             lines = "".join(json.dumps(row(sample), ensure_ascii=False) + "\n" for sample in samples)
-            (folder / f"{split}.jsonl").write_bytes(lines.encode("utf-8", "backslashreplace"))
+            (folder / f"{split}.jsonl").write_bytes(encoded(lines))
             counts[split] = len(samples)
         for name, text in registration.files.items():
             (folder / name).write_text(text, encoding="utf-8")
