@@ -148,6 +148,7 @@ def fine_tuned(task: str, dataset: Path, folder: Path, options: argparse.Namespa
         "max_length": 1024,
         "warmup_steps": 50,
         "gradient_checkpointing": options.checkpointing,
+        "dtype": options.dtype,
         "eval_strategy": "no",
         "checkpoint_choice": "last",
         "logging_steps": 50,
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--model", help="backbone to fine-tune: a folder or a Hub id")
     parser.add_argument("--method", default="full", help="how to fine-tune the backbone: full, lora …")
     parser.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    parser.add_argument("--dtype", default="auto", help="number format of the backbone: auto, float32, bfloat16 …")
     parser.add_argument("--epochs", type=float, help="times the train file is seen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", help="folder for dataset, models and predictions; by default a temporary one")
