@@ -207,7 +207,7 @@ def table(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("system")
     for task in tasks:
-        shown.add_column(f"{task} ({REGISTRY[task].metric})", justify="right", no_wrap=True)
+        shown.add_column(f"{task} ({REGISTRY[task].scorer.metric})", justify="right", no_wrap=True)
     for place, (name, found) in enumerate(systems.items(), 1):
         cells = [cell(found[task]) if task in found else "" for task in tasks]
         shown.add_row(name, *cells, end_section=place == len(systems))

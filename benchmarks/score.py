@@ -82,7 +82,7 @@ def library_seconds(count: int) -> float:
     for reference, prediction in make_rows(count):
         task = TASKS[reference["task_dataset"]]
         gold, predicted = reference["target"], prediction["prediction"]
-        if task.metric == "ROUGE-L":
+        if task.scorer.metric == "ROUGE-L":
             texts.append(tuple(" ".join(basic_tokens(text)) or "无 。" for text in (predicted, gold)))
         elif isinstance(task.format, Label):
             labels[task.name].append((predicted.strip() or task.labels[0], gold))

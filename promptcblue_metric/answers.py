@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from .errors import SeparatorError
 
@@ -86,6 +86,9 @@ class AnswerFormat(ABC):
 
     ``choices`` are the row's answer choices (entity types, relations, candidate terms, labels or statuses).
     """
+
+    #: Whether a row must carry ``answer_choices``.
+    needs_choices: ClassVar[bool] = True
 
     @abstractmethod
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
@@ -265,6 +268,8 @@ class EventLines(AnswerFormat):
     The answer is a list of ``{"主体词": str, "发生状态": str, "描述词": [str], "解剖部位": [str]}``.
     """
 
+    needs_choices = False
+
     lead: str = "上述句子中的临床发现事件如下："
     #: Each field, and whether it holds a list.
     fields: Mapping[str, bool] = field(
@@ -408,6 +413,8 @@ class StatusLines(AnswerFormat):
 class Report(AnswerFormat):
     """A line per section, ``{section}：{text}``: IMCS-V2-MRG. The answer is a dict of section to text."""
 
+    needs_choices = False
+
     lead: str = "上述问诊对话的诊疗报告如下："
     sections: tuple[str, ...] = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
@@ -440,6 +447,8 @@ class Report(AnswerFormat):
 class FreeText(AnswerFormat):
     """The text itself: MedDG. The answer is a string."""
 
+    needs_choices = False
+
     #: Words before the text that say what it is, each followed by a colon.
     captions: tuple[str, ...] = ("医生", "医生回复", "回复", "答复", "回答", "答", "答案")
 
@@ -467,6 +476,8 @@ class CausalLines(AnswerFormat):
     The answer is a list of ``{"predicate", "subject", "object"}``. Under 条件关系 the object is itself such a
     triple, and the subject ends in the marker that follows it, as the official post-processor leaves it there.
     """
+
+    needs_choices = False
 
     #: What a lead holds that opens a relation, tested in this order.
     openings: tuple[tuple[str, str], ...] = (
@@ -559,6 +570,8 @@ class TreeLines(AnswerFormat):
     The answer is a list of ``{"role", "logical_rel", "triples": [[head, relation, tail]]}``. A node whose role is ``C``
     (condition) has two children; one with ``D`` (decision) is a leaf.
     """
+
+    needs_choices = False
 
     lead: str = "根据给定的指南文本抽取的诊疗决策树如下："
     roles: tuple[str, ...] = ("C", "D")

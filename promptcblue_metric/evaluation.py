@@ -133,7 +133,9 @@ class Evaluation:
         name = f"sample '{reference.get('sample_id')}' of {task.name}"
         if self._only and task is not self._only:
             raise PromptCBLUEError(f"{name}: this metric was loaded for {self._only.name} alone")
-        if task.needs_choices and not task.choices(cast("Sequence[str] | None", reference.get("answer_choices"))):
+        if task.format.needs_choices and not task.choices(
+            cast("Sequence[str] | None", reference.get("answer_choices"))
+        ):
             raise PromptCBLUEError(f"{name} needs the answer_choices that its prompt offers, and has none")
         if not reference["target"]:
             raise PromptCBLUEError(
@@ -196,7 +198,7 @@ class Evaluation:
         task, totals = REGISTRY[name], self._totals[name]
         scores = {name: float(value) for name, value in task.scorer.score(totals.counts, protocol).items()}
         return {
-            "metric": task.metric,
+            "metric": task.scorer.metric,
             "score": scores[task.scorer.primary],
             "scores": scores,
             "samples": totals.samples,

@@ -129,6 +129,7 @@ class GradedRanking(RankedLabels):
     """
 
     primary = "pair_accuracy"
+    metric = "pair accuracy"
 
     def grade(self, label: str | None) -> int:
         return self.labels.index(label) if label in self.labels else UNREAD

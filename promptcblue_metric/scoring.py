@@ -12,7 +12,7 @@ import unicodedata
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias, cast
@@ -50,8 +50,11 @@ NO_ROW: Row = MappingProxyType({})
 class Scorer(ABC):
     """How a task is scored."""
 
-    #: Key of the score that counts for the benchmark.
+    #: Key of the score that counts for the benchmark, and its name as the paper prints it.
     primary: ClassVar[str]
+    metric: ClassVar[str]
+    #: The summed counts that a reader wants to see.
+    shown: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
@@ -69,9 +72,9 @@ class Scorer(ABC):
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         """Scores in 0..1 from summed counts; 0 where there is nothing to divide by."""
 
-    @abstractmethod
     def summary(self, totals: Counts) -> dict[str, float]:
         """The summed counts that a reader wants to see, by name."""
+        return {name: totals.get(name, 0) for name in self.shown}
 
 
 def ratio(part: Number, whole: Number) -> Number:
@@ -100,26 +103,33 @@ def _key(value: Answer) -> Hashable:
     return item_key(value) if isinstance(value, Mapping) else value
 
 
+def _set_counts(predicted: Set[Hashable], gold: Set[Hashable], kind: str = "") -> Counts:
+    """What two sets share, and what only one of them has; the names of the counts begin with their kind."""
+    hits = len(predicted & gold)
+    return {f"{kind}tp": hits, f"{kind}fp": len(predicted) - hits, f"{kind}fn": len(gold) - hits}
+
+
+def _set_scores(totals: Totals, kind: str = "") -> Scores:
+    hits, wrong, missed = (totals.get(f"{kind}{name}", 0) for name in ("tp", "fp", "fn"))
+    return _f1(ratio(hits, hits + wrong), ratio(hits, hits + missed))
+
+
 @dataclass(frozen=True)
 class SetF1(Scorer):
     """Micro-averaged precision, recall and F1 over sets of items pooled over samples."""
 
     primary = "f1"
+    metric = "micro-F1"
+    shown = ("tp", "fp", "fn")
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        predicted, expected = {item_key(item) for item in prediction}, {item_key(item) for item in gold}
-        hits = len(predicted & expected)
-        return {"tp": hits, "fp": len(predicted) - hits, "fn": len(expected) - hits}
+        return _set_counts({item_key(item) for item in prediction}, {item_key(item) for item in gold})
 
     def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
         return self.count([], gold, row)
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
-        hits = totals.get("tp", 0)
-        return _f1(ratio(hits, hits + totals.get("fp", 0)), ratio(hits, hits + totals.get("fn", 0)))
-
-    def summary(self, totals: Counts) -> dict[str, float]:
-        return {name: totals.get(name, 0) for name in ("tp", "fp", "fn")}
+        return _set_scores(totals)
 
 
 @dataclass(frozen=True)
@@ -130,24 +140,16 @@ class StatusF1(SetF1):
     """
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        both = super().count(prediction, gold, row)
-        predicted, expected = {item["entity"] for item in prediction}, {item["entity"] for item in gold}
-        found = predicted & expected
+        found, expected = ({item["entity"] for item in answer} for answer in (prediction, gold))
         given = {item_key(item) for item in prediction}
         right = {item["entity"] for item in gold if item_key(item) in given}
-        return {
-            **both,
-            "mention_tp": len(found),
-            "mention_fp": len(predicted - expected),
-            "mention_fn": len(expected - predicted),
-            "status_right": len(right),
-        }
+        both = super().count(prediction, gold, row)
+        return {**both, **_set_counts(found, expected, "mention_"), "status_right": len(right)}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
-        mentions = super().score({name: totals.get(f"mention_{name}", 0) for name in ("tp", "fp", "fn")})
         return {
             **super().score(totals, protocol),
-            "mention_f1": mentions["f1"],
+            "mention_f1": _set_scores(totals, "mention_")["f1"],
             "status_accuracy": ratio(totals.get("status_right", 0), totals.get("mention_tp", 0)),
         }
 
@@ -170,17 +172,13 @@ class SpanF1(SetF1):
         for number, start in zip(elsewhere[::2], elsewhere[1::2], strict=False):
             if number < len(gold):
                 expected[number] = (gold[number]["type"], start, start + len(gold[number]["entity"]))
-        predicted, annotated = set(found) - {None}, set(expected) - {None}
-        hits = len(predicted & annotated)
-        return {
-            **super().count(prediction, gold, row),
-            "offset_tp": hits,
-            "offset_fp": len(predicted) - hits + found.count(None),
-            "offset_fn": len(annotated) - hits + expected.count(None),
-        }
+        # What has no place is like nothing else: it gets a number of its own.
+        predicted = {span or number for number, span in enumerate(found, 1)}
+        annotated = {span or -number for number, span in enumerate(expected, 1)}
+        return {**super().count(prediction, gold, row), **_set_counts(predicted, annotated, "offset_")}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
-        at_offsets = super().score({name: totals.get(f"offset_{name}", 0) for name in ("tp", "fp", "fn")})
+        at_offsets = _set_scores(totals, "offset_")
         return {**super().score(totals, protocol), **{f"offset_{name}": value for name, value in at_offsets.items()}}
 
 
@@ -267,6 +265,11 @@ class LabelF1(Scorer):
     labels: tuple[str, ...]
 
     primary = "f1"
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The paper's name of the average."""
+        return {"macro": "macro-F1", "weighted": "micro-F1", "positive": "F1"}[self.average]
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         gold, prediction = gold.rstrip("\0"), prediction.rstrip("\0") or prediction
@@ -362,57 +365,53 @@ class ClassF1(LabelF1):
 #: What an empty text counts as.
 EMPTY_TOKENS = ["无", "。"]
 
-#: The CJK ideograph blocks that BERT's tokenizer sets apart, first and last code point.
+#: The CJK ideograph blocks that BERT's tokenizer sets apart.
 _CJK_BLOCKS = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
+    range(0x4E00, 0xA000),
+    range(0x3400, 0x4DC0),
+    range(0x20000, 0x2A6E0),
+    range(0x2A700, 0x2CEB0),
+    range(0xF900, 0xFB00),
+    range(0x2F800, 0x2FA20),
 )
 
 
-class _CharacterMap(dict[int, str]):
+class _Characters(dict[int, str]):
     """A translation table for `str.translate` that is filled as characters turn up."""
 
+    def __init__(self, replacement: Callable[[str], str]) -> None:
+        self._replacement = replacement
+
     def __missing__(self, code: int) -> str:
-        self[code] = replacement = self.replacement(chr(code))
+        self[code] = replacement = self._replacement(chr(code))
         return replacement
 
-    def replacement(self, character: str) -> str:
-        raise NotImplementedError
+
+@_Characters
+def _CLEANED(character: str) -> str:  # noqa: N802 - a table
+    """Characters that end no word, with ideographs apart."""
+    category = unicodedata.category(character)
+    if character in " \t\n\r" or category == "Zs":
+        return " "
+    if category.startswith("C") or character == "\ufffd":
+        return ""
+    return f" {character} " if any(ord(character) in block for block in _CJK_BLOCKS) else character
 
 
-class _CleanAndSpaceIdeographs(_CharacterMap):
-    def replacement(self, character: str) -> str:
-        category = unicodedata.category(character)
-        if character in " \t\n\r" or category == "Zs":
-            return " "
-        if category.startswith("C") or character == "\ufffd":
-            return ""
-        code = ord(character)
-        return f" {character} " if any(first <= code <= last for first, last in _CJK_BLOCKS) else character
-
-
-class _DropAccentsAndSpacePunctuation(_CharacterMap):
-    def replacement(self, character: str) -> str:
-        category = unicodedata.category(character)
-        if category == "Mn":
-            return ""
-        # BERT counts every ASCII character that is no letter, digit or space as punctuation.
-        ascii_mark = character.isascii() and not character.isalnum() and character != " "
-        return f" {character} " if ascii_mark or category.startswith("P") else character
-
-
-_CLEAN, _SPLIT = _CleanAndSpaceIdeographs(), _DropAccentsAndSpacePunctuation()
+@_Characters
+def _SPLIT(character: str) -> str:  # noqa: N802 - a table
+    """Characters without accents, with punctuation apart."""
+    category = unicodedata.category(character)
+    if category == "Mn":
+        return ""
+    # BERT counts every ASCII character that is no letter, digit or space as punctuation.
+    ascii_mark = character.isascii() and not character.isalnum() and character != " "
+    return f" {character} " if ascii_mark or category.startswith("P") else character
 
 
 def basic_tokens(text: str) -> list[str]:
     """Split as BERT's basic tokenizer does: lower case, no accents, ideographs and punctuation apart."""
-    lowered = text.translate(_CLEAN).lower()
+    lowered = text.translate(_CLEANED).lower()
     return unicodedata.normalize("NFD", lowered).translate(_SPLIT).split()
 
 
@@ -443,6 +442,8 @@ class MeanRouge(Scorer):
     """Mean ROUGE F over texts. A report counts once for every section its gold has; a missing one is empty."""
 
     primary = "rougeL"
+    metric = "ROUGE-L"
+    shown = ("texts",)
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         totals: dict[Hashable, float] = {"texts": 0}
@@ -464,9 +465,6 @@ class MeanRouge(Scorer):
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         texts = totals.get("texts", 0)
         return {name: ratio(totals.get(name, 0.0), texts) for name in ("rouge1", "rouge2", "rougeL")}
-
-    def summary(self, totals: Counts) -> dict[str, float]:
-        return {"texts": totals.get("texts", 0)}
 
 
 def add_counts(totals: dict[Hashable, float], counts: Counts) -> None:

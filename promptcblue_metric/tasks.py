@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypedDict
 
 from .answers import (
@@ -62,13 +63,11 @@ class Task:
         name: config name, and ``task_dataset`` of its rows.
         task_type: ``task_type`` of its rows.
         group: one of `GROUPS`.
-        metric: name of the primary metric as the paper prints it.
         format: how its answers are written and read.
         scorer: how its answers are scored.
         sizes: train, validation and test samples, as its suite's `Suite.sizes` counts them.
         labels: every label, type or status a prompt of the task can offer, or () where that set is open.
             For label tasks the first is what the official scorer takes an empty prediction for.
-        needs_choices: whether a row must carry ``answer_choices``.
         aliases: other names found in files.
         suite: name of the suite whose overall score it counts for; `register` fills it in.
     """
@@ -76,12 +75,10 @@ class Task:
     name: str
     task_type: str
     group: str
-    metric: str
     format: AnswerFormat
     scorer: Scorer
     sizes: tuple[int, int, int]
     labels: tuple[str, ...] = ()
-    needs_choices: bool = True
     aliases: tuple[str, ...] = ()
     suite: str = ""
 
@@ -188,8 +185,6 @@ def suite_of(tasks: Iterable[str]) -> Suite:
 
 
 _EXTRACTION, _CLASSIFICATION, _INFERENCE, _STATUS, _GENERATION = GROUPS
-#: The metric's name for each average of labels.
-_LABEL_METRICS = {"macro": "macro-F1", "weighted": "micro-F1", "positive": "F1"}
 _SAME = {"相同": "是的", "不同": "不是"}
 
 
@@ -199,33 +194,24 @@ def _label_task(
     group: str,
     scorer: LabelF1,
     sizes: tuple[int, int, int],
-    *,
-    metric: str = "",
-    synonyms: Mapping[str, str] | None = None,
     aliases: tuple[str, ...] = (),
+    synonyms: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
     """A task answered with one of the scorer's labels."""
-    labels = scorer.labels
-    answers = Label(NONE_OF_THESE if NONE_OF_THESE in labels else None, synonyms or {})
-    return Task(
-        name,
-        task_type,
-        group,
-        metric or _LABEL_METRICS[scorer.average],
-        answers,
-        scorer,
-        sizes,
-        labels,
-        aliases=aliases,
-    )
+    answers = Label(NONE_OF_THESE if NONE_OF_THESE in scorer.labels else None, synonyms)
+    return Task(name, task_type, group, answers, scorer, sizes, scorer.labels, aliases)
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(listed.split())
 
 
 def _macro(labels: str) -> LabelF1:
-    return LabelF1("macro", (NONE_OF_THESE, *labels.split()))
+    return LabelF1("macro", (NONE_OF_THESE, *_names(labels)))
 
 
 def _weighted(labels: str) -> LabelF1:
-    return LabelF1("weighted", tuple(labels.split()))
+    return LabelF1("weighted", _names(labels))
 
 
 _CRITERIA = """
@@ -240,12 +226,12 @@ _ACTS = """
     关于已有检查和治疗的提问 关于已有检查和治疗的回答 关于用药建议的提问 关于用药建议的解答 关于就医建议的提问
     关于就医建议的解答 关于注意事项的提问 关于注意事项的解答 给出诊断
 """
-_TEXTBOOK = "疾病 临床表现 医疗程序 医疗设备 药物 医学检验项目 身体部位 医院科室 微生物类"
-_COMMUNITY = "疾病 身体部位 症状 治疗方法 人群 药物 检查检验 生理现象 特征描述 时间 医院科室"
+_TEXTBOOK = _names("疾病 临床表现 医疗程序 医疗设备 药物 医学检验项目 身体部位 医院科室 微生物类")
+_DIALOGUES = _names("症状 具体的药物名称 药物类别 医学检查检验 医疗操作")
+_RECORDS = _names("解剖部位 疾病和诊断 症状 药物 实验室检验 手术 影像检查")
+_COMMUNITY = _names("疾病 身体部位 症状 治疗方法 人群 药物 检查检验 生理现象 特征描述 时间 医院科室")
 _MATCHES = "完全不匹配或者没有参考价值 很少匹配有一些参考价值 部分匹配 完全匹配"
 _MEANINGS = "完全一致 后者是前者的语义子集 后者是前者的语义父集 语义无直接关联"
-_GRADES = ("完全不匹配", "很少匹配", "部分匹配", "基本匹配", "完全匹配")
-_MEDICAL = ("没有医疗意图", "医疗意图较弱", "医疗意图明确")
 _SYMPTOM_STATUSES = ("没有患有该症状", "患有该症状", "无法根据上下文确定病人是否患有该症状")
 _SYMPTOM_LINES = StatusLines("当前对话中的症状及其阴阳性判断为：", fallback=_SYMPTOM_STATUSES[2])
 _FINDING_STATUSES = (
@@ -256,92 +242,49 @@ _FINDING_STATUSES = (
 )
 _FINDING_LINES = StatusLines("上述对话中临床发现实体以及其阴阳性判别如下：", fallback="不标注")
 
-
-def _entities(
-    name: str, scorer: Scorer, sizes: tuple[int, int, int], types: str, aliases: tuple[str, ...] = ()
-) -> Task:
-    """A task of named entities of some types."""
-    types_ = tuple(types.split())
-    return Task(name, "ner", _EXTRACTION, "micro-F1", EntityLines(), scorer, sizes, types_, aliases=aliases)
-
-
 register(
     PROMPTCBLUE,
-    _entities("CMeEE-V2", SetF1(), (5000, 400, 400), _TEXTBOOK, ("CMeEE",)),
-    Task(
-        "CMeIE",
-        "spo_generation",
-        _EXTRACTION,
-        "micro-F1",
-        TripleLines(),
-        SetF1(),
-        (5000, 400, 400),
-        aliases=("CMeIE-V2",),
-    ),
-    Task("CHIP-CDEE", "event_extraction", _EXTRACTION, "micro-F1", EventLines(), SetF1(), (3000, 400, 400), (), False),
-    Task("CHIP-CDN", "normalization", _EXTRACTION, "micro-F1", TermList(), SetF1(), (5000, 400, 400)),
-    _entities("IMCS-V2-NER", SetF1(), (5000, 400, 400), "症状 具体的药物名称 药物类别 医学检查检验 医疗操作"),
+    Task("CMeEE-V2", "ner", _EXTRACTION, EntityLines(), SetF1(), (5000, 400, 400), _TEXTBOOK, ("CMeEE",)),
+    Task("CMeIE", "spo_generation", _EXTRACTION, TripleLines(), SetF1(), (5000, 400, 400), aliases=("CMeIE-V2",)),
+    Task("CHIP-CDEE", "event_extraction", _EXTRACTION, EventLines(), SetF1(), (3000, 400, 400)),
+    Task("CHIP-CDN", "normalization", _EXTRACTION, TermList(), SetF1(), (5000, 400, 400)),
+    Task("IMCS-V2-NER", "ner", _EXTRACTION, EntityLines(), SetF1(), (5000, 400, 400), _DIALOGUES),
     _label_task("CHIP-CTC", "cls", _CLASSIFICATION, _macro(_CRITERIA), (6600, 704, 704)),
     _label_task("KUAKE-QIC", "cls", _CLASSIFICATION, _macro(_INTENTS), (5500, 440, 440)),
     _label_task("IMCS-V2-DAC", "cls", _CLASSIFICATION, _macro(_ACTS), (5000, 512, 512)),
-    _label_task(
-        "CHIP-STS", "cls", _INFERENCE, _weighted("是的 不是"), (5000, 400, 400), synonyms=_SAME, aliases=("CHIP-STC",)
-    ),
+    _label_task("CHIP-STS", "cls", _INFERENCE, _weighted("是的 不是"), (5000, 400, 400), ("CHIP-STC",), _SAME),
     _label_task("KUAKE-IR", "matching", _INFERENCE, _weighted("相关 不相关"), (5000, 400, 400)),
     _label_task("KUAKE-QTR", "matching", _INFERENCE, _weighted(_MATCHES), (5000, 400, 400)),
     _label_task("KUAKE-QQR", "matching", _INFERENCE, _weighted(_MEANINGS), (5000, 400, 400)),
-    Task("IMCS-V2-SR", "attr_cls", _STATUS, "micro-F1", _SYMPTOM_LINES, SetF1(), (5000, 400, 400), _SYMPTOM_STATUSES),
-    Task("CHIP-MDCFNPC", "attr_cls", _STATUS, "micro-F1", _FINDING_LINES, SetF1(), (5000, 400, 400), _FINDING_STATUSES),
-    Task(
-        "IMCS-V2-MRG", "report_generation", _GENERATION, "ROUGE-L", Report(), MeanRouge(), (3000, 400, 400), (), False
-    ),
-    Task("MedDG", "response_generation", _GENERATION, "ROUGE-L", FreeText(), MeanRouge(), (5000, 400, 400), (), False),
+    Task("IMCS-V2-SR", "attr_cls", _STATUS, _SYMPTOM_LINES, SetF1(), (5000, 400, 400), _SYMPTOM_STATUSES),
+    Task("CHIP-MDCFNPC", "attr_cls", _STATUS, _FINDING_LINES, SetF1(), (5000, 400, 400), _FINDING_STATUSES),
+    Task("IMCS-V2-MRG", "report_generation", _GENERATION, Report(), MeanRouge(), (3000, 400, 400)),
+    Task("MedDG", "response_generation", _GENERATION, FreeText(), MeanRouge(), (5000, 400, 400)),
 )
 
 # What the official repository has scored since August 2023. How many samples it has of the two is not documented.
 CHIP2023 = Suite("promptcblue-chip2023", "PromptCBLUE CHIP-2023", sizes="our default", tasks=dict(PROMPTCBLUE.tasks))
 register(
     CHIP2023,
-    Task("CMedCausal", "spo_generation", _EXTRACTION, "micro-F1", CausalLines(), SetF1(), (3000, 400, 400), (), False),
-    Task("Text2DT", "text2dt", _EXTRACTION, "tree edit ratio", TreeLines(), TreeEdit(), (3000, 400, 400), (), False),
+    Task("CMedCausal", "spo_generation", _EXTRACTION, CausalLines(), SetF1(), (3000, 400, 400)),
+    Task("Text2DT", "text2dt", _EXTRACTION, TreeLines(), TreeEdit(), (3000, 400, 400)),
 )
 
 _RELEVANT = ("相关", "不相关")
+_SIMILAR = ClassF1("positive", ("是的", "不是"))
+_ANSWERS = RankedAnswers("positive", _RELEVANT)
+_DOCUMENTS = GradedRanking("macro", ("完全不匹配", "很少匹配", "部分匹配", "基本匹配", "完全匹配"))
+_MEDICAL = ClassF1("macro", ("没有医疗意图", "医疗意图较弱", "医疗意图明确"))
 # All labels are offered, so that scores can stand beside published ones.
 register(
     CHINESEBLUE,
-    _entities(
-        "cEHRNER", SpanF1(), (914, 44, 41), "解剖部位 疾病和诊断 症状 药物 实验室检验 手术 影像检查", ("CEMRNER",)
-    ),
-    _entities("cMedQANER", SpanF1(), (1673, 175, 215), _COMMUNITY),
-    _label_task(
-        "cMedQQ",
-        "cls",
-        _INFERENCE,
-        ClassF1("positive", ("是的", "不是")),
-        (16071, 1793, 1935),
-        synonyms=_SAME,
-        aliases=("CMedQQMatch",),
-    ),
+    Task("cEHRNER", "ner", _EXTRACTION, EntityLines(), SpanF1(), (914, 44, 41), _RECORDS, ("CEMRNER",)),
+    Task("cMedQANER", "ner", _EXTRACTION, EntityLines(), SpanF1(), (1673, 175, 215), _COMMUNITY),
+    _label_task("cMedQQ", "cls", _INFERENCE, _SIMILAR, (16071, 1793, 1935), ("CMedQQMatch",), _SAME),
     _label_task("cMedQNLI", "matching", _INFERENCE, ClassF1("positive", _RELEVANT), (80950, 9065, 9969)),
-    _label_task(
-        "cMedQA",
-        "matching",
-        _INFERENCE,
-        RankedAnswers("positive", _RELEVANT),
-        (49719, 5475, 6149),
-        aliases=("CMedQAMatch",),
-    ),
-    _label_task(
-        "cMedIR",
-        "matching",
-        _INFERENCE,
-        GradedRanking("macro", _GRADES),
-        (80000, 10000, 10000),
-        metric="pair accuracy",
-        aliases=("CMedQR",),
-    ),
-    _label_task("cMedIC", "cls", _CLASSIFICATION, ClassF1("macro", _MEDICAL), (1683, 123, 84), aliases=("CMedQC",)),
-    _label_task("cMedTC", "cls", _CLASSIFICATION, ClassF1("macro", tuple(_CRITERIA.split())), (14610, 1550, 1800)),
-    Task("CMDD", "attr_cls", _STATUS, "micro-F1", _SYMPTOM_LINES, StatusF1(), (1240, 412, 412), _SYMPTOM_STATUSES),
+    _label_task("cMedQA", "matching", _INFERENCE, _ANSWERS, (49719, 5475, 6149), ("CMedQAMatch",)),
+    _label_task("cMedIR", "matching", _INFERENCE, _DOCUMENTS, (80000, 10000, 10000), ("CMedQR",)),
+    _label_task("cMedIC", "cls", _CLASSIFICATION, _MEDICAL, (1683, 123, 84), ("CMedQC",)),
+    _label_task("cMedTC", "cls", _CLASSIFICATION, ClassF1("macro", _names(_CRITERIA)), (14610, 1550, 1800)),
+    Task("CMDD", "attr_cls", _STATUS, _SYMPTOM_LINES, StatusF1(), (1240, 412, 412), _SYMPTOM_STATUSES),
 )

@@ -123,6 +123,8 @@ class TreeEdit(Scorer):
     """
 
     primary = "tree_edit_ratio"
+    metric = "tree edit ratio"
+    shown = ("edit", "largest", "node_tp", "path_tp")
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         # The lenient parser gives no node where it reads none; the official one gives one without triples.
@@ -155,6 +157,3 @@ class TreeEdit(Scorer):
 
         edit = 1 - ratio(totals.get("edit", 0), totals.get("largest", 0))
         return {"tree_edit_ratio": edit, "node_f1": f1("node"), "path_f1": f1("path")}
-
-    def summary(self, totals: Counts) -> dict[str, float]:
-        return {name: totals.get(name, 0) for name in ("edit", "largest", "node_tp", "path_tp")}

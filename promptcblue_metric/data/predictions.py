@@ -484,7 +484,7 @@ def structured_answers(
         sample = matched[prediction.line][0] if prediction.line in matched else None
         name = prediction.task or (sample and sample["task_dataset"])
         choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
-        if name is None or (choices is None and get_task(name).needs_choices):
+        if name is None or (choices is None and get_task(name).format.needs_choices):
             field = "task_dataset" if name is None else "answer_choices"
             bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue

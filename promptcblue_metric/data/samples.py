@@ -239,7 +239,7 @@ def sample_from_row(row: Mapping[str, object], path: str | Path, line: int) -> S
     choices = row.get("answer_choices")
     if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
         fail("answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
-    if task.needs_choices and not choices:
+    if task.format.needs_choices and not choices:
         fail("answer_choices", f"{task.name} needs the choices its prompt offers, found {choices!r}")
     sample: Sample = {
         "input": prompt,

@@ -152,7 +152,7 @@ def _source(text: str) -> str:
 
 def _marks(gold: ShownText, prediction: ShownText | None, task: str) -> tuple[Markup, Markup]:
     """Gold and predicted text with their differences marked."""
-    by_character = REGISTRY[task].metric == "ROUGE-L"
+    by_character = REGISTRY[task].scorer.metric == "ROUGE-L"
     texts = gold["text"], prediction["text"] if prediction else ""
     ours, theirs = (
         Markup("").join(Markup("<{0}>{1}</{0}>").format(tag, text) if differs else text for text, differs in pieces)

@@ -16,17 +16,17 @@ class OtherLines(EntityLines):
     "A format of its own, which no analyzer was made for."
 class Exact(Scorer):
     "A score that nothing here knows."
-    primary = "accuracy"
+    primary = metric = "accuracy"
     def count(self, prediction, gold, row=None): return {"n": 1, "right": prediction == gold}
     def count_missing(self, gold, row=None): return {"n": 1}
     def score(self, totals, protocol="official"): return {"accuracy": totals.get("right", 0) / totals["n"]}
     def summary(self, totals): return dict(totals)
-def task(name, form, scorer, metric, group):
-    return Task(name, "made-up", group, metric, form, scorer, (0, 0, 0), labels=("甲", "乙"))
-register(Suite("other", "Other"), task("Things", OtherLines(), SetF1(), "micro-F1", GROUPS[0]),
-         task("Words", FreeText(), MeanRouge(), "ROUGE-L", GROUPS[4]),
-         task("Whole", FreeText(), Exact(), "accuracy", GROUPS[1]))
-register(PROMPTCBLUE, task("CHIP-NEW", EntityLines(), SetF1(), "micro-F1", GROUPS[0]))
+def task(name, form, scorer, group):
+    return Task(name, "made-up", group, form, scorer, (0, 0, 0), labels=("甲", "乙"))
+register(Suite("other", "Other"), task("Things", OtherLines(), SetF1(), GROUPS[0]),
+         task("Words", FreeText(), MeanRouge(), GROUPS[4]),
+         task("Whole", FreeText(), Exact(), GROUPS[1]))
+register(PROMPTCBLUE, task("CHIP-NEW", EntityLines(), SetF1(), GROUPS[0]))
 from promptcblue_metric.cli.main import main
 main()
 """

@@ -281,7 +281,7 @@ def official_score(task: str, given: Sequence[Any], gold: Sequence[Any]) -> floa
         right = sum(one == other == label for one, other in zip(given, gold, strict=True))
         scores.append(2 * right / (given.count(label) + gold.count(label)))
         supports.append(gold.count(label))
-    if TASKS[task].metric == "macro-F1":
+    if TASKS[task].scorer.metric == "macro-F1":
         return sum(scores) / len(scores)
     return sum(score * support for score, support in zip(scores, supports, strict=True)) / sum(supports)
 
@@ -304,7 +304,7 @@ def test_the_local_score_is_what_the_official_scorer_makes_of_what_is_handed_in(
     for row, output in zip(gold, outputs, strict=True):
         evaluation.add(output, row)
     local = evaluation.result("official")["tasks"]
-    compared = [name for name in local if TASKS[name].metric != "ROUGE-L"]
+    compared = [name for name in local if TASKS[name].scorer.metric != "ROUGE-L"]
     assert len(compared) == 14
     for name in compared:
         answers = ([row["answer"] for row in side[name]] for side in (handed_in, wanted))
