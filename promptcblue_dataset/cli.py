@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from promptcblue_dataset.export import ToolName, export
+from promptcblue_dataset.export import export
+from promptcblue_dataset.options import OverwriteOption, PoolOption, SamplesArgument, TasksOption, task_names
 from promptcblue_dataset.prompts.pool import check_pool, load_pool
 from promptcblue_dataset.prompts.render import Style, preview
 from promptcblue_dataset.prompts.rephrase import accept, read_answers, write_requests
-from promptcblue_dataset.review import tally, write_sheet
+from promptcblue_dataset.review import draw_sheet, tally
 from promptcblue_dataset.statistics import notes, statistics, tables, write_into_card
 from promptcblue_metric.cli.common import make_app, make_table, progress_bars, run, show, show_lines
 from promptcblue_metric.data.samples import ALL, LISTED, SAMPLE, SPLITS
@@ -49,16 +50,9 @@ OnError: TypeAlias = Literal["stop", "skip"]
 Dialect: TypeAlias = Literal["released", "paper"]
 Profile: TypeAlias = Literal["paper", "released"]
 
-Pool = Annotated[
-    Path | None, typer.Option(help="A pool in the official templates.json form, in place of the project's own.")
-]
-Tasks = Annotated[str | None, typer.Option(help="Tasks, separated by commas; by default all.")]
 ExplainLabels = Annotated[bool, typer.Option("--explain-labels", help="Say what each offered label means.")]
 FormatSpec = Annotated[bool, typer.Option("--format-spec", help="Say how the answer has to be written.")]
 StepByStep = Annotated[bool, typer.Option("--step-by-step", help="Ask to work step by step.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output folder whatever it holds, changes by hand too.")
-]
 Cache = Annotated[
     bool | None,
     typer.Option(
@@ -75,14 +69,6 @@ Use = Annotated[
 MaxUnpacked = Annotated[
     float, typer.Option(metavar="GIB", help="The most that raw archives may unpack to, all together, in GiB.")
 ]
-
-
-def _names(tasks: str | None) -> list[str] | None:
-    """The tasks of an option in the registry's order; None without it."""
-    if tasks is None:
-        return None
-    names = {get_task(name.strip()).name for name in tasks.split(",")}
-    return [name for name in REGISTRY if name in names]
 
 
 # --- import and build ---
@@ -119,7 +105,7 @@ def import_(
     ] = None,
     use: Use = None,
     max_unpacked: MaxUnpacked = 8,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOption = False,
     cache: Cache = None,
 ) -> None:
     """Check official files, or read raw ChineseBLUE, and write a dataset: Parquet by config and split, and a card."""
@@ -146,24 +132,17 @@ def import_(
 
 def _imported_table(imported: Imported) -> Table:
     """Samples of each config by split, and how many flaws their targets have."""
-    counts, warnings = imported.counts(), imported.checked.warnings
-    flaws = _summed(warnings, 0)
-    shown = make_table("config", *SPLITS, "warnings")
-    for config, splits in counts.items():
-        cells = [*(splits.get(split, 0) for split in SPLITS), flaws[config]]
-        shown.add_row(config, *map(_number, cells), end_section=config == list(counts)[-1])
-    totals = [sum(splits.get(split, 0) for splits in counts.values()) for split in SPLITS]
-    shown.add_row(ALL, *map(_number, [*totals, warnings.total()]), style="bold")
+    columns = (*SPLITS, "warnings")
+    counts = {config: Counter(splits) for config, splits in imported.counts().items()}
+    for (config, _), count in imported.checked.warnings.items():
+        counts[config]["warnings"] += count
+    shown = make_table("config", *columns)
+    for config, found in [*counts.items(), (ALL, sum(counts.values(), Counter[str]()))]:
+        if config == ALL:
+            shown.add_section()
+        cells = (f"{found[column]:,}" if found[column] else "–" for column in columns)
+        shown.add_row(config, *cells, style="bold" if config == ALL else None)
     return shown
-
-
-def _summed(warnings: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
-    """Warnings by task or by kind."""
-    return sum((Counter({key[part]: count}) for key, count in warnings.items()), Counter[str]())
-
-
-def _number(count: int) -> str:
-    return f"{count:,}" if count else "–"
 
 
 def _imported_notes(imported: Imported) -> Iterator[str]:
@@ -175,7 +154,10 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
         yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
     if bad := checked.bad.errors:
         yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
-    if kinds := _summed(checked.warnings, 1):
+    kinds: Counter[str] = Counter()
+    for (_, kind), count in checked.warnings.items():
+        kinds[kind] += count
+    if kinds:
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         yield f"targets kept though not quite in the dialect: {listed}"
     yield from _next(imported, list(checked.samples))
@@ -197,8 +179,8 @@ def _next(done: Made, configs: Sequence[str]) -> Iterator[str]:
 def build_(
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder (or zip) with the raw CBLUE corpora.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it can go to the Hub as it is.")] = Path("promptcblue"),
-    tasks: Tasks = None,
-    templates: Pool = None,
+    tasks: TasksOption = None,
+    templates: PoolOption = None,
     sizes: Annotated[
         str, typer.Option(help="Rows a task: `paper` (Table 8), N, TRAIN,DEV,TEST, or a JSON file of task to these.")
     ] = "paper",
@@ -219,7 +201,7 @@ def build_(
     ] = None,
     use: Use = None,
     max_unpacked: MaxUnpacked = 8,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOption = False,
     cache: Cache = None,
 ) -> None:
     """Build the dataset from raw CBLUE: fill templates with raw samples, draw rows, write Parquet and a card."""
@@ -227,7 +209,7 @@ def build_(
     from promptcblue_dataset.making import Plan
 
     require("python_calamine")
-    names = _names(tasks) or list(TASKS)
+    names = task_names(tasks) or list(TASKS)
     suite = suite_of(names)
     if suite.name == "chineseblue":
         raise PromptCBLUEError(
@@ -328,28 +310,13 @@ def _documented(built: Built) -> Iterator[str]:
         yield f"not in the source: {'; '.join(listed)}"
 
 
-@app.command("export", epilog="Example: promptcblue-dataset export promptcblue --for llama-factory --output lf")
-def export_(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder, file, `sample`, or a dataset of the Hub.")],
-    tool: Annotated[ToolName, typer.Option("--for", help="The tool that is to train on it.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
-    split: Annotated[
-        list[str] | None, typer.Option(help="What is learned, then what the loss is measured on; repeatable.")
-    ] = None,
-    tasks: Tasks = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Write samples in the form that another tool trains on, and what tells the tool of them."""
-    done = export(source, tool, output, split, _names(tasks), overwrite=overwrite)
-    print(f"wrote {output}: " + ", ".join(f"{count:,} {split} samples" for split, count in done.counts.items()))
-    print(f"next: {done.then}")
-
+app.command("export", epilog="Example: promptcblue-dataset export promptcblue --for llama-factory --output lf")(export)
 
 # --- templates ---
 
 
 @templates_app.command("check", epilog="Example: promptcblue-dataset templates check --templates templates.json")
-def templates_check(templates: Pool = None) -> None:
+def templates_check(templates: PoolOption = None) -> None:
     """Name every flaw: placeholders, duplicates, near-duplicates, and templates that state no task; exit 1 if any."""
     pool = load_pool(templates, checked=False)
     flaws = check_pool(pool)
@@ -362,9 +329,9 @@ def templates_check(templates: Pool = None) -> None:
 
 
 @templates_app.command("list", epilog="Example: promptcblue-dataset templates list --tasks CHIP-STS")
-def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
+def templates_list(templates: PoolOption = None, tasks: TasksOption = None) -> None:
     r"""Print one template a line: suite, task, number and text between tabs, line ends as \n."""
-    for task, prompts in load_pool(templates, _names(tasks), checked=False).items():
+    for task, prompts in load_pool(templates, task_names(tasks), checked=False).items():
         for number, template in enumerate(prompts.templates, 1):
             print(REGISTRY[task].suite, task, number, template.replace("\n", "\\n"), sep="\t")
 
@@ -373,7 +340,7 @@ def templates_list(templates: Pool = None, tasks: Tasks = None) -> None:
 def templates_render(
     task: Annotated[str, typer.Argument(help="A task.")],
     number: Annotated[int, typer.Argument(help="Number of the template, as `templates list` gives it.")] = 1,
-    templates: Pool = None,
+    templates: PoolOption = None,
     explain_labels: ExplainLabels = False,
     format_spec: FormatSpec = False,
     step_by_step: StepByStep = False,
@@ -389,43 +356,13 @@ def templates_render(
     print(preview(pool[name], pool[name].templates[number - 1], style))
 
 
-@templates_app.command("requests", epilog="Example: promptcblue-dataset templates requests in.jsonl --model gpt-4o")
-def templates_requests(
-    output: Annotated[Path, typer.Argument(help="JSON Lines file to write, in the OpenAI batch form.")],
-    model: Annotated[str, typer.Option(help="Model that is asked.")],
-    templates: Pool = None,
-    tasks: Tasks = None,
-    times: Annotated[int, typer.Option(help="Rephrasings of each template.")] = 10,
-) -> None:
-    """Write requests that ask a model to rephrase each template, as the paper does."""
-    count = write_requests(output, load_pool(templates, _names(tasks)), model, times)
-    print(f"wrote {count} requests for {times} rephrasings each to {output}")
-
-
-@templates_app.command("answers", epilog="Example: promptcblue-dataset templates answers out.jsonl review.xlsx")
-def templates_answers(
-    answers: Annotated[Path, typer.Argument(help="The batch's output file.")],
-    review: Annotated[Path, typer.Argument(help="File to review, .xlsx or .csv, with a column to accept or reject.")],
-    templates: Pool = None,
-) -> None:
-    """Read rephrasings, keep those with the same placeholders that repeat no template, and write them for review."""
-    counts = read_answers(answers, load_pool(templates), review)
-    for reason, count in counts.most_common():
-        print(f"{reason}: {count}")
-    print(f"wrote {review}; write accept or reject in each row, then run `promptcblue-dataset templates accept`")
-
-
-@templates_app.command("accept", epilog="Example: promptcblue-dataset templates accept review.xlsx pool.json")
-def templates_accept(
-    review: Annotated[Path, typer.Argument(help="The reviewed file.")],
-    output: Annotated[Path, typer.Argument(help="Pool to write, for `--templates`.")],
-    templates: Pool = None,
-) -> None:
-    """Write a pool of the templates and the accepted rephrasings; whatever was not accepted is left out."""
-    counts = accept(review, load_pool(templates), output)
-    for verdict, count in counts.most_common():
-        print(f"{verdict}: {count}")
-    print(f"wrote {output}")
+templates_app.command("requests", epilog="Example: promptcblue-dataset templates requests in.jsonl --model gpt-4o")(
+    write_requests
+)
+templates_app.command("answers", epilog="Example: promptcblue-dataset templates answers out.jsonl review.xlsx")(
+    read_answers
+)
+templates_app.command("accept", epilog="Example: promptcblue-dataset templates accept review.xlsx pool.json")(accept)
 
 
 # --- statistics and review ---
@@ -433,7 +370,7 @@ def templates_accept(
 
 @app.command("stats", epilog="Example: promptcblue-dataset stats promptcblue")
 def stats_(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
+    source: SamplesArgument,
     json_path: Annotated[Path | None, typer.Option("--json", help="File to write everything to, as JSON.")] = None,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Write them into the dataset's card, if any.")] = True,
 ) -> None:
@@ -452,33 +389,8 @@ def stats_(
         print(f"wrote the statistics into {written}")
 
 
-@review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")
-def review_sample(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder that build or import wrote, or official files.")],
-    output: Annotated[Path, typer.Argument(help="Spreadsheet to write (.xlsx).")],
-    number: Annotated[str, typer.Option("--number", help="Samples a task: a share such as 5%, or a number.")] = "200",
-    split: Annotated[str | None, typer.Option(help="Draw from this split alone.")] = None,
-    tasks: Tasks = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-) -> None:
-    """Draw samples of each task into a spreadsheet with a drop-down for the verdict (the paper took 5% or 200)."""
-    for task, count in write_sheet(source, output, number, split, _names(tasks) or list(REGISTRY), seed).items():
-        print(f"{task}\t{count}")
-    print(f"wrote {output}")
-
-
-@review_app.command("tally", epilog="Example: promptcblue-dataset review tally review.xlsx")
-def review_tally(
-    sheet: Annotated[Path, typer.Argument(help="The filled spreadsheet.")],
-    confidence: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
-) -> None:
-    """Print the rate of mislabelled samples by task with Wilson intervals."""
-    table = make_table("config", "examined", "mislabelled", "unsure", "open", "rate", f"{confidence:.0%} interval")
-    for row in tally(sheet, confidence):
-        low, high = row.interval
-        rate = (f"{row.rate:.1%}", f"{low:.1%} – {high:.1%}") if row.examined else ("–", "–")
-        table.add_row(row.task, *map(str, (row.examined, row.wrong, row.unsure, row.open)), *rate)
-    show(table)
+review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")(draw_sheet)
+review_app.command("tally", epilog="Example: promptcblue-dataset review tally review.xlsx")(tally)
 
 
 # --- the Hub ---

@@ -1,4 +1,7 @@
-"""Extending the pool as the paper does: a model rephrases each template, people review what it wrote (section 3.2)."""
+"""Extending the pool as the paper does: a model rephrases each template, people review what it wrote (section 3.2).
+
+Each step is a command, from file to file.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from promptcblue_dataset.options import PoolOption, TasksOption, task_names
 from promptcblue_dataset.prompts.pool import NEAR, TaskPrompts, load_pool, placeholder_flaws, placeholders, similarity
-from promptcblue_dataset.review import read_rows, verdict_of, write_rows
+from promptcblue_dataset.review import read_rows, write_rows
 from promptcblue_metric.data.samples import read_json_lines
 from promptcblue_metric.data.writing import replace_bytes, write_json
 from promptcblue_metric.errors import RowError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
-ACCEPT, REJECT = "accept", "reject"
+_VERDICTS = ACCEPT, REJECT = "accept", "reject"
 _COLUMNS = {"task": 16, "template": 10, "original": 50, "rephrasing": 50, "verdict": 10}
 _MARK = "-----"
 _REQUEST = """\
@@ -27,14 +33,16 @@ _REQUEST = """\
 {template}"""
 
 
-def write_requests(path: Path, pool: Mapping[str, TaskPrompts], model: str, times: int) -> int:
-    """Write a chat request for each template, in the OpenAI batch form; how many there are.
-
-    Raises:
-        PromptCBLUEError: the file cannot be written.
-    """
+def write_requests(
+    output: Annotated[Path, typer.Argument(help="JSON Lines file to write, in the OpenAI batch form.")],
+    model: Annotated[str, typer.Option(help="Model that is asked.")],
+    templates: PoolOption = None,
+    tasks: TasksOption = None,
+    times: Annotated[int, typer.Option(help="Rephrasings of each template.")] = 10,
+) -> None:
+    """Write requests that ask a model to rephrase each template, as the paper does."""
     lines = []
-    for task, prompts in pool.items():
+    for task, prompts in load_pool(templates, task_names(tasks)).items():
         for number, template in enumerate(prompts.templates, 1):
             names = "、".join(f"[{name}]" for name in placeholders(template))
             text = _REQUEST.format(times=times, names=names, mark=_MARK, template=template)
@@ -45,21 +53,22 @@ def write_requests(path: Path, pool: Mapping[str, TaskPrompts], model: str, time
                 "body": {"model": model, "messages": [{"role": "user", "content": text}]},
             }
             lines.append(json.dumps(request, ensure_ascii=False) + "\n")
-    replace_bytes(path, "".join(lines).encode())
-    return len(lines)
+    replace_bytes(output, "".join(lines).encode())
+    print(f"wrote {len(lines)} requests for {times} rephrasings each to {output}")
 
 
-def read_answers(path: Path, pool: Mapping[str, TaskPrompts], review: Path) -> Counter[str]:
-    """Read a batch's output and write what may be used to a file for review; how many were kept and left out, and why.
-
-    Raises:
-        PromptCBLUEError: a line is no answer to one of our requests, or the review file cannot be written.
-    """
+def read_answers(
+    answers: Annotated[Path, typer.Argument(help="The batch's output file.")],
+    review: Annotated[Path, typer.Argument(help="File to review, .xlsx or .csv, with a column to accept or reject.")],
+    templates: PoolOption = None,
+) -> None:
+    """Read rephrasings, keep those with the same placeholders that repeat no template, and write them for review."""
+    pool = load_pool(templates)
     counts: Counter[str] = Counter()
     known = {task: list(prompts.templates) for task, prompts in pool.items()}
     rows = []
-    for line, answer in read_json_lines(path):
-        task, number = _request_of(answer, pool, path, line)
+    for line, answer in read_json_lines(answers):
+        task, number = _request_of(answer, pool, answers, line)
         original = pool[task].templates[number - 1]
         texts = list(_rephrasings(answer))
         if not texts:
@@ -70,16 +79,26 @@ def read_answers(path: Path, pool: Mapping[str, TaskPrompts], review: Path) -> C
             if not reason:
                 known[task].append(text)
                 rows.append((task, str(number), original, text, ""))
-    write_rows(review, _COLUMNS, rows, {"verdict": (ACCEPT, REJECT)})
-    return counts
+    write_rows(review, _COLUMNS, rows, _VERDICTS)
+    _print_counts(counts)
+    print(f"wrote {review}; write accept or reject in each row, then run `promptcblue-dataset templates accept`")
+
+
+def _print_counts(counts: Counter[str]) -> None:
+    for kind, count in counts.most_common():
+        print(f"{kind}: {count}")
 
 
 def _request_of(answer: Mapping[str, Any], pool: Mapping[str, TaskPrompts], path: Path, line: int) -> tuple[str, int]:
+    """Task and number of the template that an answer is to.
+
+    Raises:
+        RowError: it is an answer to none of our requests.
+    """
     task, _, number = str(answer.get("custom_id")).rpartition("/")
     if task not in pool or not number.isdecimal() or not 0 < int(number) <= len(pool[task].templates):
-        raise RowError(
-            str(path), line, "custom_id", f"expected TASK/NUMBER of a template, found {answer.get('custom_id')!r:.80}"
-        )
+        expected = f"expected TASK/NUMBER of a template, found {answer.get('custom_id')!r:.80}"
+        raise RowError(str(path), line, "custom_id", expected)
     return task, int(number)
 
 
@@ -89,9 +108,8 @@ def _rephrasings(answer: Mapping[str, Any]) -> Iterator[str]:
     except (KeyError, IndexError, TypeError):
         return
     if isinstance(text, str):
-        for part in re.split(rf"^\s*{_MARK}-*\s*$", text, flags=re.MULTILINE):
-            if part.strip():
-                yield part.strip()
+        parts = re.split(rf"^\s*{_MARK}-*\s*$", text, flags=re.MULTILINE)
+        yield from filter(None, map(str.strip, parts))
 
 
 def _objection(text: str, original: str, prompts: TaskPrompts, known: Sequence[str]) -> str | None:
@@ -103,25 +121,23 @@ def _objection(text: str, original: str, prompts: TaskPrompts, known: Sequence[s
     return None
 
 
-def accept(review: Path, pool: Mapping[str, TaskPrompts], output: Path) -> Counter[str]:
-    """Write a pool in the official form: the templates of ``pool`` and the rephrasings that were accepted.
-
-    Returns:
-        How many rephrasings were accepted, rejected and not reviewed; the last two are not used.
-
-    Raises:
-        PromptCBLUEError: the file cannot be read, or a row holds another verdict or a template that cannot be filled.
-    """
-    counts: Counter[str] = Counter({"accepted": 0, "rejected": 0, "not reviewed": 0})
+def accept(
+    review: Annotated[Path, typer.Argument(help="The reviewed file.")],
+    output: Annotated[Path, typer.Argument(help="Pool to write, for `--templates`.")],
+    templates: PoolOption = None,
+) -> None:
+    """Write a pool of the templates and the accepted rephrasings; whatever was not accepted is left out."""
+    counts = Counter({"accepted": 0, "rejected": 0, "not reviewed": 0})
+    pool = load_pool(templates)
     extended = {task: list(prompts.templates) for task, prompts in pool.items()}
-    for number, row in enumerate(read_rows(review, ("task", "rephrasing", "verdict")), 2):
-        verdict = verdict_of(row, (ACCEPT, REJECT), review, number)
-        counts[{ACCEPT: "accepted", REJECT: "rejected"}.get(verdict, "not reviewed")] += 1
-        if verdict == ACCEPT:
+    for number, row in enumerate(read_rows(review, ("task", "rephrasing", "verdict"), _VERDICTS), 2):
+        counts[{ACCEPT: "accepted", REJECT: "rejected"}.get(row["verdict"], "not reviewed")] += 1
+        if row["verdict"] == ACCEPT:
             task = get_task(row["task"]).name
             prompts = pool[task] if task in pool else load_pool(tasks=[task])[task]
             if flaws := list(placeholder_flaws(prompts, [row["rephrasing"]])):
                 raise RowError(str(review), number, "rephrasing", f"{flaws[0].kind} {flaws[0].detail}")
             extended.setdefault(task, []).append(row["rephrasing"])
     write_json(output, {task: extended[task] for task in REGISTRY if task in extended})
-    return counts
+    _print_counts(counts)
+    print(f"wrote {output}")

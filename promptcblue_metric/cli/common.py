@@ -114,14 +114,14 @@ class Place(NamedTuple):
 
 
 _PLACES: Mapping[Place, str] = {
-    Place(written=False, folder=False): "answers files predictions scores sheet templates templates_accept.review test",
+    Place(written=False, folder=False): "answers files predictions scores sheet templates accept.review test",
     Place(written=False, folder=True): "folder model",
     Place(written=False, folder=None): "adapter cblue.test dataset demonstrations_from raw references source use",
     Place(written=True, folder=False): "json json_path output review",
     Place(written=True, folder=True): """
         cblue.output dry_run harness.output merge.output output_dir report report.output
     """,
-    Place(written=True, folder=None): "build_.output export_.output import_.output",
+    Place(written=True, folder=None): "build_.output export.output import_.output",
 }
 #: What each path is, by its name, as `NUMBERS` has it. Those of sources can be other things than paths.
 PLACES: Mapping[str, Place] = {name: place for place, names in _PLACES.items() for name in names.split()}

@@ -227,7 +227,7 @@ def test_text_that_looks_like_a_formula_stays_text(tmp_path: Path) -> None:
 def test_no_cell_of_a_csv_file_is_a_formula_and_each_is_read_back(texts: list[str]) -> None:
     with TemporaryDirectory() as folder:
         path, titles = Path(folder, "x.csv"), [f"title {number}" for number in range(len(texts))]
-        write_rows(path, dict.fromkeys(titles, 10), [texts], {})
+        write_rows(path, dict.fromkeys(titles, 10), [texts])
         (cells,) = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))[1:]
         assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells)
         assert read_rows(path, titles) == [dict(zip(titles, texts, strict=True))]
