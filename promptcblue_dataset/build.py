@@ -152,7 +152,7 @@ def _import_report(imported: Imported, folder: Path) -> dict[str, object]:
         ],
         "bad_rows": [
             {"file": error.path, "line": error.line, "field": error.field, "message": error.message}
-            for error in checked.bad.errors
+            for error in checked.bad
         ],
     }
 

@@ -152,7 +152,7 @@ def _imported_notes(imported: Imported) -> Iterator[str]:
         yield f"no samples, and so no split: {', '.join(imported.missing_splits)}"
     if imported.missing:
         yield f"no samples, and so no config, of: {', '.join(imported.missing)}"
-    if bad := checked.bad.errors:
+    if bad := checked.bad:
         yield f"skipped {len(bad):,} bad rows of {checked.rows:,}; the report lists them, the first is {bad[0]}"
     kinds: Counter[str] = Counter()
     for (_, kind), count in checked.warnings.items():

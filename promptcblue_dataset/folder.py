@@ -168,7 +168,9 @@ def _table(infos: Mapping[str, ConfigInfo]) -> str:
     lines = [f"| config | group | metric | {' | '.join(SPLITS)} |", "|---|---|---|" + "---:|" * len(SPLITS)]
     for config, splits in infos.items():
         counts = [f"{splits[split]['num_examples']:,}" if split in splits else "–" for split in SPLITS]
-        lines.append(f"| {config} | {REGISTRY[config].group} | {REGISTRY[config].scorer.metric} | {' | '.join(counts)} |")
+        lines.append(
+            f"| {config} | {REGISTRY[config].group} | {REGISTRY[config].scorer.metric} | {' | '.join(counts)} |"
+        )
     return "\n".join(lines)
 
 

@@ -231,14 +231,14 @@ def check_files(files: Iterable[tuple[str, Path]], on_row: Callable[[str], objec
     checked = Checked()
     for split, path in files:
         _check_file(path, split, checked, on_row)
-    checked.rows += len(checked.bad.errors)
+    checked.rows += len(checked.bad)
     checked.samples = {name: checked.samples[name] for name in REGISTRY if name in checked.samples}
     return checked
 
 
 def _check_file(path: Path, split: str, checked: Checked, on_row: Callable[[str], object]) -> None:
     first_line: dict[tuple[str, str], int] = {}
-    for line, row in read_json_lines(path, checked.bad.add):
+    for line, row in read_json_lines(path, checked.bad):
         on_row(split)
         try:
             sample, flaws = check_row(row, split, path, line)
@@ -247,7 +247,7 @@ def _check_file(path: Path, split: str, checked: Checked, on_row: Callable[[str]
                 message = f"'{key[1]}' of {task} stands in line {first_line[key]} already"
                 raise RowError(str(path), line, "sample_id", message)
         except RowError as error:
-            checked.bad.add(error)
+            checked.bad.append(error)
             continue
         first_line[key] = line
         checked.rows += 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TypedDict
 
 from .answers import (
@@ -195,10 +194,10 @@ def _label_task(
     scorer: LabelF1,
     sizes: tuple[int, int, int],
     aliases: tuple[str, ...] = (),
-    synonyms: Mapping[str, str] = MappingProxyType({}),
+    synonyms: Mapping[str, str] | None = None,
 ) -> Task:
     """A task answered with one of the scorer's labels."""
-    answers = Label(NONE_OF_THESE if NONE_OF_THESE in scorer.labels else None, synonyms)
+    answers = Label(NONE_OF_THESE if NONE_OF_THESE in scorer.labels else None, synonyms or {})
     return Task(name, task_type, group, answers, scorer, sizes, scorer.labels, aliases)
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import zlib
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,16 @@ from .samples import (
     BadRows,
     Sample,
     canonical_split,
+    choices_of,
     is_parquet,
+    numbered_lines,
     open_binary,
     parquet_rows,
     parse_json_line,
     read_json_lines,
     resolve,
-    seekable_lines,
+    seekable,
+    task_of,
 )
 from .writing import read_json_object, scratch_folder
 
@@ -67,11 +70,11 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
     """
     bad = BadRows()
     foreign = _foreign_rows(path)
-    for line, row in enumerate(foreign[1], 1) if foreign else read_json_lines(path, bad.add):
+    for line, row in enumerate(foreign[1], 1) if foreign else read_json_lines(path, bad):
         try:
             yield _prediction_from_row(row, path, line)
         except RowError as error:
-            bad.add(error)
+            bad.append(error)
     bad.stop_if_any("mend the predictions file, or predict again")
 
 
@@ -92,20 +95,12 @@ def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) ->
         found = repr(value)[:80] if field in row else "no such field"
         raise RowError(str(path), line, field, f"expected a string in {wanted}, found {found}")
 
-    sample_id, output = (
-        text("sample_id", "'sample_id'"),
-        text(text_field, "'prediction' (or 'target', the official form)"),
-    )
-    choices, prompt = row.get("answer_choices"), row.get("input")
-    written_task = task if isinstance(task := row.get("task_dataset"), str) else None
-    try:
-        task = get_task(written_task).name if written_task is not None else None
-    except UnknownTaskError as error:
-        raise RowError(str(path), line, "task_dataset", str(error)) from error
-    if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
-        raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
-    prompt = prompt if isinstance(prompt, str) else ""
-    return Prediction(sample_id, output, task, written_task, choices, line, prompt, text_field == "target")
+    sample_id = text("sample_id", "'sample_id'")
+    output = text(text_field, "'prediction' (or 'target', the official form)")
+    written, prompt = (value if isinstance(value := row.get(name), str) else None for name in ("task_dataset", "input"))
+    task = None if written is None else task_of(written, path, line).name
+    choices = choices_of(row, path, line)
+    return Prediction(sample_id, output, task, written, choices, line, prompt or "", text_field == "target")
 
 
 #: By the tool that writes such rows: a field that only they have, and where the output and the prompt stand.
@@ -122,6 +117,13 @@ _FOREIGN: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 _SAMPLES = ("doc", "metadata", "raw_input")
 #: Where it can hold that sample's target.
 _LABELS = ("label", "target", "gold")
+#: The fields in which an output or a prompt can be wrapped.
+_WRAPPERS = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0", "body")
+
+
+def _first_text(held: Mapping[str, object], names: Iterable[str]) -> str | None:
+    """The text of the first of these fields that has one."""
+    return next((text for name in names if (text := _text(held.get(name))) is not None), None)
 
 
 def _text(value: object) -> str | None:
@@ -139,8 +141,7 @@ def _text(value: object) -> str | None:
             return "".join(_text(part) or "" for part in parts)
         return _text(value[-1 if turns else 0]) if value else None
     if isinstance(value, dict):
-        names = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0", "body")
-        return next((text for name in names if (text := _text(value.get(name))) is not None), None)
+        return _first_text(value, _WRAPPERS)
     return None
 
 
@@ -193,10 +194,7 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
 
 def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
     _, outputs, prompts = _FOREIGN[tool]
-    output, prompt = (
-        next((text for name in names if (text := _text(row.get(name))) is not None), None)
-        for names in (outputs, prompts)
-    )
+    output, prompt = _first_text(row, outputs), _first_text(row, prompts)
     if prompt and prompt.lstrip().startswith("["):  # a chat, as lm-evaluation-harness sends it to an API
         with suppress(ValueError, RecursionError):
             prompt = _text(json.loads(prompt)) or prompt
@@ -251,7 +249,7 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
     for number, (row, answered) in enumerate(zip(rows, found, strict=True), 1):
         if answered is None:
             why = "its prompt is that of no sample left" if prompts[number - 1] else "no prompt"
-            bad.add(RowError(str(path), number, None, f"has no sample_id, and {why}"))
+            bad.append(RowError(str(path), number, None, f"has no sample_id, and {why}"))
         else:
             row.update(sample_id=answered["sample_id"], task_dataset=answered["task_dataset"])
     bad.stop_if_any(_MISFIT if any(found) else f"{_MISFIT}: no prompt is theirs; {_OTHER_SPLIT}")
@@ -288,14 +286,14 @@ class _Index:
         self._lines, self._offsets = array("L"), array("Q")
         #: Row number by sample id, for each task, and for the rows that do not name theirs (None).
         self._rows: dict[str | None, dict[str, int]] = {}
-        self._stream = seekable_lines(content)
-        for line, offset, text in self._stream:
+        self._stream = seekable(content)
+        for line, offset, text in numbered_lines(self._stream, path):
             try:
                 row = parse_json_line(text, path, line)
                 if not _failed(row):  # the same as no row: its sample counts as not predicted
                     self._add(_prediction_from_row(row, path, line), offset, bad)
             except RowError as error:
-                bad.add(error)
+                bad.append(error)
         #: The task whose reference has taken each row.
         self._taken_by: list[str | None] = [None] * len(self._lines)
 
@@ -305,7 +303,7 @@ class _Index:
         if first < len(self._lines):
             of_task = f" of {prediction.task}" if prediction.task else ""
             message = f"'{prediction.sample_id}'{of_task} was already predicted on line {self._lines[first]}"
-            bad.add(RowError(str(self._path), prediction.line, "sample_id", message))
+            bad.append(RowError(str(self._path), prediction.line, "sample_id", message))
             return
         self._lines.append(prediction.line)
         self._offsets.append(offset)
@@ -320,16 +318,16 @@ class _Index:
         line = self._lines[number]
         if doubled:
             message = f"'{sample_id}' of {task} was already predicted on line {line}"
-            bad.add(RowError(str(self._path), self._lines[doubled[0]], "sample_id", message))
+            bad.append(RowError(str(self._path), self._lines[doubled[0]], "sample_id", message))
             self._taken_by[doubled[0]] = task
         if (other := self._taken_by[number]) == task:
             raise PromptCBLUEError(f"the references hold '{sample_id}' of {task} twice; ids must be unique in a task")
         if other is not None:
             message = f"'{sample_id}' is an id in {other} and {task}; say which in 'task_dataset'"
-            bad.add(RowError(str(self._path), line, "sample_id", message))
+            bad.append(RowError(str(self._path), line, "sample_id", message))
         self._taken_by[number] = task
-        row = parse_json_line(self._stream.line_at(self._offsets[number]), self._path, line)
-        return _prediction_from_row(row, self._path, line)
+        self._stream.seek(self._offsets[number])
+        return _prediction_from_row(parse_json_line(self._stream.readline(), self._path, line), self._path, line)
 
     def untaken(self, tasks: Collection[str] | None) -> Iterable[RowError]:
         """The predictions that answer no reference, of these tasks or none."""
@@ -346,7 +344,6 @@ class _Index:
 def match(
     path: str | Path,
     references: Iterable[Sample],
-    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
     configs: Sequence[str] | None = None,
     *,
     allow_gold: bool = False,
@@ -356,7 +353,6 @@ def match(
     Args:
         path: the predictions file. It is read twice, and its texts are not kept.
         references: the rows to pair, read once.
-        progress: wraps the references, to show how far the work is.
         configs: tasks that the references are of, whose predictions alone must fit; every task by default.
         allow_gold: take the references' own targets for predictions.
 
@@ -377,27 +373,25 @@ def match(
             content.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")
-    gold: bool | None = None
-    equal: int | None = 0  # so many outputs are their targets; None once one is not
-    for sample in progress(references):
-        prediction = index.take(sample, bad)
-        if prediction is not None:
-            same = prediction.text == sample["target"]
-            gold = gold is not False and prediction.is_target and same
-            equal = equal + 1 if same and equal is not None else None
+    outputs = equal = in_target = 0
+    for sample in references:
+        if prediction := index.take(sample, bad):
+            outputs += 1
+            equal += prediction.text == sample["target"]
+            in_target += prediction.is_target
         yield sample, prediction
-    bad.errors.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
-    bad.stop_if_any(f"{_MISFIT}: no sample id is theirs; {_OTHER_SPLIT}" if gold is None else _MISFIT)
-    if gold and not allow_gold:
+    bad.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
+    bad.stop_if_any(_MISFIT if outputs else f"{_MISFIT}: no sample id is theirs; {_OTHER_SPLIT}")
+    if allow_gold or not 0 < outputs == equal:
+        return
+    if in_target == outputs:
         raise PromptCBLUEError(
             f"{path}: every output is the reference's own target, as if the gold answers had been handed in; pass "
             "--allow-gold if they are to be scored"
         )
-    if equal and equal >= _SUSPICIOUS and not allow_gold:
-        print(
-            f"{path}: all {equal} predictions equal their targets letter for letter; are they the gold answers?",
-            file=sys.stderr,
-        )
+    if equal >= _SUSPICIOUS:
+        remark = f"all {equal} predictions equal their targets letter for letter; are they the gold answers?"
+        print(f"{path}: {remark}", file=sys.stderr)
 
 
 class Provenance(TypedDict):
@@ -486,7 +480,7 @@ def structured_answers(
         choices = prediction.choices if prediction.choices is not None else (sample and sample["answer_choices"])
         if name is None or (choices is None and get_task(name).format.needs_choices):
             field = "task_dataset" if name is None else "answer_choices"
-            bad.add(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
+            bad.append(RowError(str(path), prediction.line, field, "missing; add it to the row or pass --references"))
             continue
         task = get_task(name)
         prompt = sample["input"] if sample else prediction.prompt

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, NoReturn, cast
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
-from ..tasks import REGISTRY, SUITES, get_task
+from ..tasks import REGISTRY, SUITES, Task, get_task
 from ..tasks import Sample as Sample
 from .writing import is_stream
 
@@ -52,28 +52,16 @@ _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet")
 STDIN = Path("-")
 
 
-class BadRows:
-    """Collects the bad rows of a file, so that one run reports them all."""
-
-    def __init__(self) -> None:
-        self.errors: list[RowError] = []
-
-    def add(self, error: RowError) -> None:
-        """Keep one; a callback for `read_json_lines`."""
-        self.errors.append(error)
+class BadRows(list[RowError]):
+    """The bad rows of a file, collected so that one run reports them all."""
 
     def stop_if_any(self, remedy: str) -> None:
         """Raise `PromptCBLUEError` that lists what was collected and says how to go on."""
-        if self.errors:
-            listed = [str(error) for error in sorted(self.errors, key=lambda error: error.line)[:LISTED]]
-            if len(self.errors) > LISTED:
-                listed.append(f"… and {len(self.errors) - LISTED} more")
-            raise PromptCBLUEError("\n".join([f"{len(self.errors)} bad row(s); {remedy}", *listed]))
-
-
-def stop(error: RowError) -> NoReturn:
-    """The default for ``on_error``: the first bad row ends the reading."""
-    raise error
+        if self:
+            listed = [str(error) for error in sorted(self, key=lambda error: error.line)[:LISTED]]
+            if len(self) > LISTED:
+                listed.append(f"… and {len(self) - LISTED} more")
+            raise PromptCBLUEError("\n".join([f"{len(self)} bad row(s); {remedy}", *listed]))
 
 
 @cache
@@ -88,17 +76,15 @@ def open_binary(path: Path) -> BinaryIO:
     Raises:
         PromptCBLUEError: there is no such file, or it cannot be opened.
     """
+    content: bytes | None = None
     try:
         if path == STDIN or is_stream(path):
             content = _streamed(path, 0 if path == STDIN else path.stat().st_ino)
-            stream = cast(io.BufferedReader, io.BufferedReader(io.BytesIO(content)))
-        else:
-            stream = path.open("rb")
+        opened = path.open("rb", 0) if content is None else io.BytesIO(content)
     except OSError as error:
         raise PromptCBLUEError(f"{path}: {error.strerror or error}") from error
-    if stream.peek(2)[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(stream))
-    return stream
+    stream = io.BufferedReader(opened, _LOOKED_AT)
+    return cast(BinaryIO, gzip.open(stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream)
 
 
 def _decodes(start: bytes) -> bool:
@@ -130,41 +116,35 @@ def _stop_at_other_encoding(path: str | Path, start: bytes) -> None:
         raise PromptCBLUEError(f"{path}: {problem}")
 
 
-class seekable_lines:  # noqa: N801 - used as a function
-    """Iterate over the lines of a file (gzipped or not) that are not blank, as ``(line number, offset, bytes)``.
-
-    `line_at` reads one of them again. Line numbers start at 1.
+def seekable(path: str | Path) -> BinaryIO:
+    """A file as `open_binary` opens it, of which any place is read in reasonable time: of what is compressed, a copy.
 
     Raises:
-        PromptCBLUEError: the file cannot be opened or read to its end.
+        PromptCBLUEError: as `open_binary`, or it cannot be read to its end.
     """
+    stream = open_binary(Path(path))
+    if not isinstance(stream, gzip.GzipFile):
+        return stream
+    with stream, _readable(path):
+        unpacked = cast(BinaryIO, TemporaryFile(buffering=_LOOKED_AT))  # noqa: SIM115 - the caller's
+        shutil.copyfileobj(stream, unpacked)
+    unpacked.seek(0)
+    return unpacked
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = path
-        stream = open_binary(Path(path))
-        if isinstance(stream, gzip.GzipFile):
-            # A compressed file cannot be read at any place in reasonable time.
-            with stream, _readable(path):
-                unpacked = cast(BinaryIO, TemporaryFile())  # noqa: SIM115 - lives as long as this object
-                shutil.copyfileobj(stream, unpacked)
-            stream = unpacked
-        self._stream = stream
 
-    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
-        self._stream.seek(0)
-        offset = 0
-        with _readable(self._path):
-            _stop_at_other_encoding(self._path, self._stream.read(_LOOKED_AT))
-            self._stream.seek(0)
-            for number, line in enumerate(self._stream, 1):
-                if line.strip():
-                    yield number, offset, line
-                offset += len(line)
+def numbered_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int, int, bytes]]:
+    """The lines of JSON Lines that are not blank, with their 1-based numbers and their offsets.
 
-    def line_at(self, offset: int) -> bytes:
-        """The line that starts at ``offset``."""
-        self._stream.seek(offset)
-        return self._stream.readline()
+    Raises:
+        PromptCBLUEError: the file cannot be read to its end, or is in another encoding.
+    """
+    offset = 0
+    with _readable(path):
+        _stop_at_other_encoding(path, cast(io.BufferedReader, stream).peek(_LOOKED_AT))
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, offset, line
+            offset += len(line)
 
 
 @contextmanager
@@ -191,25 +171,38 @@ def parse_json_line(content: bytes, path: str | Path, line: int) -> dict[str, ob
     return row
 
 
-def read_json_lines(
-    path: str | Path, on_error: Callable[[RowError], object] = stop
-) -> Iterator[tuple[int, dict[str, object]]]:
+def read_json_lines(path: str | Path, bad: BadRows | None = None) -> Iterator[tuple[int, dict[str, object]]]:
     """The objects of a JSON Lines file (gzipped or not) with their 1-based line numbers; blank lines are passed over.
 
     Args:
-        on_error: called with each line that holds no JSON object; reading goes on if it returns.
+        bad: collects the lines that hold no JSON object; without it the first one ends the reading.
     """
-    with open_binary(Path(path)) as stream, _readable(path):
-        _stop_at_other_encoding(path, cast(io.BufferedReader, stream).peek(_LOOKED_AT))
-        for number, content in enumerate(stream, 1):
-            if not content.strip():
-                continue
+    with open_binary(Path(path)) as stream:
+        for number, _, content in numbered_lines(stream, path):
             try:
                 row = parse_json_line(content, path, number)
             except RowError as error:
-                on_error(error)
-                continue
-            yield number, row
+                if bad is None:
+                    raise
+                bad.append(error)
+            else:
+                yield number, row
+
+
+def task_of(name: str, path: str | Path, line: int) -> Task:
+    """The task that a row names; raises `RowError` where there is none of the name."""
+    try:
+        return get_task(name)
+    except UnknownTaskError as error:
+        raise RowError(str(path), line, "task_dataset", str(error)) from error
+
+
+def choices_of(row: Mapping[str, object], path: str | Path, line: int) -> list[str] | None:
+    """The answer choices of a row; raises `RowError` where they are something else."""
+    choices = row.get("answer_choices")
+    if choices is None or (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
+        return choices
+    raise RowError(str(path), line, "answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
 
 
 def sample_from_row(row: Mapping[str, object], path: str | Path, line: int) -> Sample:
@@ -229,16 +222,11 @@ def sample_from_row(row: Mapping[str, object], path: str | Path, line: int) -> S
                 return value if isinstance(value, str) else fail(name, f"expected a string, found {value!r:.80}")
         return fail(field, f"missing; the row has {', '.join(sorted(map(str, row))) or 'no fields'}")
 
-    try:
-        task = get_task(text("task_dataset"))
-    except UnknownTaskError as error:
-        fail("task_dataset", str(error))
+    task = task_of(text("task_dataset"), path, line)
     prompt, target = text("input"), text("target")
     if not prompt.strip():
         fail("input", "expected a prompt, found an empty string")
-    choices = row.get("answer_choices")
-    if choices is not None and not (isinstance(choices, list) and all(isinstance(item, str) for item in choices)):
-        fail("answer_choices", f"expected a list of strings or null, found {choices!r:.80}")
+    choices = choices_of(row, path, line)
     if task.format.needs_choices and not choices:
         fail("answer_choices", f"{task.name} needs the choices its prompt offers, found {choices!r}")
     sample: Sample = {
@@ -444,7 +432,7 @@ def _wanted(files: Iterable[_Rows], wanted: Collection[str] | None, bad: BadRows
             try:
                 sample = sample_from_row(row, name, line)
             except RowError as error:
-                bad.add(error)
+                bad.append(error)
                 continue
             if wanted is None or sample["task_dataset"] in wanted:
                 found = True
@@ -486,7 +474,7 @@ def _file_rows(path: Path, bad: BadRows) -> Iterable[tuple[int, Mapping[str, obj
         rows = None if parquet else _array_rows(stream)
     if parquet:
         return enumerate(parquet_rows(path), 1)
-    return read_json_lines(path, bad.add) if rows is None else enumerate(rows, 1)
+    return read_json_lines(path, bad) if rows is None else enumerate(rows, 1)
 
 
 def _array_rows(stream: BinaryIO) -> list[dict[str, object]] | None:

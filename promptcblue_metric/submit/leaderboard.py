@@ -158,7 +158,7 @@ def _test_samples(test: str | Path, rows: Mapping[int, Row]) -> dict[int, Sample
                 raise RowError(str(test), line, "sample_id", f"'{key[1]}' of {key[0]} stands on line {other} too")
             samples[line] = sample
         except RowError as error:
-            bad.add(error)
+            bad.append(error)
     bad.stop_if_any("pass the official test file, as it was downloaded")
     if not samples:
         raise PromptCBLUEError(f"{test}: holds no rows; pass the official test file, as it was downloaded")
@@ -173,10 +173,10 @@ def _filled_rows(
     for line, (sample, prediction) in zip(samples, match(predictions, samples.values()), strict=True):
         if prediction is None:
             of_task = f"'{sample['sample_id']}' of {sample['task_dataset']}"
-            bad.add(RowError(str(test), line, "sample_id", f"{of_task} has no prediction in {predictions}"))
+            bad.append(RowError(str(test), line, "sample_id", f"{of_task} has no prediction in {predictions}"))
             continue
         for field, message in _broken_rules(prediction, sample, f"{test}:{line}"):
-            bad.add(RowError(str(predictions), prediction.line, field, message))
+            bad.append(RowError(str(predictions), prediction.line, field, message))
         filled.append({**rows[line], "target": prediction.text})
     bad.stop_if_any("every test row needs one output, and all else of it stays as it is; nothing was written")
     if not any(row["target"].strip() for row in filled):

@@ -71,7 +71,7 @@ def test_the_result_passes_the_checks_of_import(built: Path, tmp_path: Path) -> 
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in load_samples(built, split))
         (official / f"{name}.json").write_text("".join(lines), encoding="utf-8")
     imported = import_files(official, tmp_path / "imported", cache=False)
-    assert not imported.checked.bad.errors
+    assert not imported.checked.bad
     assert list(imported.checked.samples) == list(TASKS)
     assert sum(sum(splits.values()) for splits in imported.counts().values()) == 16 * 20
 

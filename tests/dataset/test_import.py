@@ -26,7 +26,7 @@ COMMAND = "import sys; from promptcblue_dataset.cli import main; sys.argv[0] = '
 
 def bad_rows(folder: Path, **files: str) -> list[tuple[str, int, str | None]]:
     checked = check_files((split, folder / name) for split, name in files.items())
-    return [(Path(error.path).name, error.line, error.field) for error in checked.bad.errors]
+    return [(Path(error.path).name, error.line, error.field) for error in checked.bad]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -114,8 +114,8 @@ def test_whatever_a_file_holds_every_row_is_good_or_named(tmp_path: Path, rows: 
         assert len(junk) >= len(rows)
         return
     good = sum(len(samples) for splits in checked.samples.values() for samples in splits.values())
-    assert good + len(checked.bad.errors) == checked.rows == len(rows) + len(junk)
-    assert all(isinstance(error, RowError) and error.line <= checked.rows for error in checked.bad.errors)
+    assert good + len(checked.bad) == checked.rows == len(rows) + len(junk)
+    assert all(isinstance(error, RowError) and error.line <= checked.rows for error in checked.bad)
 
 
 def test_old_field_names_aliases_endings_and_gzip_give_the_same_files(official: Official, tmp_path: Path) -> None:
