@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from promptcblue_dataset.folder import CARD, CARDS, is_ours
 from promptcblue_dataset.statistics import in_card, statistics
@@ -109,8 +109,7 @@ def _example_and_corpora(repo: str, configs: Mapping[str, Mapping[str, Sequence[
     )
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A corpus, or a benchmark made of several, as `sources.yaml` describes it."""
 
     name: str
@@ -126,9 +125,10 @@ def sources_of(tasks: Collection[str]) -> list[Source]:
     import yaml
 
     path = Path(__file__).with_name("sources.yaml")
-    sources = [Source(**source) for source in yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)]
-    named = [
-        replace(source, tasks=tuple(SUITES[source.tasks].tasks if isinstance(source.tasks, str) else source.tasks))
-        for source in sources
-    ]
-    return [source for source in named if set(tasks).intersection(source.tasks)]
+    found = []
+    for entry in yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader):
+        named = entry["tasks"]
+        entry["tasks"] = tuple(SUITES[named].tasks if isinstance(named, str) else named)
+        if not set(tasks).isdisjoint(entry["tasks"]):
+            found.append(Source(**entry))
+    return found

@@ -13,23 +13,31 @@ called ``promptcblue`` makes entries of the same name, whose samples may be othe
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
-from datasets.exceptions import DatasetsError
 
 from promptcblue_dataset.folder import FIELDS
 from promptcblue_metric.cli.common import Progress
-from promptcblue_metric.data.samples import ALL, SAMPLE, Sample, folder_files, iter_samples, resolve
-from promptcblue_metric.data.writing import replacing_file, write_json
+from promptcblue_metric.data.samples import (
+    ALL,
+    SAMPLE,
+    SPLITS,
+    Sample,
+    folder_files,
+    iter_samples,
+    parquet_files,
+    resolve,
+)
+from promptcblue_metric.data.writing import replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
-from promptcblue_metric.tasks import REGISTRY, SUITES, Suite, get_task, suite_of
+from promptcblue_metric.tasks import REGISTRY, TASKS, Suite, get_task, suite_of
 from promptcblue_metric.version import VERSION
 
 #: What the names of our entries in the datasets cache start with.
@@ -39,20 +47,12 @@ _SOURCE = "primed-from.txt"
 _AHEAD = 10 * 365 * 24 * 3600  # seconds
 
 
-def _configs(suite: Suite) -> list[datasets.BuilderConfig]:
-    return [
-        datasets.BuilderConfig(name=ALL, description=f"all {len(suite.tasks)} tasks of {suite.title}"),
-        *(datasets.BuilderConfig(name=task.name, description=task.group) for task in suite.tasks.values()),
-    ]
-
-
 class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """PromptCBLUE's samples as a dataset with the splits train, validation and test.
 
     Args:
         config_name: a task's name or alias, or ``all`` (the default).
         data_dir: a folder with the official files, or one that was imported; by default the embedded sample.
-        source: the same, but kept out of the cache's key, so that the cache entry has the config's bare name.
         hash: not used; the cache is keyed by the content of the files, so that changed files give new rows.
 
     Raises:
@@ -60,7 +60,10 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """
 
     VERSION = datasets.Version("0.0.0")
-    BUILDER_CONFIGS = _configs(SUITES["promptcblue"])
+    BUILDER_CONFIGS: ClassVar = [
+        datasets.BuilderConfig(name=ALL, description=f"all {len(TASKS)} tasks of PromptCBLUE"),
+        *(datasets.BuilderConfig(name=task.name, description=task.group) for task in TASKS.values()),
+    ]
     DEFAULT_CONFIG_NAME = ALL
 
     def __init__(
@@ -71,11 +74,10 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         hash: str | None = None,
         *,
         data_dir: str | Path | None = None,
-        source: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         name = ALL if config_name in (None, ALL) else get_task(str(config_name)).name
-        self._source = resolve(source or data_dir or SAMPLE, [] if name == ALL else [name])
+        self._source = resolve(data_dir or SAMPLE, [] if name == ALL else [name])
         super().__init__(
             cache_dir=cache_dir,
             dataset_name=dataset_name,
@@ -114,11 +116,6 @@ class PromptCBLUE(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             yield number, sample
 
 
-def builder_of(suite: Suite) -> type[PromptCBLUE]:
-    """The builder whose configs are a suite's tasks."""
-    return type(suite.title, (PromptCBLUE,), {"BUILDER_CONFIGS": _configs(suite), "__module__": __name__})
-
-
 def fingerprint(folder: Path, config: str) -> str:
     """A name for the rows that ``folder`` gives, from the content of its files and the versions that read them.
 
@@ -147,30 +144,29 @@ def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda d
     Raises:
         PromptCBLUEError: the cache cannot be written.
     """
-    names = [*configs, ALL]  # `all` comes last, since the newest is what no config name gives
-    suite = suite_of(configs)
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # three a config; one is shown for all
+    suite, names = suite_of(configs), [*configs, ALL]  # `all` comes last: the newest is what no config name gives
     try:
         # First, so that an import which is cut short leaves configs missing rather than stale.
-        current = {fingerprint(folder, name) for name in (names[0], ALL)}
+        of_task, of_all = (fingerprint(folder, name) for name in (names[0], ALL))
         root = Path(datasets.config.HF_DATASETS_CACHE) / suite.name
         root.mkdir(parents=True, exist_ok=True)
-        before = _given(root, suite, current)
-        _remove_outdated(root, names, current)
+        before = _given(root, suite, {of_task, of_all})
+        _remove_outdated(root, names, {of_task, of_all})
         (root / _SOURCE).write_text(str(folder.absolute()), encoding="utf-8")
+        files = parquet_files(folder)
         for name in names:
-            _prepare(builder_of(suite)(config_name=name, dataset_name=suite.name, source=folder))
+            entry = root / name / str(PromptCBLUE.VERSION) / (of_all if name == ALL else of_task)
+            if not (entry / "dataset_info.json").exists():
+                _write_entry(entry, suite, name, list(files.values()) if name == ALL else [files[name]])
+            newest = time.time() + _AHEAD
+            os.utime(entry, (newest, newest))
             on_progress("caching", name, len(names))
         return before
-    except (OSError, DatasetsError) as error:
+    except (OSError, PromptCBLUEError) as error:
         raise PromptCBLUEError(
             f"{folder} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
             "written, or leave the cache alone with --no-cache"
         ) from error
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
 
 
 def _given(root: Path, suite: Suite, fingerprints: Collection[str]) -> str:
@@ -195,37 +191,36 @@ def _remove_outdated(root: Path, configs: Collection[str], fingerprints: Collect
             shutil.rmtree(entry)
 
 
-def _prepare(builder: PromptCBLUE) -> None:
-    entry = Path(builder.cache_dir)
-    if not (entry / "dataset_info.json").exists():
-        builder.download_and_prepare()
-    _make_readable_for_older_versions(entry)
-    newest = time.time() + _AHEAD
-    os.utime(entry, (newest, newest))
+def _write_entry(entry: Path, suite: Suite, config: str, files: Sequence[Mapping[str, Sequence[Path]]]) -> None:
+    """Write the Parquet files of some configs, by split, as one entry of the cache.
 
-
-def _make_readable_for_older_versions(entry: Path) -> None:
-    """Rewrite an entry without the type name ``List``, which datasets before 4 does not know.
-
-    Several environments can share the cache; newer versions read the older form.
+    Several environments can share the cache, so its features are in the form that datasets before 4 knows, without the
+    type name ``List`` or a schema's metadata; newer versions read that too.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    info = entry / "dataset_info.json"
-    content = json.loads(info.read_text(encoding="utf-8"))
-    newer = [feature for feature in content["features"].values() if feature["_type"] == "List"]
-    if not newer:
-        return
-    for path in entry.glob("*.arrow"):
-        with (
-            replacing_file(path) as temporary,
-            pa.memory_map(str(path)) as source,
-            pa.ipc.open_stream(source) as reader,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_stream(sink, reader.schema.remove_metadata()) as writer,
-        ):
-            for batch in reader:
-                writer.write_batch(batch.replace_schema_metadata(None))
-    for feature in newer:
-        feature["_type"] = "Sequence"
-    write_json(info, content)
+    splits, total = {}, 0
+    with replacing(entry) as folder:
+        for split in SPLITS:
+            if paths := list(chain(*(of_config.get(split, ()) for of_config in files))):
+                table = pa.concat_tables(map(pq.read_table, paths))
+                with pa.ipc.new_stream(str(folder / f"{suite.name}-{split}.arrow"), table.schema) as writer:
+                    writer.write_table(table)
+                counts = {"num_bytes": table.nbytes, "num_examples": len(table)}
+                splits[split] = {"name": split, "dataset_name": suite.name, **counts}
+                total += table.nbytes
+        text = {"dtype": "string", "_type": "Value"}
+        lists = {"feature": text, "_type": "Sequence"}
+        info = {
+            "description": f"all {len(suite.tasks)} tasks of {suite.title}"
+            if config == ALL
+            else REGISTRY[config].group,
+            "dataset_name": suite.name,
+            "config_name": config,
+            "version": {"version_str": str(PromptCBLUE.VERSION)},
+            "features": {name: lists if name == "answer_choices" else text for name in FIELDS},
+            "splits": splits,
+            "dataset_size": total,
+        }
+        write_json(folder / "dataset_info.json", info)

@@ -10,10 +10,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from promptcblue_dataset.folder import CARD, is_ours, rewrite_card
 from promptcblue_dataset.neighbours import Neighbours, essence, pieces
@@ -40,31 +39,9 @@ _COUNTED = ("prompt", "target", "choices", "items", "turns")
 _FAR = 0.15
 
 
-class Spread(TypedDict, total=False):
-    """How a number is spread over samples: percentiles between the ends. Of released samples the mean alone is sure."""
-
-    mean: float
-    least: int
-    p5: int
-    median: int
-    p95: int
-    most: int
-
-
-class Leak(TypedDict):
-    """Prompts of a split that stand in an earlier one, exactly or nearly."""
-
-    exact: int
-    near: int
-
-
-class Published(TypedDict, total=False):
-    """What is published of a task: where, samples by split, and mean lengths in characters where known."""
-
-    name: str
-    samples: dict[str, int]
-    prompt: float
-    target: float
+#: How a number is spread over samples: ``mean``, and percentiles between the ends, ``least``, ``p5``, ``median``,
+#: ``p95`` and ``most``. Of released samples the mean alone is sure.
+Spread: TypeAlias = Mapping[str, float]
 
 
 class TaskStatistics(TypedDict):
@@ -73,26 +50,22 @@ class TaskStatistics(TypedDict):
     Attributes:
         samples: by split.
         figures: spread of characters of prompts and targets, of choices, items of answers and turns of dialogues.
+        published: samples by split and the name of where they are published, and mean lengths in characters (``prompt``
+            and ``target``) where they are known.
         released: the same figures of the released test set A, where it has the task.
         labels: how often each label is an answer, or is that of an item of one.
         templates: prompts by the number of the project's template that made them; ``other`` for those of other pools.
+        leaks: by two splits, how many prompts of one stand in an earlier one, ``exact`` and ``near``.
     """
 
     samples: dict[str, int]
     figures: dict[str, Spread]
-    published: Published
+    published: dict[str, Any]
     released: dict[str, Spread]
     labels: dict[str, int]
     templates: dict[str, int]
     repeated_prompts: int
-    leaks: dict[str, Leak]
-
-
-@cache
-def _published_figures() -> dict[str, dict[str, dict[str, Any]]]:
-    """Of each task ``table_8`` and ``released``, where they have it."""
-    figures: dict[str, dict[str, dict[str, Any]]] = json.loads(_FIGURES.read_text(encoding="utf-8"))
-    return figures
+    leaks: dict[str, dict[str, int]]
 
 
 def statistics(
@@ -110,19 +83,20 @@ def statistics(
             by_task.setdefault(sample["task_dataset"], {}).setdefault(split, []).append(sample)
     if not by_task:
         raise PromptCBLUEError(f"{source}: no samples")
-    found = {}
     suite_of(by_task)
+    figures, found = json.loads(_FIGURES.read_text(encoding="utf-8")), {}
     for task in (task for task in REGISTRY if task in by_task):
-        found[task] = _of_task(task, by_task[task])
+        found[task] = _of_task(task, by_task[task], figures.get(task, {}))
         on_progress("counting", task, len(by_task))
     return found
 
 
-def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> TaskStatistics:
+def _of_task(
+    task: str, splits: Mapping[str, Sequence[Sample]], known: Mapping[str, Mapping[str, Any]]
+) -> TaskStatistics:
     samples = list(chain(*splits.values()))
     labels, items = _labels(task, [sample for sample in samples if sample["target"]])
     templates, texts = _templates(task, samples)
-    published = _published_figures().get(task, {})
     turns = [len(_TURN.findall(sample["input"])) for sample in samples]
     counted = {
         "prompt": [len(sample["input"]) for sample in samples],
@@ -137,9 +111,9 @@ def _of_task(task: str, splits: Mapping[str, Sequence[Sample]]) -> TaskStatistic
         "published": {
             "name": SUITES[REGISTRY[task].suite].sizes,
             "samples": dict(zip(SPLITS, REGISTRY[task].sizes, strict=True)),
-            **published.get("table_8", {}),  # type: ignore[typeddict-item]
+            **known.get("table_8", {}),
         },
-        "released": published.get("released", {}),
+        "released": dict(known.get("released", {})),
         "labels": dict(labels.most_common()),
         "templates": dict(sorted(templates.items())),
         "repeated_prompts": len(samples) - len({sample["input"] for sample in samples}),
@@ -189,7 +163,7 @@ def _templates(task: str, samples: Sequence[Sample]) -> tuple[Counter[str], list
     return found, None if found["other"] else texts
 
 
-def _leaks(splits: Mapping[str, Sequence[Sample]], texts: Sequence[str] | None) -> dict[str, Leak]:
+def _leaks(splits: Mapping[str, Sequence[Sample]], texts: Sequence[str] | None) -> dict[str, dict[str, int]]:
     """Prompts of a split that an earlier one has too, exactly or nearly.
 
     What is like is told as a build tells it, by what the samples themselves say; where that is not known, by the
@@ -203,7 +177,7 @@ def _leaks(splits: Mapping[str, Sequence[Sample]], texts: Sequence[str] | None) 
     left = iter(texts)
     own = {split: [next(left) for _ in of_split] for split, of_split in splits.items()}
     ordered = [split for split in SPLITS if split in splits]
-    found: dict[str, Leak] = {}
+    found: dict[str, dict[str, int]] = {}
     for number, earlier in enumerate(ordered):
         prompts = {sample["input"] for sample in splits[earlier]}
         neighbours = Neighbours(common)

@@ -34,9 +34,9 @@ class TaskPrompts:
         task: config name.
         templates: texts with placeholders.
         placeholders: what each template must hold, with the names of the official pool.
-        optional: what else it may hold.
         offers: how a prompt offers its choices: a ``kind`` that `render` knows, and that kind's settings; or such, by
             profile.
+        optional: what else a template may hold.
         topic: words of which a template that states the task holds at least one.
         labels: what each label, field or section means.
         format: how the answer has to be written, by dialect.
@@ -47,8 +47,8 @@ class TaskPrompts:
     task: str
     templates: tuple[str, ...]
     placeholders: frozenset[str]
-    optional: frozenset[str]
     offers: Mapping[str, Any]
+    optional: frozenset[str] = frozenset()
     topic: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     format: Mapping[str, str] = field(default_factory=dict)
@@ -180,22 +180,17 @@ def _read_prompts(path: Path) -> TaskPrompts:
     content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     if missing := {"templates", "placeholders", "offers"}.difference(content):
         raise PromptCBLUEError(f"{path}: lacks {', '.join(sorted(missing))}")
-    form, labels = content.get("format", ""), content.get("labels", {})
-    if isinstance(labels, str):  # the name of the task whose labels these are too
-        same = own_prompts(labels)
-        labels = same.labels if same else {}
-    return TaskPrompts(
-        task=path.stem,
-        templates=tuple(content["templates"]),
-        placeholders=frozenset(content["placeholders"]),
-        optional=frozenset(content.get("optional", ())),
-        offers=content["offers"],
-        topic=tuple(content.get("topic", ())),
-        labels=labels,
-        format=form if isinstance(form, dict) else {"released": form, "paper": form},
-        steps=content.get("steps", ""),
-        paper_spelling=content.get("paper_spelling", {}),
-    )
+    if isinstance(content.get("labels"), str):  # the name of the task whose labels these are too
+        same = own_prompts(content["labels"])
+        content["labels"] = same.labels if same else {}
+    form = content.get("format", "")
+    content["format"] = form if isinstance(form, dict) else {"released": form, "paper": form}
+    kinds = {"templates": tuple, "placeholders": frozenset, "optional": frozenset, "topic": tuple}
+    content |= {name: kind(content[name]) for name, kind in kinds.items() if name in content}
+    try:
+        return TaskPrompts(path.stem, **content)
+    except TypeError as error:  # a key that no file has
+        raise PromptCBLUEError(f"{path}: {error}") from error
 
 
 def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
