@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..answers import Answer, CausalLines, Report, TreeLines
 from ..data.predictions import match
 from ..data.raw_labels import RAW_LABELS, RECORD_IDS, record_of
 from ..data.samples import LISTED, Sample, iter_samples, open_binary
-from ..data.writing import replacing
+from ..data.writing import as_json, replacing
 from ..errors import PromptCBLUEError
 from ..evaluation import Parser, parse_answer
 from ..tasks import NONE_OF_THESE, REGISTRY
@@ -37,10 +37,6 @@ Object: TypeAlias = dict[str, Any]
 
 _BOM, _NOT_ANNOTATED, _RELEVANT, _DOCUMENTS, _WHOLE = "\ufeff", "不标注", "相关", 10, "global"
 _NO_TYPE, _NO_RELATION = "type that CBLUE does not have", "relation that CBLUE does not have"
-_NO_TASK = "it is no task of CBLUE's submission"
-_FIRST_LABEL = "output without a raw label, written as the first label"
-#: Of several statuses of a symptom in a dialogue, IMCS-V2's own code takes the last of these.
-_SUREST_LAST = "201"
 
 
 def records_said(n: int) -> str:
@@ -48,28 +44,27 @@ def records_said(n: int) -> str:
     return f"{n} record{'s' * (n != 1)}"
 
 
-def _raw(task: str) -> Mapping[str, str]:
-    return RAW_LABELS[task].raw
-
-
 def _labels(task: str) -> frozenset[str]:
-    return frozenset(_raw(task).values())
+    return frozenset(RAW_LABELS[task].raw.values())
 
 
 # --- What CBLUE's checkers want of an answer ---
 
-#: A type; a set of strings, of which it is one; a list or, under ``...``, an object of such values; an object with
-#: these fields; or what says what is wrong.
-Shape: TypeAlias = "type | frozenset[str] | list[Shape] | dict[Any, Shape] | Callable[[Any], str | None]"
+#: A type; a set of strings or of numbers, of which it is one; a list or, under ``...``, an object of such values; an
+#: object with these fields; or what says what is wrong.
+Shape: TypeAlias = (
+    "type | frozenset[str] | frozenset[int] | list[Shape] | dict[Any, Shape] | Callable[[Any], str | None]"
+)
 _TYPES: Mapping[type, str] = {str: "string", int: "number", float: "number", list: "list", dict: "object"}
 
 
 def _problem(value: Any, shape: Shape) -> str | None:
     """What is wrong with the value of a raw field."""
     if isinstance(shape, frozenset):
-        names = [*(f'"{name}"' for name in sorted(shape)[:12]), *(['"…"'] if len(shape) > 12 else [])]
-        known = isinstance(value, str) and value in shape
-        return None if known else _expected(f"one of the strings {', '.join(names)}", value)
+        of, names = type(min(shape)), [json.dumps(name, ensure_ascii=False) for name in sorted(shape)]
+        shown = ", ".join([*names[:12], *['"…"'] * (len(names) > 12)]) if of is str else " or ".join(names)
+        known = isinstance(value, of) and not isinstance(value, bool) and value in shape
+        return None if known else _expected(f"one of the {_TYPES[of]}s {shown}", value)
     if not isinstance(shape, (type, list, dict)):
         return shape(value)
     wanted, kind = shape if isinstance(shape, type) else type(shape), type(value)
@@ -100,29 +95,21 @@ def _ten_documents(value: str) -> str | None:
 _TAGS = frozenset({"O", *(f"{mark}-{kind}" for mark in "BI" for kind in _labels("IMCS-V2-NER"))})
 
 
-def _tags(value: object) -> str | None:
-    if not isinstance(value, str):
-        return _expected("a string", value)
-    unknown = next((tag for tag in value.split() if tag not in _TAGS), None)
-    return f"unknown tag {unknown!r}" if unknown else None
+def _tags(value: Any) -> str | None:
+    unknown = [] if (problem := _problem(value, str)) else [tag for tag in value.split() if tag not in _TAGS]
+    return f"unknown tag {unknown[0]!r}" if unknown else problem
 
 
 _MENTION: dict[Any, Shape] = {"mention": str, "start_idx": int, "end_idx": int}
-
-
-def _inner_relation(value: Any) -> str | None:
-    return None if type(value) is int and value in (1, 3) else _expected("a relation of 1 or 3", value)
+#: The tail of a relation of CMedCausal, and what it is under 条件关系.
+_EFFECT: Shape = {"type": frozenset({"mention"}), **_MENTION}
+_CAUSE: Shape = {"type": frozenset({"relation"}), "head": _MENTION, "relation": frozenset({1, 3}), "tail": _MENTION}
 
 
 def _relation(value: Any) -> str | None:
-    if problem := _problem(value, {"head": _MENTION, "relation": int, "tail": dict}):
-        return problem
-    if str(value["relation"]) not in _labels("CMedCausal"):
-        return _expected("a relation of 1, 2 or 3", value["relation"])
-    tail: Shape = {"type": frozenset({"mention"}), **_MENTION}
-    if str(value["relation"]) == _raw("CMedCausal")[CausalLines.nested]:
-        tail = {"type": frozenset({"relation"}), "head": _MENTION, "relation": _inner_relation, "tail": _MENTION}
-    return _problem(value, {"tail": tail})
+    numbers, nested = frozenset(map(int, _labels("CMedCausal"))), int(RAW_LABELS["CMedCausal"].raw[CausalLines.nested])
+    problem = _problem(value, {"head": _MENTION, "relation": numbers, "tail": dict})
+    return problem or _problem(value, {"tail": _CAUSE if value["relation"] == nested else _EFFECT})
 
 
 def _decision_tree(value: Any) -> str | None:
@@ -157,52 +144,66 @@ class RawRecord(NamedTuple):
     turns: Sequence[Object] = ()
 
 
-#: What is written once every record has its answer, and the records of a file's text.
-Read: TypeAlias = "tuple[list[Object] | Object, list[RawRecord]]"
+@dataclass
+class RawFile:
+    """What was read of a file.
+
+    Attributes:
+        form: of what it holds.
+        records: those it has answers for.
+        written: what is written in its place once every record has its answer.
+        marked: whether it starts with a byte order mark.
+    """
+
+    form: Literal["a JSON list", "JSON Lines", "a JSON object", "a table"]
+    records: list[RawRecord] = field(default_factory=list)
+    written: Any = None
+    marked: bool = False
+
+    def text(self) -> str:
+        """What is written."""
+        if self.form == "JSON Lines":
+            return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in self.written)
+        if self.form == "a table":
+            return "".join(f"{name}\t{answer}\n" for name, answer in self.written.items())
+        return as_json(self.written)
 
 
-def _keyed(text: str) -> Object | None:
-    """The records of a file that is one object of them by id."""
-    if text[:1] != "{" or "\n{" in text:
-        return None
-    found = json.loads(text)
-    return found if found and all(isinstance(record, (dict, list)) for record in found.values()) else None
-
-
-def _is_lines(text: str) -> bool:
-    return not text.lstrip().startswith("[") and _keyed(text.lstrip()) is None
-
-
-def _objects(text: str, id_field: str | None) -> list[tuple[str, Object]]:
-    """The objects of a JSON list, of JSON Lines, or of an object of them by id; each with its id, or else its place.
+def _objects(make: Callable[[str, Object], RawRecord], id_field: str | None, text: str) -> RawFile:
+    """The objects of a JSON list, of JSON Lines, or of an object of them by id; each is named by its id or its place.
 
     What stands by id is written as a list, which CBLUE takes: the id then becomes a field.
     """
-    keyed = _keyed(text.lstrip())
-    if keyed is not None:
-        found = [{id_field: name, **record} if id_field else dict(record) for name, record in keyed.items()]
-    elif _is_lines(text):
-        found = [json.loads(line) for line in io.StringIO(text) if line.strip()]
+    start = text.lstrip()
+    keyed = json.loads(text) if start.startswith("{") and "\n{" not in start else {}
+    file = RawFile("a JSON list")
+    if keyed and all(isinstance(record, (dict, list)) for record in keyed.values()):
+        file.written = [{id_field: name, **record} if id_field else dict(record) for name, record in keyed.items()]
+    elif start.startswith("["):
+        keyed, file.written = {}, json.loads(text)
     else:
-        found = json.loads(text)
-    if not all(isinstance(record, dict) for record in found):
+        keyed, file.form = {}, "JSON Lines"
+        file.written = [json.loads(line) for line in io.StringIO(text) if line.strip()]
+    if not all(isinstance(record, dict) for record in file.written):
         raise ValueError("expected a list of objects, or an object a line")
-    names = (record[id_field] for record in found) if id_field else keyed or range(len(found))
-    return list(zip(map(str, names), found, strict=True))
+    names = (record[id_field] for record in file.written) if id_field else keyed or itertools.count()
+    file.records = [make(str(name), record) for name, record in zip(names, file.written, strict=False)]
+    return file
 
 
-def _records(answer: str, texts: Sequence[str], id_field: str | None, text: str) -> Read:
+def _records(answer: str, texts: Sequence[str], id_field: str | None, text: str) -> RawFile:
     """A list of objects with an answer each; ``id_field`` holds their id, if they have one."""
-    objects, records = _objects(text, id_field), []
-    for name, found in objects:
-        values = [found.get(name) or "" for name in texts]
+
+    def record(name: str, found: Object) -> RawRecord:
+        values = [found.get(field) or "" for field in texts]
         said = tuple(str(value[-1] if isinstance(value, list) else value) for value in values)
         answers = {name if id_field else str(found[texts[0]]): found.get(answer)}
-        records.append(RawRecord(name, said, answers, partial(found.__setitem__, answer)))
-    return [found for _, found in objects], records
+        return RawRecord(name, said, answers, partial(found.__setitem__, answer))
+
+    return _objects(record, id_field, text)
 
 
-def _findings(text: str) -> Read:
+def _findings(text: str) -> RawFile:
     """Dialogues of CHIP-MDCFNPC; the answer is a status for each finding in them, in their order."""
 
     def put(turns: Sequence[Object], statuses: Iterable[str]) -> None:
@@ -210,8 +211,7 @@ def _findings(text: str) -> Read:
         for turn in turns:
             turn["ner"] = [{**finding, "attr": next(left)} for finding in turn.get("ner") or ()]
 
-    objects, records = _objects(text, RECORD_IDS["CHIP-MDCFNPC"]), []
-    for name, dialogue in objects:
+    def record(name: str, dialogue: Object) -> RawRecord:
         turns = dialogue["dialog_info"]
         answers = {
             "_".join(map(str, (name, turn["sentence_id"], *finding["range"]))): finding.get("attr")
@@ -219,8 +219,9 @@ def _findings(text: str) -> Read:
             for finding in turn.get("ner") or ()
         }
         said = tuple(str(turn.get("text", "")) for turn in turns[:1])
-        records.append(RawRecord(name, said, answers, partial(put, turns), turns))
-    return [found for _, found in objects], records
+        return RawRecord(name, said, answers, partial(put, turns), turns)
+
+    return _objects(record, RECORD_IDS["CHIP-MDCFNPC"], text)
 
 
 def _dialogues(text: str) -> Iterator[tuple[str, Any, Any]]:
@@ -232,17 +233,20 @@ def _dialogues(text: str) -> Iterator[tuple[str, Any, Any]]:
         yield name, value, value.get("dialogue", value) if isinstance(value, dict) else value
 
 
-def _sentences(text: str) -> Read:
+def _surest(statuses: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The status of each symptom: of several in a dialogue, IMCS-V2's own code takes the last of these."""
+    return dict(sorted(statuses, key=lambda status: "201".index(status[1])))
+
+
+def _sentences(text: str) -> RawFile:
     """IMCS-V2: an answer for each sentence, by dialogue; where they are objects, ``global`` sums up a dialogue's."""
-    written: dict[str, Object] = {}
-    records = []
+    file = RawFile("a JSON object", written={})
 
     def put(dialogue: str, sentence: str, answer: Any) -> None:
-        answers = written.setdefault(dialogue, {})
+        answers = file.written.setdefault(dialogue, {})
         answers[sentence] = answer
         if isinstance(answer, dict):
-            whole = [*answers.pop(_WHOLE, {}).items(), *answer.items()]
-            answers[_WHOLE] = dict(sorted(whole, key=lambda item: _SUREST_LAST.index(item[1])))
+            answers[_WHOLE] = _surest([*answers.pop(_WHOLE, {}).items(), *answer.items()])
 
     for dialogue, _, turns in _dialogues(text):
         if isinstance(turns, dict):
@@ -252,26 +256,26 @@ def _sentences(text: str) -> Read:
         whole = {f"{dialogue}_{name}": answer for name, _, answer in found if name == _WHOLE}
         for sentence, said, answer in found:
             if sentence != _WHOLE:
-                name = f"{dialogue}_{sentence}"
-                taken = partial(put, dialogue, str(sentence))
-                records.append(RawRecord(name, (said,), {name: answer, **whole}, taken))
-    return written, records
+                name, taken = f"{dialogue}_{sentence}", partial(put, dialogue, str(sentence))
+                file.records.append(RawRecord(name, (said,), {name: answer, **whole}, taken))
+    return file
 
 
-def _reports(text: str) -> Read:
-    written, records = Object(), []
-    for dialogue, value, turns in _dialogues(text):
-        said = [turn["sentence"] for turn in turns[-1:]] if isinstance(turns, list) else []
-        records.append(RawRecord(dialogue, tuple(said), {dialogue: value}, partial(written.__setitem__, dialogue)))
-    return written, records
+def _reports(text: str) -> RawFile:
+    file = RawFile("a JSON object", written={})
+    for name, value, turns in _dialogues(text):
+        said = tuple(turn["sentence"] for turn in turns[-1:]) if isinstance(turns, list) else ()
+        file.records.append(RawRecord(name, said, {name: value}, partial(file.written.__setitem__, name)))
+    return file
 
 
-def _queries(text: str) -> Read:
+def _queries(text: str) -> RawFile:
     """KUAKE-IR: a line for each query, with its id and, after a tab, its text or what was found for it."""
-    written, lines = Object(), (line.strip().partition("\t") for line in io.StringIO(text))
-    # The last line may be blank.
-    found = [RawRecord(name, (value,), {name: value}, partial(written.__setitem__, name)) for name, _, value in lines]
-    return written, found
+    file = RawFile("a table", written={})
+    for line in io.StringIO(text):
+        name, _, value = line.strip().partition("\t")
+        file.records.append(RawRecord(name, (value,), {name: value}, partial(file.written.__setitem__, name)))
+    return file
 
 
 # --- From answers to prompts to a raw answer ---
@@ -285,159 +289,167 @@ class Answered(NamedTuple):
     answer: Answer
 
 
-class NoLabelError(ValueError):
-    """An output is nothing that CBLUE takes; ``first`` is what may be written in its place."""
+@dataclass
+class Answers:
+    """The answers to the prompts that are made of a raw record.
 
-    def __init__(self, what: str, answered: Sequence[Answered], first: object) -> None:
-        super().__init__(f"sample '{answered[0].sample['sample_id']}': {what}, or pass --unreadable first-label")
-        self.first = first
+    Attributes:
+        task: the config name.
+        unreadable: what to do where they are nothing that CBLUE takes.
+        left_out: what of them is not in the raw answer, counted by the reason.
+    """
+
+    task: str
+    record: RawRecord
+    unreadable: Unreadable = "stop"
+    prompts: list[Answered] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def raw(self) -> Mapping[str, str]:
+        """The raw labels by ours."""
+        return RAW_LABELS[self.task].raw
+
+    @property
+    def offered(self) -> set[str]:
+        """The choices of all prompts."""
+        return {choice for prompt in self.prompts for choice in prompt.sample["answer_choices"] or ()}
+
+    def one(self) -> Answer:
+        """The answer that all prompts agree on; ``非上述类型`` says nothing where another offered other labels."""
+        answers = [prompt.answer for prompt in self.prompts]
+        chosen = next((answer for answer in answers if answer != NONE_OF_THESE), NONE_OF_THESE)
+        for prompt in self.prompts:
+            if prompt.answer not in (chosen, NONE_OF_THESE):
+                ids = [self.prompts[answers.index(chosen)].sample["sample_id"], prompt.sample["sample_id"]]
+                raise ValueError(f"samples '{ids[0]}' and '{ids[1]}' answer one record differently")
+        return chosen
+
+    def all(self) -> list[Answer]:
+        """The items of all answers, each once, in their order."""
+        found: list[Answer] = []
+        for prompt in self.prompts:
+            found += (item for item in prompt.answer if item not in found)
+        return found
+
+    def known(self, field: str, what: str) -> Iterator[tuple[Answer, str]]:
+        """The items whose type, relation or status has a raw label, and that label; ``what`` counts the others."""
+        for item in self.all():
+            label = self.raw.get(item[field])
+            self.left_out[what] += label is None
+            if label is not None:
+                yield item, label
+
+    def in_place_of(self, what: str, first: object) -> Any:
+        """What may be written for an output that is nothing that CBLUE takes: ``first``, if it is to be."""
+        if self.unreadable == "stop":
+            name = self.prompts[0].sample["sample_id"]
+            raise ValueError(f"sample '{name}': {what}, or pass --unreadable first-label")
+        self.left_out = Counter(["output without a raw label, written as the first label"])
+        return first
 
 
-#: The raw answer; what is left out of it is counted, by the reason.
-Mapper: TypeAlias = Callable[[Sequence[Answered], RawRecord, "Counter[str]"], Any]
-
-
-def _one(answered: Sequence[Answered]) -> Answer:
-    """The answer that all prompts agree on; ``非上述类型`` says nothing where another offered other labels."""
-    answers = [prompt.answer for prompt in answered]
-    others = [answer for answer in answers if answer != NONE_OF_THESE] or answers
-    for prompt in answered:
-        if prompt.answer not in (others[0], NONE_OF_THESE):
-            first = next(other for other in answered if other.answer == others[0])
-            ids = f"samples '{first.sample['sample_id']}' and '{prompt.sample['sample_id']}'"
-            raise ValueError(f"{ids} answer one record differently")
-    return others[0]
-
-
-def _all(answered: Sequence[Answered]) -> list[Answer]:
-    """The items of all answers, each once, in their order."""
-    found: list[Answer] = []
-    for prompt in answered:
-        found += (item for item in prompt.answer if item not in found)
-    return found
-
-
-def _label(task: str) -> Mapper:
-    raw = _raw(task)
-    others = set(raw) - {NONE_OF_THESE}
-
-    def mapped(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
-        answer = _one(answered)
-        if answer in raw and (answer != NONE_OF_THESE or others <= _offered(answered)):
-            return raw[answer]
-        what = f"'{NONE_OF_THESE}' has no raw label here; offer every label"
-        if answer != NONE_OF_THESE:
-            what = f"{answer!r:.40} is no label; read it with --parser lenient"
-        raise NoLabelError(what, answered, next(iter(raw.values())))
-
-    return mapped
+def _label(of: Answers) -> Any:
+    answer, others = of.one(), set(of.raw) - {NONE_OF_THESE}
+    if answer in of.raw and (answer != NONE_OF_THESE or others <= of.offered):
+        return of.raw[answer]
+    what = f"'{NONE_OF_THESE}' has no raw label here; offer every label"
+    if answer != NONE_OF_THESE:
+        what = f"{answer!r:.40} is no label; read it with --parser lenient"
+    return of.in_place_of(what, next(iter(of.raw.values())))
 
 
 def _places(mention: str, text: str) -> list[int]:
     return [found.start() for found in re.finditer(f"(?={re.escape(mention)})", text)] if mention else []
 
 
-def _known(
-    answered: Sequence[Answered], task: str, field: str, left_out: Counter[str], what: str
-) -> Iterator[tuple[Answer, str]]:
-    """The items whose type, relation or status has a raw label, and that label; ``what`` counts the others."""
-    for item in _all(answered):
-        label = _raw(task).get(item[field])
-        left_out[what] += label is None
-        if label is not None:
-            yield item, label
-
-
-def _entities(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+def _entities(of: Answers) -> list[Object]:
     """Every place of each mention: an answer does not say which one is meant. ``end_idx`` is inclusive."""
     found: dict[tuple[int, int, str], Object] = {}
-    for item, kind in _known(answered, "CMeEE-V2", "type", left_out, _NO_TYPE):
-        mention, starts = item["entity"], _places(item["entity"], record.texts[0])
-        left_out["mention that is not in the text"] += not starts
+    for item, kind in of.known("type", _NO_TYPE):
+        mention, starts = item["entity"], _places(item["entity"], of.record.texts[0])
+        of.left_out["mention that is not in the text"] += not starts
         for start in starts:
             end = start + len(mention) - 1
             found[start, end, kind] = {"start_idx": start, "end_idx": end, "type": kind, "entity": mention}
     return [found[key] for key in sorted(found)]
 
 
-def _tagged(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
+def _tagged(of: Answers) -> str:
     """A tag for each character, longer mentions first: tags do not nest."""
-    text = record.texts[0]
+    text = of.record.texts[0]
     if not text:
-        raise ValueError(f"record '{record.name}': the raw files do not say the sentence; add IMCS-V2_test.json")
+        raise ValueError(f"record '{of.record.name}': the raw files do not say the sentence; add IMCS-V2_test.json")
     tags = ["O"] * len(text)
-    items = _known(answered, "IMCS-V2-NER", "type", left_out, _NO_TYPE)
-    for mention, kind in sorted(((item["entity"], kind) for item, kind in items), key=lambda item: -len(item[0])):
+    mentions = [(item["entity"], kind) for item, kind in of.known("type", _NO_TYPE)]
+    for mention, kind in sorted(mentions, key=lambda item: -len(item[0])):
         free = [at for at in _places(mention, text) if set(tags[at : at + len(mention)]) == {"O"}]
-        left_out["mention that is not in the text, or within another"] += not free
+        of.left_out["mention that is not in the text, or within another"] += not free
         for start in free:
             if set(tags[start : start + len(mention)]) == {"O"}:
                 tags[start : start + len(mention)] = [f"B-{kind}", *[f"I-{kind}"] * (len(mention) - 1)]
     return " ".join(tags)
 
 
-def _triples(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
-    items = _known(answered, "CMeIE", "predicate", left_out, _NO_RELATION)
-    return [{**item, "object": {"@value": item["object"]}} for item, _ in items]
+def _triples(of: Answers) -> list[Object]:
+    return [{**item, "object": {"@value": item["object"]}} for item, _ in of.known("predicate", _NO_RELATION)]
 
 
-def _causal(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+def _causal(of: Answers) -> list[Object]:
     """The first place of each mention; ``end_idx`` is not inclusive. Under 条件关系 the tail is a triple of its own."""
 
     def mention(name: str) -> Object:
-        start = record.texts[0].find(name)
+        start = of.record.texts[0].find(name)
         return {"mention": name, "start_idx": start, "end_idx": start + len(name)} if name and start >= 0 else {}
 
     found = list[Object]()
-    for item, number in _known(answered, "CMedCausal", "predicate", left_out, _NO_RELATION):
+    for item, number in of.known("predicate", _NO_RELATION):
         tail, head = item["object"], mention(item["subject"].removesuffix(CausalLines.marker))
         ends = [mention(tail["subject"]), mention(tail["object"])] if isinstance(tail, dict) else [mention(tail)]
-        left_out["relation with a mention that is not in the text"] += not all((head, *ends))
+        of.left_out["relation with a mention that is not in the text"] += not all((head, *ends))
         raw_tail = {"type": "mention", **ends[0]}
         if len(ends) > 1:
-            inner = int(_raw("CMedCausal")[CausalLines.inner])
+            inner = int(of.raw[CausalLines.inner])
             raw_tail = {"type": "relation", "head": ends[0], "relation": inner, "tail": ends[1]}
         if all((head, *ends)):
             found.append({"head": head, "relation": int(number), "tail": raw_tail})
     return found
 
 
-def _tree(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
+def _tree(of: Answers) -> Any:
     nodes = list[Object]()
-    for node in _one(answered):
-        kept = [triple for triple in node["triples"] if triple[1] in _raw("Text2DT")]
-        left_out["triple of a relation that CBLUE does not have"] += len(node["triples"]) - len(kept)
+    for node in of.one():
+        kept = [triple for triple in node["triples"] if triple[1] in of.raw]
+        of.left_out["triple of a relation that CBLUE does not have"] += len(node["triples"]) - len(kept)
         nodes.append({"role": node["role"], "triples": kept, "logical_rel": node["logical_rel"]})
-    if what := _decision_tree(nodes):
-        raise NoLabelError(f"no tree: {what}", answered, [{"role": "D", "triples": [], "logical_rel": "null"}])
-    return nodes
+    what = _decision_tree(nodes)
+    return of.in_place_of(f"no tree: {what}", [{"role": "D", "triples": [], "logical_rel": "null"}]) if what else nodes
 
 
 _EVENT_FIELDS = {"core_name": "主体词", "tendency": "发生状态", "character": "描述词", "anatomy_list": "解剖部位"}
 
 
-def _events(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[Object]:
-    empty = [item for item in _all(answered) if not any(item.values())]
-    left_out["event without any content"] += len(empty)
-    items = _known(answered, "CHIP-CDEE", "发生状态", left_out, "event of an unknown status")
+def _events(of: Answers) -> list[Object]:
+    empty = [item for item in of.all() if not any(item.values())]
+    of.left_out["event without any content"] += len(empty)
+    items = of.known("发生状态", "event of an unknown status")
     return [{raw: item[ours] for raw, ours in _EVENT_FIELDS.items()} for item, _ in items if item not in empty]
 
 
-def _symptoms(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> Object:
-    found = [(item["entity"], _raw("IMCS-V2-SR")[item["attr"]]) for item in _all(answered) if item["entity"]]
-    return dict(sorted(found, key=lambda item: _SUREST_LAST.index(item[1])))
+def _symptoms(of: Answers) -> Object:
+    return _surest((item["entity"], of.raw[item["attr"]]) for item in of.all() if item["entity"])
 
 
-def _statuses(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> list[str]:
+def _statuses(of: Answers) -> list[str]:
     """The status of each finding by the first prompt that names it and that reaches its sentence.
 
     A prompt without a part, or with one that is no sentence's, reaches to the end of the dialogue.
     """
-    raw, turns, statuses = _raw("CHIP-MDCFNPC"), record.turns, list[str]()
+    turns, statuses = of.record.turns, list[str]()
     order = {str(turn["sentence_id"]): place for place, turn in enumerate(turns)}
     said = [
-        (order.get(str(prompt.part), len(turns)), {item["entity"]: raw[item["attr"]] for item in prompt.answer})
-        for prompt in answered
+        (order.get(str(prompt.part), len(turns)), {item["entity"]: of.raw[item["attr"]] for item in prompt.answer})
+        for prompt in of.prompts
     ]
     said.sort(key=itemgetter(0))
     for place, turn in enumerate(turns):
@@ -445,26 +457,26 @@ def _statuses(answered: Sequence[Answered], record: RawRecord, left_out: Counter
             names = {finding.get("mention"), finding.get("name")}
             given = [status for end, by in said if end >= place for name, status in by.items() if name in names]
             statuses += given[:1] or [_NOT_ANNOTATED]
-            left_out[f"finding that no answer names, written as {_NOT_ANNOTATED}"] += not given
+            of.left_out[f"finding that no answer names, written as {_NOT_ANNOTATED}"] += not given
     return statuses
 
 
-def _report(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> Object:
-    return {section: _one(answered).get(section, "") for section in Report.sections}
+def _report(of: Answers) -> Object:
+    return {section: of.one().get(section, "") for section in Report.sections}
 
 
-def _terms(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
-    return "##".join(dict.fromkeys(item["entity"] for item in _all(answered)))
+def _terms(of: Answers) -> str:
+    return "##".join(dict.fromkeys(item["entity"] for item in of.all()))
 
 
-def _documents(answered: Sequence[Answered], record: RawRecord, left_out: Counter[str]) -> str:
+def _documents(of: Answers) -> str:
     """Ten documents: those found relevant, and then the others, each in the order of the prompts."""
-    found = [prompt.part for prompt in answered if prompt.answer == _RELEVANT]
-    ranked = list(dict.fromkeys([*found, *(prompt.part for prompt in answered)]))[:_DOCUMENTS]
+    found = [prompt.part for prompt in of.prompts if prompt.answer == _RELEVANT]
+    ranked = list(dict.fromkeys([*found, *(prompt.part for prompt in of.prompts)]))[:_DOCUMENTS]
     if len(ranked) < _DOCUMENTS or None in ranked:
-        raise ValueError(f"query '{record.name}': expected prompts for {_DOCUMENTS} documents, found {len(ranked)}")
-    unread = sum(prompt.answer not in REGISTRY["KUAKE-IR"].labels for prompt in answered)
-    left_out["output without a label, taken as not relevant"] += unread
+        raise ValueError(f"query '{of.record.name}': expected prompts for {_DOCUMENTS} documents, found {len(ranked)}")
+    unread = sum(prompt.answer not in REGISTRY[of.task].labels for prompt in of.prompts)
+    of.left_out["output without a label, taken as not relevant"] += unread
     return ",".join(map(str, ranked))
 
 
@@ -488,9 +500,9 @@ class CBLUETask:
     """
 
     name: str
-    read: Callable[[str], Read]
+    read: Callable[[str], RawFile]
     shape: Shape
-    mapper: Mapper
+    mapper: Callable[[Answers], Any]
     file: str = ""
     beside: str = ""
     fields: tuple[str, ...] = ()
@@ -502,22 +514,17 @@ class CBLUETask:
         return self.file or rf"{self.name}_test\.jsonl?"
 
 
-def _listed(name: str, answer: str, fields: str, shape: Shape, mapper: Mapper, file: str = "") -> CBLUETask:
+def _listed(
+    name: str, answer: str, fields: str, shape: Shape, mapper: Callable[[Answers], Any], file: str = ""
+) -> CBLUETask:
     """A task whose file is a list of records that their texts tell apart; with a name of its own it asks for types."""
-    texts = tuple(fields.split())
-    return CBLUETask(
-        name,
-        partial(_records, answer, texts, RECORD_IDS.get(name)),
-        shape,
-        mapper,
-        file,
-        fields=texts,
-        types=_raw(name) if file else (),
-    )
+    texts, types = tuple(fields.split()), RAW_LABELS[name].raw if file else ()
+    read = partial(_records, answer, texts, RECORD_IDS.get(name))
+    return CBLUETask(name, read, shape, mapper, file, fields=texts, types=types)
 
 
 def _classified(name: str, fields: str) -> CBLUETask:
-    return _listed(name, "label", fields, _labels(name), _label(name))
+    return _listed(name, "label", fields, _labels(name), _label)
 
 
 _ENTITY: Shape = {"start_idx": int, "end_idx": int, "type": _labels("CMeEE-V2")}
@@ -540,14 +547,14 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
         _classified("KUAKE-QTR", "query title"),
         _classified("KUAKE-QQR", "query1 query2"),
         CBLUETask("KUAKE-IR", _queries, _ten_documents, _documents, *_QUERY_FILES),
-        CBLUETask("IMCS-V2-NER", _sentences, _tags, _tagged, beside=_IMCS, types=_raw("IMCS-V2-NER")),
-        CBLUETask("IMCS-V2-DAC", _sentences, _labels("IMCS-V2-DAC"), _label("IMCS-V2-DAC"), beside=_IMCS),
+        CBLUETask("IMCS-V2-NER", _sentences, _tags, _tagged, beside=_IMCS, types=RAW_LABELS["IMCS-V2-NER"].raw),
+        CBLUETask("IMCS-V2-DAC", _sentences, _labels("IMCS-V2-DAC"), _label, beside=_IMCS),
         CBLUETask("IMCS-V2-SR", _sentences, {...: _labels("IMCS-V2-SR")}, _symptoms, beside=_IMCS),
         CBLUETask("IMCS-V2-MRG", _reports, dict.fromkeys(Report.sections, str), _report, beside=_IMCS),
         CBLUETask("CHIP-MDCFNPC", _findings, _labels("CHIP-MDCFNPC"), _statuses),
         _listed("CMedCausal", "relation_of_mention", "text", [_relation], _causal),
         _listed("Text2DT", "tree", "text", _decision_tree, _tree),
-        CBLUETask("MedDG", _REPLIES, str, lambda answered, record, left_out: _one(answered)),
+        CBLUETask("MedDG", _REPLIES, str, Answers.one),
     )
 }
 
@@ -555,8 +562,7 @@ CBLUE_TASKS: Mapping[str, CBLUETask] = {
 # --- Reading and checking ---
 
 
-def _read(task: CBLUETask, path: Path) -> tuple[str, Read]:
-    """The text of a file, and what was read of it."""
+def _read(task: CBLUETask, path: Path) -> RawFile:
     with open_binary(path) as stream:
         try:
             text = stream.read().decode()
@@ -565,7 +571,7 @@ def _read(task: CBLUETask, path: Path) -> tuple[str, Read]:
     if text.startswith("version https://git-lfs"):
         raise PromptCBLUEError(f"{path}: stands for a file that is not here; `git lfs pull` fetches it")
     try:
-        return text, task.read(text.removeprefix(_BOM))
+        return replace(task.read(text.removeprefix(_BOM)), marked=text.startswith(_BOM))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise PromptCBLUEError(f"{path}: has not the layout of {task.name} in CBLUE: {reason}") from error
@@ -584,28 +590,16 @@ def _raw_file(pattern: str, raw: Path) -> Path | None:
     return different[0] if different else None
 
 
-class _Source(NamedTuple):
-    """The raw test file of a task, and what will be written in its place."""
-
-    name: str
-    records: list[RawRecord]
-    written: list[Object] | Object
-    lines: bool
-
-
-def _source(task: CBLUETask, raw: Path) -> _Source | None:
-    """The test file of a task, or what its records can be read from in its place; their texts are filled in."""
+def _source(task: CBLUETask, raw: Path) -> tuple[str, RawFile] | None:
+    """The test file of a task, or what its records can be read from in its place, and the name of what is written."""
     path, beside = _raw_file(task.pattern, raw), task.beside and _raw_file(task.beside, raw)
-    if not path and not beside:
-        return None
-    text, (written, records) = _read(task, beside) if beside else ("", ([], []))
-    name = f"{task.name}_test.{'tsv' if task.read is _queries else 'json'}"
-    if path:
-        texts, name = {record.name: record.texts for record in records}, path.name
-        text, (written, records) = _read(task, path)
-        # The last line of a table may be blank.
-        records = [one._replace(texts=texts.get(one.name, one.texts)) for one in records if one.name]
-    return _Source(name, records, written, _is_lines(text.removeprefix(_BOM)))
+    texts = _read(task, beside) if beside else None
+    if not path:
+        return (f"{task.name}_test.{'tsv' if texts.form == 'a table' else 'json'}", texts) if texts else None
+    file, known = _read(task, path), {record.name: record.texts for record in (texts.records if texts else ())}
+    # The last line of a table may be blank.
+    records = [record._replace(texts=known.get(record.name, record.texts)) for record in file.records if record.name]
+    return path.name, replace(file, records=records)
 
 
 def check_file(path: Path, raw: Path) -> int:
@@ -627,25 +621,24 @@ def check_file(path: Path, raw: Path) -> int:
     source = _source(task, raw)
     if source is None:
         raise PromptCBLUEError(f"{raw}: holds no raw test file of {task.name} to compare {path} with")
-    text, (_, records) = _read(task, path)
-    answers = {name: answer for record in records for name, answer in record.answers.items()}
+    file, expected = _read(task, path), source[1]
+    answers = {name: answer for record in file.records for name, answer in record.answers.items()}
     wrong = [(name, problem) for name, answer in answers.items() if (problem := _problem(answer, task.shape))]
-    if task.read is _findings:  # of a raw file, a turn may leave it out
-        lacking = [record for record in records if any(turn.get("ner") is None for turn in record.turns)]
-        wrong += ((record.name, "field 'ner' of a turn is missing") for record in lacking)
+    # Of a raw file, a turn may leave it out.
+    lacking = [record for record in file.records if any(turn.get("ner") is None for turn in record.turns)]
+    wrong += ((record.name, "field 'ner' of a turn is missing") for record in lacking)
     problems = [f"record '{name:.40}': {problem}" for name, problem in wrong]
-    if text.startswith(_BOM):
+    if file.marked:
         problems.append("starts with a byte order mark, at which CBLUE's checkers stop; write it without")
-    if _is_lines(text) != source.lines and task.read is not _queries:
-        kinds = ("a JSON list", "JSON Lines")
-        problems.append(f"expected {kinds[source.lines]}, as the raw file is, found {kinds[not source.lines]}")
-    expected = [name for record in source.records for name in record.answers]
-    if missing := [name for name in expected if name not in answers]:
-        problems.append(f"{len(missing)} of {len(expected)} answers are missing, first that of '{missing[0]:.40}'")
+    if file.form != expected.form:
+        problems.append(f"expected {expected.form}, as the raw file is, found {file.form}")
+    names = [name for record in expected.records for name in record.answers]
+    if missing := [name for name in names if name not in answers]:
+        problems.append(f"{len(missing)} of {len(names)} answers are missing, first that of '{missing[0]:.40}'")
     if task.shape is _tags:
-        problems += _wrong_lengths(answers, source.records, raw)
+        problems += _wrong_lengths(answers, expected.records, raw)
     _stop_if_any(f"{path}: ", problems)
-    return len(records)
+    return len(file.records)
 
 
 def _wrong_lengths(answers: Mapping[str, object], records: Iterable[RawRecord], raw: Path) -> Iterator[str]:
@@ -772,9 +765,6 @@ def write_cblue(
     Raises:
         PromptCBLUEError: lists what is wrong; no task can be written, so nothing is.
     """
-    for path, what in ((raw, "CBLUE's test files"), (Path(test), "the prompts")):
-        if not path.exists():
-            raise PromptCBLUEError(f"{path}: no such file or folder; expected {what}")
     if raw.resolve() in output.resolve().parents:
         raise PromptCBLUEError(f"{output}: stands in the folder of the raw files, whose names it has; name another")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -802,56 +792,48 @@ def _write_task(
     task = CBLUE_TASKS.get(name)
     source = _source(task, raw) if task else None
     if task is None or source is None:
-        return Written(None, notes=[f"not written: {f'{raw} holds no test file of it' if task else _NO_TASK}"])
-    answered = _answered(task, outputs, source, parser)
+        why = f"{raw} holds no test file of it" if task else "it is no task of CBLUE's submission"
+        return Written(None, notes=[f"not written: {why}"])
+    file_name, file = source
+    answered = [Answers(name, record, unreadable) for record in file.records]
+    _answer(task, outputs, answered, file_name, parser)
     problems, left_out = list[str](), Counter[str]()
-    for record, prompts in zip(source.records, answered, strict=True):
-        left = Counter[str]()
+    for answers in answered:
         try:
-            value = task.mapper(prompts, record, left)
+            answers.record.put(task.mapper(answers))
+            left_out += answers.left_out
         except ValueError as error:
-            if unreadable == "stop" or not isinstance(error, NoLabelError):
-                problems.append(str(error))
-                continue
-            value, left = error.first, Counter([_FIRST_LABEL])
-        left_out.update(left)
-        record.put(value)
+            problems.append(str(error))
     _stop_if_any("", problems)
-    if isinstance(source.written, list) and source.lines:
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in source.written)
-    elif isinstance(source.written, dict) and task.read is _queries:
-        text = "".join(f"{name}\t{answer}\n" for name, answer in source.written.items())
-    else:
-        text = json.dumps(source.written, ensure_ascii=False, indent=2) + "\n"
     try:
-        (folder / source.name).write_bytes(text.encode())
+        (folder / file_name).write_bytes(file.text().encode())
     except UnicodeEncodeError as error:
         raise PromptCBLUEError("an answer holds half of a surrogate pair; decode the outputs again") from error
-    check_file(folder / source.name, raw)
+    check_file(folder / file_name, raw)
     # A reason that says what was done in place of it says so alone.
     notes = [
         f"{'' if ', written as ' in reason or ', taken as ' in reason else 'left out '}{n} × {reason}"
         for reason, n in sorted(left_out.items())
-        if n
     ]
-    if partly := sum(not set(task.types) <= _offered(prompts) for prompts in answered):
+    if partly := sum(not set(task.types) <= answers.offered for answers in answered):
         notes.append(
             f"the prompts of {records_said(partly)} ask for some of the types only; the others stay empty there"
         )
-    return Written(source.name, len(source.records), notes)
+    return Written(file_name, len(file.records), notes)
 
 
-def _answered(task: CBLUETask, outputs: Sequence[Output], source: _Source, parser: Parser) -> list[list[Answered]]:
-    """The answers to each record; the error lists prompts without an output or a record, and records without one."""
-    records, samples = source.records, [sample for sample, _ in outputs]
+def _answer(
+    task: CBLUETask, outputs: Sequence[Output], answered: Sequence[Answers], file_name: str, parser: Parser
+) -> None:
+    """Give the answers to their records; the error lists prompts without an output or a record, and records without."""
+    records, samples = [answers.record for answers in answered], [sample for sample, _ in outputs]
     if doubled := [name for name, n in Counter(record.name for record in records).items() if n > 1]:
-        raise PromptCBLUEError(f"{source.name} holds several records of the id '{doubled[0]}'")
+        raise PromptCBLUEError(f"{file_name} holds several records of the id '{doubled[0]}'")
     traced = _by_id(samples, records) or (_by_text(samples, records) if task.fields else None)
     if traced is None:
         raise PromptCBLUEError(
             "the ids of its prompts lead to no raw records; make them with `promptcblue-dataset build --from-test`"
         )
-    answered: list[list[Answered]] = [[] for _ in records]
     problems: list[str] = []
     for (sample, text), places in zip(outputs, traced, strict=True):
         name = sample["sample_id"]
@@ -859,19 +841,14 @@ def _answered(task: CBLUETask, outputs: Sequence[Output], source: _Source, parse
             problems.append(f"sample '{name}': has no prediction")
             continue
         if not places:
-            problems.append(f"sample '{name}': its prompt holds the text of no single record of {source.name}")
+            problems.append(f"sample '{name}': its prompt holds the text of no single record of {file_name}")
         choices = sample["answer_choices"] or ()
         answer = parse_answer(REGISTRY[task.name].format, text, choices, parser, sample["input"]).answer
         for place in places:
-            answered[place].append(Answered(sample, (record_of(name) or (None, None))[1], answer))
+            answered[place].prompts.append(Answered(sample, (record_of(name) or (None, None))[1], answer))
     problems += (
         f"record {place}, '{next(iter(record.texts), '') or record.name:.30}', has no prompt"
-        for place, (record, prompts) in enumerate(zip(records, answered, strict=True), 1)
-        if not prompts and record.answers  # a dialogue without findings is asked nothing
+        for place, (record, answers) in enumerate(zip(records, answered, strict=True), 1)
+        if not answers.prompts and record.answers  # a dialogue without findings is asked nothing
     )
     _stop_if_any("", problems)
-    return answered
-
-
-def _offered(answered: Iterable[Answered]) -> set[str]:
-    return {choice for prompt in answered for choice in prompt.sample["answer_choices"] or ()}
