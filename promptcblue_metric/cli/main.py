@@ -260,13 +260,13 @@ def compare(
         compare_runs,
         print_comparisons,
         print_published,
-        result_of,
         run_names,
         scored_run,
     )
     from ..data.predictions import provenance
     from ..data.samples import load_samples
     from ..data.writing import write_json
+    from ..report.report import evaluated
 
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
@@ -276,7 +276,7 @@ def compare(
         for name, path in zip(run_names(predictions), predictions, strict=True)
     }
     samples = common_samples(runs, common_only=common_only)
-    results = {name: result_of(scored, protocol, parser) for name, scored in samples.items()}
+    results = {name: evaluated(scored, parser).result(protocol) for name, scored in samples.items()}
     comparisons = compare_runs(samples, protocol, resamples, seed)
     print_comparisons(comparisons, results, len(rows))
     origins = [provenance(path, references, split) for path in predictions]

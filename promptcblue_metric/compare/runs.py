@@ -112,14 +112,6 @@ def scored_run(
     }
 
 
-def result_of(scored: Sequence[ScoredSample], protocol: Protocol, parser: Parser) -> Result:
-    """The scores of samples that are scored already."""
-    evaluation = Evaluation(parser=parser)
-    for sample in scored:
-        evaluation.add_scored(sample)
-    return evaluation.result(protocol)
-
-
 def common_samples(
     runs: Mapping[str, Mapping[Key, ScoredSample]], *, common_only: bool
 ) -> dict[str, list[ScoredSample]]:

@@ -9,13 +9,15 @@ and in time linear in the output but for a bounded number of look-ups. Labels an
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 from ..answers import Answer, TermList, TreeLines
 from ..cli.common import visible
@@ -120,26 +122,8 @@ class Outcome(NamedTuple):
     predicted: Answer | None
 
 
-class KindCount(TypedDict):
-    """How often a kind of outcome occurs, and its share: of all, and of those with a predicted or with a gold item."""
-
-    kind: str
-    n: int
-    share: float
-    of_predicted: float | None
-    of_gold: float | None
-
-
-class Bin(TypedDict):
-    """Samples of one template, or of one range of a measure (``name``), and the task's primary metric over them."""
-
-    name: str
-    n: int
-    score: float
-
-
-#: A row of a list, with the fields that ``lists.json`` names.
-Listed: TypeAlias = dict[str, "str | float"]
+#: A row of a list of the report.
+Listed: TypeAlias = dict[str, Any]
 
 
 class Confusion(TypedDict):
@@ -158,60 +142,14 @@ class Confusion(TypedDict):
     invalid_classes: int
 
 
-class Details(TypedDict, total=False):
-    """What only some tasks have: wrong fields in pairs of items, a confusion matrix, lengths, or reports' sections."""
-
-    fields: dict[str, int]
-    confusion: Confusion
-    lengths: dict[Literal["predicted", "reference"], Listed]
-    sections: list[Listed]
-
-
-class Field(TypedDict):
-    """A field of an item, and whether the item it was paired with has another value there."""
-
-    field: str
-    text: str
-    differs: bool
-
-
-class ItemError(TypedDict):
-    """An outcome that is an error."""
-
-    kind: str
-    gold: list[Field] | None
-    predicted: list[Field] | None
-
-
-class Node(TypedDict):
-    """A node of a tree: its depth, whether it is its parent's ``yes`` or ``no``, and what it says.
-
-    ``kind`` is how it stands to the node at its place in the other tree.
-    """
-
-    depth: int
-    branch: str
-    kind: str
-    parts: list[Field]
-
-
-class Drawing(TypedDict):
-    """The first nodes of a tree, in preorder, and how many more there are."""
-
-    nodes: list[Node]
-    more: int
-
-
-class Drawn(TypedDict, total=False):
-    """Of a sample whose answer is a decision tree: the gold one and the predicted one, as far as there is one."""
-
-    trees: dict[Literal["gold", "predicted"], Drawing]
-
-
-class Example(Drawn):
+class Example(TypedDict, total=False):
     """A sample to look at: its score, the kinds of error in it, the most frequent first, and its state.
 
-    Errors are listed where an answer has items; texts and labels are seen as they are.
+    Errors are listed where an answer has items, each with its kind and its two items; texts and labels are seen as they
+    are. ``trees`` are the gold one and the predicted one, as far as there is one, where the answer is a decision tree:
+    the first ``nodes`` in preorder, and how many ``more`` there are. A node has its depth, the branch that it is of its
+    parent, its kind by what is at its place in the other tree, and its parts. An item and a node are lists of parts:
+    the name of the field, its text, and whether it differs on the other side.
     """
 
     sample_id: str
@@ -221,27 +159,36 @@ class Example(Drawn):
     prompt: ShownText
     gold: ShownText
     prediction: ShownText | None
-    errors: list[ItemError]
+    errors: list[Listed]
     more_errors: int
+    trees: dict[Literal["gold", "predicted"], Listed]
 
 
-class Analysis(Details):
+class Analysis(TypedDict, total=False):
     """The error analysis of one task.
 
     Attributes:
-        unit: what is counted in ``outcomes``, whose shares add up to one: "items" of the answers, or "samples".
+        fields, confusion, lengths, sections: what only some tasks have: wrong fields in pairs of items, a confusion
+            matrix, lengths of texts, or reports' sections.
+        unit: what is counted in ``outcomes``, whose shares add up to one: "items" of the answers, or "samples". Each
+            has a share too of those with a predicted item, and of those with a gold one.
         states, repairs, problems: numbers of outputs by state, by repair that the lenient parser made, and by problem.
-        breakdowns: scores by ``template``, ``prompt length``, ``answer size`` and ``choices offered``, where known.
+        breakdowns: the primary metric over samples of one template or of one range of a measure, by ``template``,
+            ``prompt length``, ``answer size`` and ``choices offered``, where known.
         examples: the lowest-scoring first.
     """
 
+    fields: dict[str, int]
+    confusion: Confusion
+    lengths: dict[Literal["predicted", "reference"], Listed]
+    sections: list[Listed]
     group: str
     unit: str
-    outcomes: list[KindCount]
+    outcomes: list[Listed]
     states: dict[str, int]
     repairs: dict[str, int]
     problems: dict[str, int]
-    breakdowns: dict[str, list[Bin]]
+    breakdowns: dict[str, list[Listed]]
     examples: list[Example]
 
 
@@ -339,11 +286,10 @@ def _paired(
     pairs: list[Outcome] = []
     for item in gold:
         bucket = buckets.get(key(item), [])
-        for candidate in bucket:
-            if all(overlap(item[name], candidate[name]) for name in rule.overlapping):
-                pairs.append(Outcome(rule.kind, item, candidate))
-                bucket.remove(candidate)
-                break
+        fitting = (one for one in bucket if all(overlap(item[name], one[name]) for name in rule.overlapping))
+        if (candidate := next(fitting, None)) is not None:
+            pairs.append(Outcome(rule.kind, item, candidate))
+            bucket.remove(candidate)
     taken = {id(item) for pair in pairs for item in (pair.gold, pair.predicted)}
     for items in (gold, predicted):
         items[:] = (item for item in items if id(item) not in taken)
@@ -356,14 +302,13 @@ def analyse(
     progress: Callable[[str], object] = lambda task: None,
 ) -> dict[str, Analysis]:
     """The error analysis of every task that has samples, in the order of the benchmark; ``progress`` is told each."""
-    by_task: dict[str, list[ScoredSample]] = {name: [] for name in REGISTRY}
+    by_task: dict[str, list[ScoredSample]] = {}
     for sample in scored:
-        by_task[sample.task.name].append(sample)
+        by_task.setdefault(sample.task.name, []).append(sample)
     analyses = {}
-    for name, samples in by_task.items():
-        if samples:
-            progress(name)
-            analyses[name] = analyse_task(samples, protocol)
+    for name in sorted(by_task, key=list(REGISTRY).index):
+        progress(name)
+        analyses[name] = analyse_task(by_task[name], protocol)
     return analyses
 
 
@@ -371,23 +316,24 @@ def analyse_task(samples: Sequence[ScoredSample], protocol: Protocol = "official
     """The error analysis of samples of one task."""
     task = samples[0].task
     outcomes = [outcomes_of(sample) for sample in samples]
-    states, repairs, problems = list[str](), Counter[str](), Counter[str]()
-    for sample in samples:
-        state, mended = _state(sample)
-        states.append(state)
-        repairs.update(mended)
-        problems.update({problem.kind for problem in sample.parsed.problems} if sample.parsed else ())
+    states, repairs = zip(*map(_state, samples), strict=True)
+    problems = ({problem.kind for problem in sample.parsed.problems} for sample in samples if sample.parsed)
     return {
         **_details(task, samples, outcomes, protocol),
         "group": task.group,
         "unit": "items" if _rules_of(task) else "samples",
         "outcomes": _kind_counts([*chain.from_iterable(outcomes)]),
         "states": {state: n for state in STATES if (n := states.count(state))},
-        "repairs": dict(sorted(repairs.items(), key=lambda entry: (-entry[1], entry[0]))),
-        "problems": dict(sorted(problems.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "repairs": _most_frequent(repairs),
+        "problems": _most_frequent(problems),
         "breakdowns": _breakdowns(samples, protocol),
         "examples": _examples(samples, outcomes, states, protocol),
     }
+
+
+def _most_frequent(kinds: Iterable[Iterable[str]]) -> dict[str, int]:
+    """How many outputs have each kind."""
+    return dict(sorted(Counter(chain.from_iterable(kinds)).items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def _state(sample: ScoredSample) -> tuple[str, set[str]]:
@@ -401,22 +347,13 @@ def _state(sample: ScoredSample) -> tuple[str, set[str]]:
     return well_formedness(parsed), set(parsed.repairs)
 
 
-def _kind_counts(outcomes: Sequence[Outcome]) -> list[KindCount]:
+def _kind_counts(outcomes: Sequence[Outcome]) -> list[Listed]:
     every = Counter(outcome.kind for outcome in outcomes)
-    predicted = Counter(outcome.kind for outcome in outcomes if outcome.predicted is not None)
-    gold = Counter(outcome.kind for outcome in outcomes if outcome.gold is not None)
-
-    def part(counts: Counter[str], kind: str) -> float | None:
-        return counts[kind] / counts.total() if counts[kind] else None
-
+    sides = {"of_predicted": Counter(outcome.kind for outcome in outcomes if outcome.predicted is not None)}
+    sides["of_gold"] = Counter(outcome.kind for outcome in outcomes if outcome.gold is not None)
     return [
-        {
-            "kind": kind,
-            "n": every[kind],
-            "share": every[kind] / every.total(),
-            "of_predicted": part(predicted, kind),
-            "of_gold": part(gold, kind),
-        }
+        {"kind": kind, "n": every[kind], "share": every[kind] / every.total()}
+        | {side: counts[kind] / counts.total() if counts[kind] else None for side, counts in sides.items()}
         for kind in dict.fromkeys((*_FIRST, *_LAST))
         if every[kind]
     ]
@@ -424,16 +361,19 @@ def _kind_counts(outcomes: Sequence[Outcome]) -> list[KindCount]:
 
 def _details(
     task: Task, samples: Sequence[ScoredSample], outcomes: Sequence[Sequence[Outcome]], protocol: Protocol
-) -> Details:
-    if not _rules_of(task):
-        if isinstance(task.scorer, LabelF1):
-            return {"confusion": _confusion(task, task.scorer, samples, [found[0] for found in outcomes], protocol)}
-        return _lengths(samples) if isinstance(task.scorer, MeanRouge) else {}
-    wrong = Counter[str]()
-    for _, gold, predicted in chain.from_iterable(outcomes):
-        if gold is not None and predicted is not None:
-            wrong.update(name for name, value in gold.items() if predicted.get(name) != value)
-    return {"fields": dict(wrong.most_common())} if wrong else {}
+) -> Analysis:
+    if _rules_of(task):
+        wrong = Counter(
+            name
+            for _, gold, ours in chain.from_iterable(outcomes)
+            if gold is not None and ours is not None
+            for name, value in gold.items()
+            if ours.get(name) != value
+        )
+        return {"fields": dict(wrong.most_common())} if wrong else {}
+    if isinstance(task.scorer, LabelF1):
+        return {"confusion": _confusion(task, task.scorer, samples, [found[0] for found in outcomes], protocol)}
+    return _lengths(samples) if isinstance(task.scorer, MeanRouge) else {}
 
 
 def _confusion(
@@ -461,7 +401,7 @@ def _confusion(
         "others": others,
         "matrix": [[pairs[row, column] for column in (*labels, *others)] for row in rows],
         "per_label": [
-            {"label": short(label), **n.scores(), "gold": int(n.gold), "predicted": int(n.predicted)}  # type: ignore[dict-item]
+            {"label": short(label), **n.scores(), "gold": int(n.gold), "predicted": int(n.predicted)}
             for label, n in counts.items()
         ],
         "most_frequent": [
@@ -473,7 +413,7 @@ def _confusion(
     }
 
 
-def _lengths(samples: Sequence[ScoredSample]) -> Details:
+def _lengths(samples: Sequence[ScoredSample]) -> Analysis:
     """Lengths in characters of the texts, and ROUGE and mean lengths of each section over the gold that has it."""
 
     def length(texts: Sequence[Mapping[str, str]]) -> Listed:
@@ -493,7 +433,7 @@ def _lengths(samples: Sequence[ScoredSample]) -> Details:
         }
 
     texts = [(s, _sections(s.parsed.answer if s.parsed else ""), _sections(s.gold)) for s in samples]
-    found: Details = {
+    found: Analysis = {
         "lengths": {
             "predicted": length([ours for _, ours, _ in texts]),
             "reference": length([theirs for _, _, theirs in texts]),
@@ -509,7 +449,7 @@ def _score(samples: Sequence[ScoredSample], protocol: Protocol) -> float:
     return float(scorer.score(sum_counts([sample.counts for sample in samples]), protocol)[scorer.primary])
 
 
-def _breakdowns(samples: Sequence[ScoredSample], protocol: Protocol) -> dict[str, list[Bin]]:
+def _breakdowns(samples: Sequence[ScoredSample], protocol: Protocol) -> dict[str, list[Listed]]:
     """Scores by template, the most frequent first, the rarest left out, and by ranges of what can be measured."""
 
     def size(sample: ScoredSample) -> int | None:
@@ -538,20 +478,14 @@ def _quantiles(
     samples: Sequence[ScoredSample], measure: Callable[[ScoredSample], int | None]
 ) -> list[tuple[str, list[ScoredSample]]]:
     """Samples by ranges of a whole number, about equally many in each; those of one value share a range."""
-    measured = sorted(
-        ((value, place) for place, sample in enumerate(samples) if (value := measure(sample)) is not None)
-    )
-    wanted = min(_QUANTILE_BINS, len(measured) // _SAMPLES_IN_A_BIN)
-    if wanted < 2:
-        return []
-    # A value belongs to the range in which its first sample falls.
-    bin_of: dict[int, int] = {}
-    groups: dict[int, list[tuple[int, int]]] = {}
-    for rank, (value, place) in enumerate(measured):
-        bin_of.setdefault(value, rank * wanted // len(measured))
-        groups.setdefault(bin_of[value], []).append((value, place))
+    measured = [(value, sample) for sample in samples if (value := measure(sample)) is not None]
+    values, wanted = sorted(value for value, _ in measured), min(_QUANTILE_BINS, len(measured) // _SAMPLES_IN_A_BIN)
+    groups: dict[int, list[tuple[int, ScoredSample]]] = {}
+    for value, sample in sorted(measured, key=itemgetter(0)) if wanted > 1 else ():
+        # A value belongs to the range in which its first sample falls.
+        groups.setdefault(bisect_left(values, value) * wanted // len(values), []).append((value, sample))
     return [
-        ("–".join(map(str, dict.fromkeys((group[0][0], group[-1][0])))), [samples[place] for _, place in group])
+        ("–".join(map(str, dict.fromkeys((group[0][0], group[-1][0])))), [sample for _, sample in group])
         for group in groups.values()
     ]
 
@@ -568,7 +502,7 @@ def _examples(
     samples: Sequence[ScoredSample], outcomes: Sequence[list[Outcome]], states: Sequence[str], protocol: Protocol
 ) -> list[Example]:
     """The lowest-scoring samples, and some of every kind of error and state."""
-    candidates = []
+    candidates = list[_Candidate]()
     for sample, found, state in zip(samples, outcomes, states, strict=True):
         score, errors = _score([sample], protocol), _errors(found)
         if not _is_right(sample, errors, score):
@@ -614,7 +548,7 @@ def _example(example: _Candidate) -> Example:
     return found
 
 
-def _item(item: Answer | None, other: Answer | None) -> list[Field] | None:
+def _item(item: Answer | None, other: Answer | None) -> list[Listed] | None:
     if item is None:
         return None
     return [
@@ -633,7 +567,7 @@ def _as_text(value: Answer) -> str:
     return str(value)
 
 
-def _drawn(answer: Sequence[Answer], other: Sequence[Answer], alone: str) -> Drawing:
+def _drawn(answer: Sequence[Answer], other: Sequence[Answer], alone: str) -> Listed:
     """A tree, each node compared with that at its place in the other one, as the edit distance does it.
 
     Args:
@@ -641,13 +575,12 @@ def _drawn(answer: Sequence[Answer], other: Sequence[Answer], alone: str) -> Dra
     """
     ours, theirs = build_tree(answer), build_tree(other)
     partners = dict(places(ours, theirs)) if other else {}
-    depths: dict[int, int] = {}
-    for number in range(len(answer)):
-        parent = ours.parents.get(number, (-1, ""))[0]
-        if not number or parent in depths:
-            depths[number] = depths[parent] + 1 if number else 0
+    depths = {0: 0} if answer else {}
+    for number, (parent, _) in sorted(ours.parents.items()):  # a parent stands before its children
+        if parent in depths:
+            depths[number] = depths[parent] + 1
     order = [*depths, *(number for number in range(len(answer)) if number not in depths)]
-    nodes = list[Node]()
+    nodes = list[Listed]()
     for number in order[:DRAWN_NODES]:
         partner = partners.get(number)
         across = None if partner is None else theirs.nodes[partner]
@@ -663,23 +596,17 @@ def _drawn(answer: Sequence[Answer], other: Sequence[Answer], alone: str) -> Dra
     return {"nodes": nodes, "more": len(order[DRAWN_NODES:])}
 
 
-def _parts_of_node(said: Mapping[str, Answer], across: TreeNode | None) -> list[Field]:
+def _parts_of_node(said: Mapping[str, Answer], across: TreeNode | None) -> list[Listed]:
     """Role, logical relation and triples of a node, with what the node at its place in the other tree does not say."""
-    parts: list[Field] = [
-        {"field": name, "text": short(said[name]), "differs": across is not None and said[name] != across[place]}
-        for place, name in enumerate(("role", "logical_rel"))
-    ]
+    role, relation, triples = across or (said["role"], said["logical_rel"], set(map(lowered, said["triples"])))
+    parts = [("role", said["role"], said["role"] != role)]
+    parts.append(("logical_rel", said["logical_rel"], said["logical_rel"] != relation))
     parts += (
-        {
-            "field": "triple",
-            "text": short(_as_text(triple)),
-            "differs": across is not None and lowered(triple) not in across[2],
-        }
-        for triple in said["triples"][:DRAWN_TRIPLES]
+        ("triple", _as_text(triple), lowered(triple) not in triples) for triple in said["triples"][:DRAWN_TRIPLES]
     )
     if more := said["triples"][DRAWN_TRIPLES:]:
-        parts.append({"field": "more", "text": f"+{len(more)}", "differs": False})
-    return parts
+        parts.append(("more", f"+{len(more)}", False))
+    return [{"field": name, "text": short(text), "differs": differs} for name, text, differs in parts]
 
 
 def _errors(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -698,16 +625,7 @@ def rightness(sample: ScoredSample, protocol: Protocol = "official") -> float:
     return 1.0 if _is_right(sample, _errors(outcomes_of(sample)), score) else min(score, 1 - 1e-6)
 
 
-class Reason(TypedDict):
-    """Why two protocols score a task differently: a kind of `REASONS`, and what that one is filled in with."""
-
-    kind: str
-    n: int
-    classes: int
-    label: str
-
-
-#: What the kinds of `Reason` say.
+#: Why two protocols score a task differently, by kind; each is filled in with ``n``, ``classes`` and ``label``.
 REASONS: Mapping[str, str] = {
     "invalid classes": "{n} invalid label(s) made {classes} class(es) of their own, officially",
     "empty as label": "{n} empty output(s) counted as {label}, officially",
@@ -715,18 +633,7 @@ REASONS: Mapping[str, str] = {
 }
 
 
-class ProtocolDifference(TypedDict):
-    """A task whose score depends on the protocol, and why."""
-
-    task: str
-    official: float
-    paper: float
-    reasons: list[Reason]
-
-
-def protocol_differences(
-    official: Result, paper: Result, counts: Mapping[str, Sequence[Counts]]
-) -> list[ProtocolDifference]:
+def protocol_differences(official: Result, paper: Result, counts: Mapping[str, Sequence[Counts]]) -> list[Listed]:
     """The tasks whose two scores, of the same samples with these counts, are more than `PROTOCOL_TOLERANCE` apart."""
     return [
         {"task": name, "official": row["score"], "paper": other, "reasons": _reasons(name, sum_counts(counts[name]))}
@@ -736,7 +643,7 @@ def protocol_differences(
     ]
 
 
-#: What is said of a `Garbled` task.
+#: What is said of a task whose official macro-F1 has classes of outputs that are no label (`intervals_of`).
 GARBLED = (
     "{task}: {n} output(s) that are no label count as {classes} class(es) of their own officially; how many there are "
     "is chance, so no interval of its official score can be trusted; by the paper's protocol {paper:.4f}, "
@@ -744,48 +651,34 @@ GARBLED = (
 )
 
 
-class Garbled(TypedDict):
-    """A task whose official macro-F1 has classes of outputs that are no label: how many, and its scores without."""
-
-    task: str
-    n: int
-    classes: int
-    paper: float
-    paper_interval: list[float]
-
-
 def intervals_of(
     counts: Mapping[str, Sequence[Counts]], protocol: Protocol
-) -> tuple[dict[str, list[float]], list[Garbled]]:
+) -> tuple[dict[str, list[float]], list[Listed]]:
     """95% intervals by task, group and ``overall``, of samples with these counts, and the tasks that have none.
 
     The mean of such a task alone has none either; in means of several their share in the width is sound.
     """
     from ..compare.significance import intervals  # numpy, which nothing else here needs
 
-    without = list[Garbled]()
+    without, parts = list[Listed](), {"overall": list(counts)}
     for name, samples in counts.items():
         scorer, totals = REGISTRY[name].scorer, sum_counts(samples)
+        parts[name] = [name]
+        parts.setdefault(REGISTRY[name].group, []).append(name)
+        found = [reason for reason in _reasons(name, totals) if reason["kind"] == "invalid classes"]
         # `ClassF1`, a kind of it, makes no class of an output.
-        if protocol != "official" or type(scorer) is not LabelF1 or scorer.average != "macro":
-            continue
-        for reason in _reasons(name, totals):
-            if reason["kind"] == "invalid classes":
-                paper = float(scorer.score(totals, "paper")[scorer.primary])
-                between = list(intervals({name: samples}, "paper")[name])
-                n, classes = reason["n"], reason["classes"]
-                without.append({"task": name, "n": n, "classes": classes, "paper": paper, "paper_interval": between})
-    found = {name: list(ends) for name, ends in intervals(counts, protocol).items()}
-    for name in {row["task"] for row in without}:
-        group = REGISTRY[name].group
-        means = {"overall": list(counts), group: [task for task in counts if REGISTRY[task].group == group]}
-        for unsure in (name, *(mean for mean, tasks in means.items() if tasks == [name])):
-            del found[unsure]
-    return found, without
+        if found and protocol == "official" and type(scorer) is LabelF1 and scorer.average == "macro":
+            paper = float(scorer.score(totals, "paper")[scorer.primary])
+            between = list(intervals({name: samples}, "paper")[name])
+            n, classes = found[0]["n"], found[0]["classes"]
+            without.append({"task": name, "n": n, "classes": classes, "paper": paper, "paper_interval": between})
+    unsure = [[row["task"]] for row in without]
+    return {n: list(ends) for n, ends in intervals(counts, protocol).items() if parts[n] not in unsure}, without
 
 
-def _reasons(task: str, totals: Counts) -> list[Reason]:
-    scorer, found = REGISTRY[task].scorer, list[Reason]()
+def _reasons(task: str, totals: Counts) -> list[Listed]:
+    """The kinds of `REASONS` that hold for a task, with what they are filled in with."""
+    scorer, found = REGISTRY[task].scorer, list[Listed]()
     if not isinstance(scorer, LabelF1):
         return found
     keys = [key for key in totals if isinstance(key, tuple)]

@@ -11,6 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -152,13 +154,11 @@ def _source(text: str) -> str:
 
 def _marks(gold: ShownText, prediction: ShownText | None, task: str) -> tuple[Markup, Markup]:
     """Gold and predicted text with their differences marked."""
-    by_character = REGISTRY[task].scorer.metric == "ROUGE-L"
-    texts = gold["text"], prediction["text"] if prediction else ""
+    by: Literal["character", "part"] = "character" if REGISTRY[task].scorer.metric == "ROUGE-L" else "part"
+    sides = differences(gold["text"], prediction["text"] if prediction else "", by)
     ours, theirs = (
         Markup("").join(Markup("<{0}>{1}</{0}>").format(tag, text) if differs else text for text, differs in pieces)
-        for tag, pieces in zip(
-            ("del", "ins"), differences(*texts, "character" if by_character else "part"), strict=True
-        )
+        for tag, pieces in zip(("del", "ins"), sides, strict=True)
     )
     return ours, theirs
 
@@ -174,27 +174,23 @@ def differences(gold: str, predicted: str, by: Literal["character", "part"]) -> 
         the pieces of each text; one marked piece where the texts share no more than scraps.
     """
     ours, theirs = (list(text) if by == "character" else _SEPARATORS.split(text) for text in (gold, predicted))
-    marked: tuple[list[bool], list[bool]] = ([True] * len(ours), [True] * len(theirs))
     # A lone equal character between two changes is chance.
     least = 2 if by == "character" else 1
-    for block in Indel.opcodes(ours, theirs).as_matching_blocks():
-        if block.size >= least:
-            marked[0][block.a : block.a + block.size] = [False] * block.size
-            marked[1][block.b : block.b + block.size] = [False] * block.size
-    sides = _pieces(ours, marked[0]), _pieces(theirs, marked[1])
-    if max(map(len, sides)) > _MOST_PIECES:
-        return _pieces(ours, [True] * len(ours)), _pieces(theirs, [True] * len(theirs))
-    return sides
+    sides: tuple[Pieces, Pieces] = ([], [])
+    for step in Indel.opcodes(ours, theirs):
+        differs = step.tag != "equal" or step.src_end - step.src_start < least
+        sides[0].append(("".join(ours[step.src_start : step.src_end]), differs))
+        sides[1].append(("".join(theirs[step.dest_start : step.dest_end]), differs))
+    first, second = map(_joined, sides)
+    if max(len(first), len(second)) > _MOST_PIECES:
+        return _joined([(gold, True)]), _joined([(predicted, True)])
+    return first, second
 
 
-def _pieces(tokens: Sequence[str], marked: Sequence[bool]) -> Pieces:
-    pieces: Pieces = []
-    for token, different in zip(tokens, marked, strict=True):
-        if pieces and pieces[-1][1] == different:
-            pieces[-1] = (pieces[-1][0] + token, different)
-        elif token:
-            pieces.append((token, different))
-    return pieces
+def _joined(pieces: Pieces) -> Pieces:
+    """With what is marked alike in one, and without empty ones."""
+    runs = groupby((piece for piece in pieces if piece[0]), key=itemgetter(1))
+    return [("".join(text for text, _ in run), differs) for differs, run in runs]
 
 
 def _state_shares(task: TaskReport) -> list[tuple[str, float]]:

@@ -7,7 +7,7 @@ texts in them are excerpts with visible characters only (`text`), so none is lon
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,12 +17,9 @@ from ..errors import PromptCBLUEError
 from ..evaluation import Evaluation, Parser, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Protocol
 from ..tasks import suite_of
-from ..version import VERSION
 from .analysis import (
     Analysis,
-    Garbled,
-    ProtocolDifference,
-    ShownText,
+    Listed,
     analyse,
     intervals_of,
     protocol_differences,
@@ -61,54 +58,45 @@ class ProtocolScores(TypedDict):
     tasks: dict[str, float]
 
 
-class OtherSample(TypedDict):
-    """A sample on which two runs differ, with its score and its output in each."""
-
-    task: str
-    sample_id: str
-    kind: str
-    scores: list[float]
-    prompt: ShownText
-    gold: ShownText
-    predictions: list[ShownText | None]
-
-
 class Other(TypedDict):
-    """A second run beside that of the report: both names, its scores, and the ids of samples by task and `KINDS`."""
+    """A second run beside that of the report: both names, its scores, and the ids of samples by task and `KINDS`.
+
+    ``samples`` are some on which they differ, each with its score and its output in both.
+    """
 
     runs: list[str]
     scores: ProtocolScores
     tasks: dict[str, dict[str, list[str]]]
-    samples: list[OtherSample]
+    samples: list[Listed]
 
 
-class Report(TypedDict):
-    """A report: the scores as ``promptcblue-metric score --json`` writes them, and what explains them."""
+class Report(Result):
+    """A report: the scores as ``promptcblue-metric score --json`` writes them, and what explains them.
+
+    ``references`` and ``predictions`` say where these come from; ``fingerprint`` is what the scores call references.
+    """
 
     title: str
-    version: str
-    signature: str
-    suite: str
     predictions: str
-    references: str
     split: str | None
     fingerprint: str
     made_with: str
-    protocol: Protocol
-    parser: Parser
     resamples: int
-    samples: int
     missing_predictions: int
-    well_formed: float
-    missing_tasks: list[str]
-    overall: float
-    groups: dict[str, float]
-    tasks: dict[str, TaskReport]
+    tasks: dict[str, TaskReport]  # type: ignore[misc]
     intervals: dict[str, list[float]]
-    garbled: list[Garbled]
+    garbled: list[Listed]
     protocols: dict[str, ProtocolScores]
-    protocol_differences: list[ProtocolDifference]
+    protocol_differences: list[Listed]
     other: Other | None
+
+
+def evaluated(scored: Iterable[ScoredSample], parser: Parser) -> Evaluation:
+    """The evaluation of samples that one with the same parser has scored before."""
+    evaluation = Evaluation(parser=parser)
+    for sample in scored:
+        evaluation.add_scored(sample)
+    return evaluation
 
 
 def build_report(
@@ -133,9 +121,7 @@ def build_report(
     Raises:
         PromptCBLUEError: there are no samples.
     """
-    evaluation = Evaluation(parser=parser)
-    for sample in scored:
-        evaluation.add_scored(sample)
+    evaluation = evaluated(scored, parser)
     results = {name: evaluation.result(name) for name in PROTOCOLS}
     scores, counts = results[protocol], counts_by_task(scored)
     progress("intervals")
@@ -144,14 +130,11 @@ def build_report(
     return {
         **scores,
         "title": suite_of(scores["tasks"]).title,
-        "version": VERSION,
         "predictions": short(origin["predictions"]) if origin else "",
         "references": short(origin["source"] + (f" ({origin['split']})" if origin["split"] else "")) if origin else "",
         "split": origin["split"] if origin else None,
         "fingerprint": scores["references"],
         "made_with": short(made_with(origin)) if origin else "",
-        "protocol": protocol,
-        "parser": parser,
         "resamples": resamples,
         "missing_predictions": sum(sample.prediction is None for sample in scored),
         "tasks": {name: {**scores["tasks"][name], **analysis} for name, analysis in analyses.items()},
@@ -175,33 +158,23 @@ def beside(
     Raises:
         PromptCBLUEError: there are no samples.
     """
-    evaluation, tasks, differing = Evaluation(parser=parser), dict[str, dict[str, list[str]]](), list[OtherSample]()
+    tasks, differing = dict[str, dict[str, list[str]]](), list[Listed]()
     for ours, theirs in zip(first, second, strict=True):
-        evaluation.add_scored(theirs)
         scores = [rightness(sample, protocol) for sample in (ours, theirs)]
         sample_id, kind = short(str(ours.reference["sample_id"])), _kind(*scores)
         tasks.setdefault(ours.task.name, {kind: [] for kind in KINDS})[kind].append(sample_id)
         if kind not in _ALIKE:
-            differing.append(
-                {
-                    "task": ours.task.name,
-                    "sample_id": sample_id,
-                    "kind": kind,
-                    "scores": scores,
-                    "prompt": shown(ours.reference["input"]),
-                    "gold": shown(ours.reference["target"]),
-                    "predictions": [
-                        None if run.prediction is None else shown(run.prediction) for run in (ours, theirs)
-                    ],
-                }
-            )
+            outputs = [None if run.prediction is None else shown(run.prediction) for run in (ours, theirs)]
+            named = {"task": ours.task.name, "sample_id": sample_id, "kind": kind, "scores": scores}
+            texts = {"prompt": shown(ours.reference["input"]), "gold": shown(ours.reference["target"])}
+            differing.append({**named, **texts, "predictions": outputs})
     differing.sort(key=lambda sample: -abs(sample["scores"][0] - sample["scores"][1]))
-    result, kept = evaluation.result(protocol), Counter[tuple[str, str]]()
-    chosen = []
+    kept, chosen = Counter[tuple[str, str]](), []
     for sample in differing:
         kept[sample["task"], sample["kind"]] += 1
         if kept[sample["task"], sample["kind"]] <= _OF_A_KIND:
             chosen.append(sample)
+    result = evaluated(second, parser).result(protocol)
     return {
         "runs": [short(name) for name in names],
         "scores": _scores(result),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..data.predictions import Provenance
 from ..evaluation import Evaluation, Result, ScoredSample, TaskResult
 from ..scoring import PROTOCOLS, Counts, Protocol
 from ..tasks import REGISTRY, suite_of
-from .analysis import GARBLED, REASONS, STATES, Garbled, intervals_of
+from .analysis import GARBLED, REASONS, STATES, Listed, intervals_of
 
 if TYPE_CHECKING:
     from .report import Other, Report, TaskReport
@@ -36,7 +37,7 @@ class Scores(Result):
     provenance: Provenance
     missing_predictions: int
     intervals: dict[str, list[float]] | None
-    garbled: list[Garbled]
+    garbled: list[Listed]
 
 
 def scores_of(
@@ -104,12 +105,8 @@ class Table:
             for place, column in enumerate(self.columns)
             if column.title not in titles and (not place or any(row.cells[place] for row in self.rows))
         ]
-        return self.only(kept)
-
-    def only(self, places: Sequence[int]) -> Table:
-        """The table of some columns, in this order."""
-        rows = [Row(tuple(row.cells[place] for place in places), row.kind) for row in self.rows]
-        return replace(self, columns=[self.columns[place] for place in places], rows=rows)
+        rows = [Row(tuple(row.cells[place] for place in kept), row.kind) for row in self.rows]
+        return replace(self, columns=[self.columns[place] for place in kept], rows=rows)
 
 
 def number(value: float) -> str:
@@ -177,19 +174,19 @@ def garbled_notes(scores: Scores | Report) -> list[Phrase]:
 
 def runs_table(runs: Mapping[str, Scores]) -> Table:
     """The scores of a run (`score_table`), or of several beside each other."""
-    tables = [score_table(scores, scores["intervals"]) for scores in runs.values()]
-    if len(tables) == 1:
-        return tables[0]
-    first, columns, cells = tables[0], list(tables[0].columns[:2]), [list(row.cells[:2]) for row in tables[0].rows]
-    for run, table in zip(runs, tables, strict=True):
-        for place, column in enumerate(table.columns):
-            if column.title in ("score", "95% interval"):
-                columns.append(Column(run if column.title == "score" else f"{run} {column.title}"))
-                # Runs over the same references have the same rows.
-                for found, row in zip(cells, table.rows, strict=True):
-                    found.append(row.cells[place])
-    rows = [Row(tuple(found), row.kind) for found, row in zip(cells, first.rows, strict=True)]
-    return Table(first.title, columns, rows)
+    first, *others = tables = [score_table(scores, scores["intervals"]) for scores in runs.values()]
+    if not others:
+        return first
+    # Runs over the same references have the same rows.
+    beside = [
+        (Column(run if column.title == "score" else f"{run} {column.title}"), [row.cells[place] for row in table.rows])
+        for run, table in zip(runs, tables, strict=True)
+        for place, column in enumerate(table.columns)
+        if column.title in ("score", "95% interval")
+    ]
+    cells = zip(*(found for _, found in beside), strict=True)
+    rows = [Row((*row.cells[:2], *found), row.kind) for row, found in zip(first.rows, cells, strict=True)]
+    return Table(first.title, [*first.columns[:2], *(column for column, _ in beside)], rows)
 
 
 def _counted(row: Result | TaskResult | Report | TaskReport) -> tuple[str, str]:
@@ -245,12 +242,11 @@ def as_latex(table: Table) -> str:
     def line(cells: Iterable[str]) -> str:
         return " & ".join(common.visible(cell).translate(_LATEX) for cell in cells) + r" \\"
 
+    heads = line(column.title for column in table.columns)
     lines = [r"\begin{tabular}{" + "".join("lr"[column.number] for column in table.columns) + "}", r"\toprule"]
-    lines += [line(column.title for column in table.columns), r"\midrule"]
-    for place, row in enumerate(table.rows):
-        lines.append(line(row.cells))
-        if row.kind == "mean" and place + 1 < len(table.rows):
-            lines.append(r"\midrule")
+    lines += [heads, r"\midrule"]
+    for row in table.rows:
+        lines += [line(row.cells), *[r"\midrule"] * (row.kind == "mean" and row is not table.rows[-1])]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -286,19 +282,18 @@ def print_scores(runs: Mapping[str, Scores], *, chosen: bool = False) -> None:
 
 def protocol_table(report: Report) -> Table:
     """Where the two protocols differ, and why."""
-    rows = []
-    for row in report["protocol_differences"]:
-        why = Phrase.of((REASONS[reason["kind"]], reason) for reason in row["reasons"])
-        rows.append(Row((row["task"], *_both(row["official"], row["paper"]), why)))
+    rows = [
+        {**row, "why": Phrase.of((REASONS[reason["kind"]], reason) for reason in row["reasons"])}
+        for row in report["protocol_differences"]
+    ]
     if rows:
-        overall = (report["protocols"][name]["overall"] for name in PROTOCOLS)
-        rows.append(Row((overall_title(report["tasks"]), *_both(*overall), ""), "overall"))
-    columns = [Column("task", number=False), *map(Column, (*PROTOCOLS, "difference")), Column("why", number=False)]
-    return Table("The two protocols", columns, rows)
+        last: Listed = {"task": overall_title(report["tasks"]), "why": "", "row": "overall"}
+        rows.append(last | {name: report["protocols"][name]["overall"] for name in PROTOCOLS})
+    return _listed("The two protocols", [{**row, "difference": row["paper"] - row["official"]} for row in rows])
 
 
-def _both(official: float, paper: float) -> tuple[str, str, str]:
-    return number(official), number(paper), f"{paper - official:+.4f}"
+def _both(first: float, second: float) -> tuple[str, str, str]:
+    return number(first), number(second), f"{second - first:+.4f}"
 
 
 def other_table(report: Report, other: Other) -> Table:
@@ -330,22 +325,20 @@ def state_table(report: Report, *, repairs: bool = False) -> Table:
 
 def kind_table(report: Report, what: Literal["repairs", "problems"]) -> Table:
     """How many outputs there were of each kind of repair or problem, over all tasks and by task."""
-    by_kind: dict[str, dict[str, int]] = {}
+    sums, tasks = Counter[str](), dict[str, list[str]]()
     for name, task in report["tasks"].items():
         for kind, n in task[what].items():
-            by_kind.setdefault(kind, {})[name] = n
-    sums = sorted(((kind, sum(tasks.values()), tasks) for kind, tasks in by_kind.items()), key=lambda row: -row[1])
-    rows = [
-        Row((Phrase(kind), str(n), " · ".join(f"{name} {m}" for name, m in tasks.items()))) for kind, n, tasks in sums
-    ]
+            sums[kind] += n
+            tasks.setdefault(kind, []).append(f"{name} {n}")
     captions = {
         "repairs": "Repairs that the lenient parser made, by number of outputs",
         "problems": "What the parser could not read, by number of outputs",
     }
-    return Table(captions[what], [Column("kind", number=False), Column("outputs"), Column("Tasks", number=False)], rows)
+    rows = [{"kind": kind, "n": n, "tasks": " · ".join(tasks[kind])} for kind, n in sums.most_common()]
+    return _listed(captions[what], rows)
 
 
-#: What the report lists of a task: by title, each column's key, head and format.
+#: What the report lists: by title, each column's key, head and format.
 _LISTS: Mapping[str, Sequence[tuple[str, str, str]]] = json.loads(
     Path(__file__).with_name("lists.json").read_text(encoding="utf-8")
 )
@@ -372,13 +365,15 @@ def task_tables(task: TaskReport) -> list[Table]:
 
 
 def _listed(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """The table of `_LISTS` with this title; a row may say of which kind it is (`Row`)."""
+
     def cell(key: str, value: object, form: str) -> str:
         if value is None or form:
             return "" if value is None else format(value, form)
         # Kinds and the like are words of ours; labels and texts are not.
         ours = key in ("kind", "measure", "predicted", "side") and value in CHINESE
-        return Phrase(str(value)) if ours else str(value)
+        return Phrase(str(value)) if ours else value if isinstance(value, Phrase) else str(value)
 
     columns = [Column(head, number=bool(form)) for _, head, form in _LISTS[title]]
     cells = (tuple(cell(key, row[key], form) for key, _, form in _LISTS[title]) for row in rows)
-    return Table(title, columns, list(map(Row, cells)))
+    return Table(title, columns, [Row(found, str(row.get("row", ""))) for found, row in zip(cells, rows, strict=True)])

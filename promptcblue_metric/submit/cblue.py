@@ -52,9 +52,7 @@ def _labels(task: str) -> frozenset[str]:
 
 #: A type; a set of strings or of numbers, of which it is one; a list or, under ``...``, an object of such values; an
 #: object with these fields; or what says what is wrong.
-Shape: TypeAlias = (
-    "type | frozenset[str] | frozenset[int] | list[Shape] | dict[Any, Shape] | Callable[[Any], str | None]"
-)
+Shape: TypeAlias = "type | frozenset[Any] | list[Shape] | dict[Any, Shape] | Callable[[Any], str | None]"
 _TYPES: Mapping[type, str] = {str: "string", int: "number", float: "number", list: "list", dict: "object"}
 
 
