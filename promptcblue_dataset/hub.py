@@ -70,9 +70,9 @@ def _check_rights(folder: Path, card: str, configs: Mapping[str, Mapping[str, Se
     if licence not in _CLOSED:
         return
     tests = chain(*(splits.get("test", ()) for splits in configs.values()))
-    columns = (pq.read_table(path, columns=["target"])["target"] for path in tests)
+    columns = (pq.read_table(path, columns=["target"])["target"].to_pylist() for path in tests)
     test = ""
-    if targets := sum(bool(target) for column in columns for target in column.to_pylist()):
+    if targets := sum(map(bool, chain(*columns))):
         test = f"; {targets:,} of its test samples have their targets, and public answers measure nothing any more"
     raise PromptCBLUEError(
         f"{folder}: not published: its text is from corpora of others, who let only those use it that accepted their "

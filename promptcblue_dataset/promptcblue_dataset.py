@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,14 +35,14 @@ from promptcblue_metric.data.samples import (
     parquet_files,
     resolve,
 )
-from promptcblue_metric.data.writing import replacing, write_json
+from promptcblue_metric.data.writing import replace_bytes, replacing, write_json
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, TASKS, Suite, get_task, suite_of
 from promptcblue_metric.version import VERSION
 
 #: What the names of our entries in the datasets cache start with.
 _PREFIX = "promptcblue-"
-#: Beside them, the folder whose samples they hold.
+#: Beside them, which tasks they hold and of which folder.
 _SOURCE = "primed-from.txt"
 _AHEAD = 10 * 365 * 24 * 3600  # seconds
 
@@ -145,17 +145,22 @@ def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda d
         PromptCBLUEError: the cache cannot be written.
     """
     suite, names = suite_of(configs), [*configs, ALL]  # `all` comes last: the newest is what no config name gives
+    what = f"all {len(configs)} tasks" if len(configs) == len(suite.tasks) else ", ".join(configs)
     try:
-        # First, so that an import which is cut short leaves configs missing rather than stale.
-        of_task, of_all = (fingerprint(folder, name) for name in (names[0], ALL))
         root = Path(datasets.config.HF_DATASETS_CACHE) / suite.name
-        root.mkdir(parents=True, exist_ok=True)
-        before = _given(root, suite, {of_task, of_all})
-        _remove_outdated(root, names, {of_task, of_all})
-        (root / _SOURCE).write_text(str(folder.absolute()), encoding="utf-8")
+        of_task, of_all = (fingerprint(folder, name) for name in (names[0], ALL))
+        entries = {name: root / name / str(PromptCBLUE.VERSION) / of_task for name in configs}
+        entries[ALL] = root / ALL / str(PromptCBLUE.VERSION) / of_all
+        record = root / _SOURCE
+        before = record.read_text(encoding="utf-8") if record.is_file() and not entries[ALL].exists() else ""
+        # First, so that an import which is cut short leaves configs missing rather than stale.
+        for entry in root.glob("*/*/*"):
+            outdated = entry.name.startswith(_PREFIX) and entry not in entries.values()
+            if entry.is_dir() and (outdated or entry.parts[-3] not in names):
+                shutil.rmtree(entry)
+        replace_bytes(record, f"{what}, from {folder.absolute()}".encode())
         files = parquet_files(folder)
-        for name in names:
-            entry = root / name / str(PromptCBLUE.VERSION) / (of_all if name == ALL else of_task)
+        for name, entry in entries.items():
             if not (entry / "dataset_info.json").exists():
                 _write_entry(entry, suite, name, list(files.values()) if name == ALL else [files[name]])
             newest = time.time() + _AHEAD
@@ -167,28 +172,6 @@ def prime(folder: Path, configs: Sequence[str], on_progress: Progress = lambda d
             f"{folder} is written, but the datasets cache is not: {error}; set HF_HOME to a folder that can be "
             "written, or leave the cache alone with --no-cache"
         ) from error
-
-
-def _given(root: Path, suite: Suite, fingerprints: Collection[str]) -> str:
-    """The tasks that the suite's name gives and where they are from; empty if they are those of the fingerprints."""
-    entries = [entry for entry in root.glob("*/*/*") if entry.is_dir()]
-    ours = [entry for entry in entries if entry.name.startswith(_PREFIX)]
-    found = {entry.parts[-3] for entry in ours or entries if entry.name not in fingerprints}
-    if not found:
-        return ""
-    tasks = [task for task in suite.tasks if task in found]
-    what = f"all {len(tasks)} tasks" if len(tasks) == len(suite.tasks) else ", ".join(tasks or sorted(found))
-    source = root / _SOURCE
-    known = source.is_file() and bool(ours)
-    return f"{what}, from {source.read_text(encoding='utf-8')}" if known else f"{what}, from a folder not on record"
-
-
-def _remove_outdated(root: Path, configs: Collection[str], fingerprints: Collection[str]) -> None:
-    """Take out what earlier imports put in, and whatever there is of configs that are no more."""
-    for entry in root.glob("*/*/*"):
-        current = entry.name in fingerprints or not entry.name.startswith(_PREFIX)
-        if entry.is_dir() and not (current and entry.parts[-3] in configs):
-            shutil.rmtree(entry)
 
 
 def _write_entry(entry: Path, suite: Suite, config: str, files: Sequence[Mapping[str, Sequence[Path]]]) -> None:
@@ -213,9 +196,7 @@ def _write_entry(entry: Path, suite: Suite, config: str, files: Sequence[Mapping
         text = {"dtype": "string", "_type": "Value"}
         lists = {"feature": text, "_type": "Sequence"}
         info = {
-            "description": f"all {len(suite.tasks)} tasks of {suite.title}"
-            if config == ALL
-            else REGISTRY[config].group,
+            "description": suite.title if config == ALL else REGISTRY[config].group,
             "dataset_name": suite.name,
             "config_name": config,
             "version": {"version_str": str(PromptCBLUE.VERSION)},

@@ -20,7 +20,6 @@ from promptcblue_dataset.prompts.pool import own_prompts, own_text, unfill
 from promptcblue_metric.answers import AnswerFormat, EntityLines, Label, StatusLines, TripleLines
 from promptcblue_metric.cli.common import Progress
 from promptcblue_metric.data.samples import SPLITS, Sample, folder_files, iter_samples, resolve
-from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, SUITES, suite_of
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ def statistics(
     for split in folder_files(folder):
         for sample in iter_samples(folder, split):
             by_task.setdefault(sample["task_dataset"], {}).setdefault(split, []).append(sample)
-    if not by_task:
-        raise PromptCBLUEError(f"{source}: no samples")
     suite_of(by_task)
     figures, found = json.loads(_FIGURES.read_text(encoding="utf-8")), {}
     for task in (task for task in REGISTRY if task in by_task):
