@@ -310,8 +310,6 @@ def _documented(built: Built) -> Iterator[str]:
         yield f"not in the source: {'; '.join(listed)}"
 
 
-app.command("export", epilog="Example: promptcblue-dataset export promptcblue --for llama-factory --output lf")(export)
-
 # --- templates ---
 
 
@@ -356,16 +354,20 @@ def templates_render(
     print(preview(pool[name], pool[name].templates[number - 1], style))
 
 
-templates_app.command("requests", epilog="Example: promptcblue-dataset templates requests in.jsonl --model gpt-4o")(
-    write_requests
-)
-templates_app.command("answers", epilog="Example: promptcblue-dataset templates answers out.jsonl review.xlsx")(
-    read_answers
-)
-templates_app.command("accept", epilog="Example: promptcblue-dataset templates accept review.xlsx pool.json")(accept)
+# --- commands that stand beside their work ---
+
+for part, name, command, example in (
+    (app, "export", export, "export promptcblue --for llama-factory --output lf"),
+    (templates_app, "requests", write_requests, "templates requests in.jsonl --model gpt-4o"),
+    (templates_app, "answers", read_answers, "templates answers out.jsonl review.xlsx"),
+    (templates_app, "accept", accept, "templates accept review.xlsx pool.json"),
+    (review_app, "sample", draw_sheet, "review sample promptcblue review.xlsx"),
+    (review_app, "tally", tally, "review tally review.xlsx"),
+):
+    part.command(name, epilog=f"Example: promptcblue-dataset {example}")(command)
 
 
-# --- statistics and review ---
+# --- statistics ---
 
 
 @app.command("stats", epilog="Example: promptcblue-dataset stats promptcblue")
@@ -387,10 +389,6 @@ def stats_(
         write_json(json_path, found)
     if card and (written := write_into_card(source, found)):
         print(f"wrote the statistics into {written}")
-
-
-review_app.command("sample", epilog="Example: promptcblue-dataset review sample promptcblue review.xlsx")(draw_sheet)
-review_app.command("tally", epilog="Example: promptcblue-dataset review tally review.xlsx")(tally)
 
 
 # --- the Hub ---

@@ -117,9 +117,8 @@ class RawFiles:
     root: Path
     files: Sequence[RawFile]
     use: Sequence[Path] = ()
-    unread: Sequence[RawFile] = ()
-    _used: set[RawFile] = field(default_factory=set)
     _reasons: dict[RawFile, str] = field(default_factory=dict)
+    _used: set[RawFile] = field(default_factory=set)
     _digests: dict[RawFile, bytes] = field(default_factory=dict)
 
     def find(self, pattern: str, folders: Sequence[str] = (), *, nowhere_else: bool = False) -> RawFile | None:
@@ -150,11 +149,7 @@ class RawFiles:
     def passed_over(self) -> list[tuple[Path, str]]:
         """The files that are not used, as they stand in the folder, each with the reason."""
         unused = (file for file in self.files if file not in self._used)
-        named = [(self._within(file), self._reasons.get(file, "the name of no corpus's file")) for file in unused]
-        return [
-            *named,
-            *((self._within(file), "of a kind that is not read; unpack or convert it") for file in self.unread),
-        ]
+        return [(self._within(file), self._reasons.get(file, "the name of no corpus's file")) for file in unused]
 
     def _within(self, file: RawFile) -> Path:
         return file.name.relative_to(self.root) if file.name != self.root else file.name
@@ -229,7 +224,8 @@ def raw_files(root: Path, use: Sequence[Path] = (), max_bytes: int = MAX_BYTES) 
             if not any(_holds(place, file) for file in data for place in (path, root / path)):
                 raise PromptCBLUEError(f"--use {path}: no raw file is there, nor in {root}")
         unread = [file for file in files if file.path.suffix.lower() in _UNREAD]
-        yield RawFiles(root, data, [*use, *(root / path for path in use)], unread)
+        reasons = dict.fromkeys(unread, "of a kind that is not read; unpack or convert it")
+        yield RawFiles(root, [*data, *unread], [*use, *(root / path for path in use)], reasons)
 
 
 def _holds(place: Path, file: RawFile) -> bool:
@@ -259,21 +255,22 @@ def _is_data(name: str) -> bool:
     return name.lower().endswith((*_DATA, *_UNREAD)) or bool(_PACKED.fullmatch(name))
 
 
-class _TooMuchError(Exception):
-    """More is unpacked than the bounds allow."""
+def _refuse(archive: RawFile, reason: str, member: str = "") -> NoReturn:
+    of = f"member {member!r} " if member else ""
+    raise PromptCBLUEError(f"{archive.name}: {of}{reason}; the archive is refused")
 
 
 class _Bounded:
-    """A stream that ends with an error once more was read of it than it may hold."""
+    """A stream of an archive that is refused once more was read of it than it may hold."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._read, self._left = stream.read, limit
+    def __init__(self, archive: RawFile, stream: IO[bytes], limit: int) -> None:
+        self._archive, self._read, self._left = archive, stream.read, limit
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise _TooMuchError
+            _refuse(self._archive, _TOO_MUCH)
         return data
 
 
@@ -289,7 +286,7 @@ class _Member(NamedTuple):
 def _in_zip(file: RawFile, limit: int) -> Iterator[_Member]:
     with zipfile.ZipFile(file.path) as archive:
         if sum(info.file_size for info in archive.infolist()) > limit:
-            raise _TooMuchError
+            _refuse(file, _TOO_MUCH)
         for info in archive.infolist():
             flaws = {
                 "is a link": stat.S_ISLNK(info.external_attr >> 16),
@@ -304,7 +301,7 @@ def _in_zip(file: RawFile, limit: int) -> Iterator[_Member]:
 def _in_tar(file: RawFile, limit: int) -> Iterator[_Member]:
     opened = next(opens for magic, opens in _OPENED.items() if file.head(6).startswith(magic))
     # As a stream, so that an archive is refused before it is read to its end, whatever its members say they hold.
-    with opened(file.path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as archive:  # type: ignore[call-overload]
+    with opened(file.path, "rb") as stream, tarfile.open(fileobj=_Bounded(file, stream, limit), mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             flaw, opens = "is a link" * (member.islnk() or member.issym()), partial(archive.extractfile, member)
             yield _Member(member.name, member.size, flaw, opens if member.isfile() else None)
@@ -314,9 +311,8 @@ def _alone(file: RawFile, limit: int) -> Iterator[_Member]:
     """A file that is packed without an archive; its last bytes say its size."""
     with gzip.open(file.path) as stream:
         size = int.from_bytes(file.head()[-4:], "little")
-        yield _Member(
-            file.name.stem, size, _TOO_MUCH * (size > limit), lambda: _Bounded(cast("IO[bytes]", stream), size)
-        )
+        opens = partial(_Bounded, file, cast("IO[bytes]", stream), size)
+        yield _Member(file.name.stem, size, _TOO_MUCH * (size > limit), opens)
 
 
 @dataclass
@@ -336,15 +332,11 @@ class _Unpacker:
         unpacked = []
         try:
             for member in members(file, _limit(file.path.stat().st_size)):
-                if member.flaw:
-                    self._refuse(file.name, member.flaw, member.name)
-                parts = self._checked(member.name, member.size, file.name)
+                parts = self._checked(member, file)
                 if member.opens and _wanted(parts) and _is_data(member.name):
                     unpacked.append(self._write(member.opens(), parts, target, file.name))
         except PromptCBLUEError:
             raise
-        except _TooMuchError:
-            self._refuse(file.name, _TOO_MUCH)
         except OSError as error:
             raise PromptCBLUEError(f"{file.name}: cannot be unpacked: {error.strerror or error}") from error
         except (*_DAMAGED, ValueError) as error:
@@ -353,7 +345,7 @@ class _Unpacker:
             ) from error
         for inner in [found for found in unpacked if _PACKED.fullmatch(found.path.name)]:
             if depth == 2:
-                self._refuse(file.name, "holds archives in archives in archives")
+                _refuse(file, "holds archives in archives in archives")
             unpacked += self.unpack(inner, depth + 1)
         return unpacked
 
@@ -367,25 +359,23 @@ class _Unpacker:
         # What is packed alone has the name of its archive without the suffix.
         return RawFile(file, archive.with_suffix("") if (archive.stem,) == tuple(parts) else archive.joinpath(*parts))
 
-    def _checked(self, name: str, size: int, archive: Path) -> Sequence[str]:
+    def _checked(self, member: _Member, archive: RawFile) -> Sequence[str]:
         """The parts of the path of a member, which is counted."""
+        name, size, flaw, _ = member
+        if flaw:
+            _refuse(archive, flaw, name)
         parts = PurePosixPath(name).parts
         if name.startswith("/") or PureWindowsPath(name).drive or ".." in parts or "\0" in name or not parts:
-            self._refuse(archive, "has a path that leads out of the archive", name)
+            _refuse(archive, "has a path that leads out of the archive", name)
         self.members += 1
         # No more than the declared size is ever read, so bounding that bounds what is written.
         self.size += size
         if self.size > self.max_bytes:
             bound = f"{self.max_bytes / (1 << 30):g} GiB"
-            self._refuse(archive, f"brings the archives above {bound}; --max-unpacked allows more", name)
+            _refuse(archive, f"brings the archives above {bound}; --max-unpacked allows more", name)
         if self.members > MAX_MEMBERS:
-            self._refuse(archive, f"brings the archives above {MAX_MEMBERS} members", name)
+            _refuse(archive, f"brings the archives above {MAX_MEMBERS} members", name)
         return parts
-
-    @staticmethod
-    def _refuse(archive: Path, reason: str, member: str = "") -> NoReturn:
-        of = f"member {member!r} " if member else ""
-        raise PromptCBLUEError(f"{archive}: {of}{reason}; the archive is refused")
 
 
 def _limit(size: int) -> int:

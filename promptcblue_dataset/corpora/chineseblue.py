@@ -146,6 +146,8 @@ def _table(task: str, *placeholders: str, grouped: bool = False) -> FolderCorpus
 # --- Entities ---
 
 _ENTITY = re.compile(r"(&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]+);)")
+#: Fields beside that of an entity's type.
+_USED = ("text", "mention_data", "mention", "offset")
 
 
 class _Text(NamedTuple):
@@ -190,7 +192,8 @@ def _mentions(task: str, kind: str, files: Sequence[RawFile], notes: FileNotes) 
         if not text.text:
             place.note("skipped", "an empty text")
             return None
-        _note_others(record, kind)
+        for name in sorted(set(record.value).union(*record.items("mention_data")) - {*_USED, kind}):
+            place.note("kept", f"a field '{name}' that is not used")
         if text.text in seen:
             place.note("kept", "text of an earlier record", text.text)
         seen.add(text.text)
@@ -210,7 +213,8 @@ def _entity(entity: Record, text: _Text, task: str, field: str) -> tuple[int, st
     if not mention:
         place.note("left out", "an empty mention")
         return None
-    start = _offset(entity, text)
+    offset = entity.number("offset")
+    start = text.places[offset] if 0 <= offset < len(text.places) else -1  # which fits nowhere
     if text.text.startswith(mention, start):
         return start, kind, mention
     folded, sought = text.text.lower(), mention.lower()
@@ -226,19 +230,6 @@ def _entity(entity: Record, text: _Text, task: str, field: str) -> tuple[int, st
     if spelt != mention:
         place.note("mended", "a mention in other letter case than the text", f"{mention} -> {spelt}")
     return nearest, kind, spelt
-
-
-def _offset(entity: Record, text: _Text) -> int:
-    """An offset in the mended text; -1, which fits nowhere, if it lies outside the raw one."""
-    value = entity.number("offset")
-    return text.places[value] if 0 <= value < len(text.places) else -1
-
-
-def _note_others(record: Record, kind: str) -> None:
-    others = set(record.value).union(*record.items("mention_data"))
-    others -= {"text", "mention_data", "mention", "offset", kind}
-    for name in sorted(others):
-        record.place.note("kept", f"a field '{name}' that is not used")
 
 
 # --- Documents of queries, in pairs ---
@@ -292,6 +283,11 @@ def _document(document: Record) -> tuple[tuple[str, str], str]:
 # --- Symptoms in dialogues ---
 
 _SPAN, _STRAY = re.compile("BI*"), re.compile("(?<![BI])I+")
+#: Other readings of tags, of which the annotators can have meant one.
+_OTHER_SPANS = {
+    "an I tag after no B tag: taken for a B tag": re.compile("(?:B|(?<![BI])I)I*"),
+    "neighbouring mentions that have one status: joined": re.compile("[BI]+"),
+}
 
 
 def _dialogues(files: Sequence[RawFile], notes: FileNotes) -> Iterator[Group]:
@@ -345,9 +341,9 @@ def _symptoms(turn: Record) -> Iterator[tuple[str, str]]:
         return
     spans = [found.span() for found in _SPAN.finditer(tags)]
     if len(spans) != len(kinds):
-        for kind, other in _other_spans(tags):
-            if len(other) == len(kinds):
-                spans = other
+        for kind, pattern in _OTHER_SPANS.items():
+            spans = [found.span() for found in pattern.finditer(tags)]
+            if len(spans) == len(kinds):
                 place.note("mended", kind, f"{sentence} {tags}")
                 break
         else:
@@ -360,17 +356,6 @@ def _symptoms(turn: Record) -> Iterator[tuple[str, str]]:
         if known is None:
             turn.fail("type", f"one of {', '.join(RAW_LABELS['CMDD'].ours)}", kind)
         yield " ".join(sentence[start:end].split()), known
-
-
-def _other_spans(tags: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Other readings of tags, of which the annotators can have meant one."""
-    strays = [found.span() for found in _STRAY.finditer(tags)]
-    if strays:
-        yield (
-            "an I tag after no B tag: taken for a B tag",
-            sorted([*strays, *(found.span() for found in _SPAN.finditer(tags))]),
-        )
-    yield "neighbouring mentions that have one status: joined", [found.span() for found in re.finditer("[BI]+", tags)]
 
 
 _PAIR = ("INPUT_TEXT_1", "INPUT_TEXT_2")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,11 +211,8 @@ def _read_official(path: Path) -> dict[str, tuple[str, ...]]:
 
 def check_pool(pool: Mapping[str, TaskPrompts]) -> list[Flaw]:
     """Everything that is wrong with the templates of a pool, in its order."""
-    flaws: list[Flaw] = []
-    for prompts in pool.values():
-        of_task = [*placeholder_flaws(prompts), *_repetitions(prompts), *_taskless(prompts)]
-        flaws += sorted(of_task, key=lambda flaw: flaw.number)
-    return flaws
+    of_tasks = ([*placeholder_flaws(prompts), *_wording_flaws(prompts)] for prompts in pool.values())
+    return [flaw for of_task in of_tasks for flaw in sorted(of_task, key=attrgetter("number"))]
 
 
 def placeholder_flaws(prompts: TaskPrompts, templates: Sequence[str] | None = None) -> Iterator[Flaw]:
@@ -233,28 +231,22 @@ def placeholder_flaws(prompts: TaskPrompts, templates: Sequence[str] | None = No
 
 
 def similarity(first: str, second: str) -> float:
-    """How alike the wordings of two templates are, in 0..1: twice the common subsequence over both lengths."""
+    """How alike the wordings of two templates are, in 0..1: twice the common subsequence over both lengths.
+
+    White space and punctuation do not count; placeholders keep their names.
+    """
     from rapidfuzz.distance import Indel
 
-    return float(Indel.normalized_similarity(wording(first), wording(second)))
+    return float(Indel.normalized_similarity(first, second, processor=lambda text: re.sub(r"\W", "", text)))
 
 
-def wording(template: str) -> str:
-    """A template without white space and punctuation; placeholders keep their names."""
-    return "".join(character for character in template if character.isalnum() or character == "_")
-
-
-def _repetitions(prompts: TaskPrompts) -> Iterator[Flaw]:
+def _wording_flaws(prompts: TaskPrompts) -> Iterator[Flaw]:
+    """Templates that repeat an earlier one, and those that state no task."""
     for number, template in enumerate(prompts.templates, 1):
         for earlier, other in enumerate(prompts.templates[: number - 1], 1):
-            alike = similarity(template, other)
-            if alike > NEAR:
+            if (alike := similarity(template, other)) > NEAR:
                 kind, how = ("duplicate", "") if alike == 1 else ("near-duplicate", f" (similarity {alike:.2f})")
                 yield Flaw(prompts.task, number, kind, f"of template {earlier}{how}")
                 break
-
-
-def _taskless(prompts: TaskPrompts) -> Iterator[Flaw]:
-    for number, template in enumerate(prompts.templates, 1):
         if prompts.topic and not any(word in template for word in prompts.topic):
             yield Flaw(prompts.task, number, "no task", f"expected one of {'，'.join(prompts.topic)}")

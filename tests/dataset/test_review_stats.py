@@ -27,6 +27,7 @@ from promptcblue_dataset.statistics import statistics
 from promptcblue_metric.tasks import TASKS
 
 from ..terminal import in_terminal
+from .conftest import Official, Row, row
 
 RAW = Path(__file__).parent / "raw"
 
@@ -42,16 +43,8 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
-def official(folder: Path, **splits: list[dict[str, Any]]) -> Path:
-    folder.mkdir()
-    for split, rows in splits.items():
-        (folder / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return folder
-
-
-def pair(number: int, prompt: str, target: str = "是的") -> dict[str, Any]:
-    common = {"answer_choices": ["是的", "不是"], "task_type": "cls", "task_dataset": "CHIP-STS"}
-    return {"input": prompt, "target": target, "sample_id": f"s-{number}", **common}
+def pair(number: int, prompt: str) -> Row:
+    return row(sample_id=f"s-{number}", input=prompt)
 
 
 def test_lengths_labels_choices_and_templates(built: Path) -> None:
@@ -74,14 +67,14 @@ def test_lengths_labels_choices_and_templates(built: Path) -> None:
     assert found["CMeEE-V2"]["labels"]["疾病"] > 0
 
 
-def test_lengths_are_means_in_characters(tmp_path: Path) -> None:
-    folder = official(tmp_path / "data", train=[pair(1, "四个字的"), pair(2, "这里有六个字")])
+def test_lengths_are_means_in_characters(official: Official) -> None:
+    folder = official(train=[pair(1, "四个字的"), pair(2, "这里有六个字")])
     found = statistics(folder)["CHIP-STS"]
     assert found["figures"]["prompt"]["mean"] == 5.0
     assert found["figures"]["target"]["mean"] == 2.0
 
 
-def test_repetitions_and_leaks_are_found(tmp_path: Path) -> None:
+def test_repetitions_and_leaks_are_found(official: Official) -> None:
     def prompt(text: str) -> str:
         return f"请判断下面两句话的意思是不是一样，然后从给出的两个答案中选择一个。{text}选项：是的，不是"
 
@@ -94,7 +87,7 @@ def test_repetitions_and_leaks_are_found(tmp_path: Path) -> None:
     near = prompt(texts[1] + "吗")
     fresh = [pair(number, prompt(text(number))) for number in range(200, 220)]
     dev = [pair(100, train[2]["input"]), pair(101, near), *fresh]
-    found = statistics(official(tmp_path / "data", train=train, dev=dev))["CHIP-STS"]
+    found = statistics(official(train=train, dev=dev))["CHIP-STS"]
     assert found["repeated_prompts"] == 2
     assert found["leaks"] == {"validation in train": {"exact": 1, "near": 1}}
 
@@ -167,8 +160,8 @@ def test_a_narrow_terminal_shows_what_every_row_counts(columns: int, built: Path
     assert len(counted) % len(set(counted)) == 0
 
 
-def test_official_files_have_no_card(tmp_path: Path) -> None:
-    folder = official(tmp_path / "data", train=[pair(1, "甲")])
+def test_official_files_have_no_card(official: Official) -> None:
+    folder = official(train=[pair(1, "甲")])
     assert run("stats", folder).exit_code == 0
     assert [path.name for path in folder.iterdir()] == ["train.json"]
 
@@ -215,8 +208,8 @@ def test_the_sample_is_seeded_and_can_be_a_share(built: Path, tmp_path: Path) ->
     assert not (tmp_path / "y.xlsx").exists()
 
 
-def test_text_that_looks_like_a_formula_stays_text(tmp_path: Path) -> None:
-    folder = official(tmp_path / "data", train=[pair(1, '=HYPERLINK("http://x")'), pair(2, "第\x07二")])
+def test_text_that_looks_like_a_formula_stays_text(official: Official, tmp_path: Path) -> None:
+    folder = official(train=[pair(1, '=HYPERLINK("http://x")'), pair(2, "第\x07二")])
     assert run("review", "sample", folder, tmp_path / "x.xlsx").exit_code == 0
     cells = [row[3] for row in load_workbook(tmp_path / "x.xlsx").active.iter_rows(min_row=2)]
     kinds = {(cell.value, cell.data_type, cell.number_format, bool(cell.quotePrefix)) for cell in cells}
