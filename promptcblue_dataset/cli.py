@@ -281,7 +281,7 @@ def _built_notes(built: Built, plan: Plan) -> Iterator[str]:
         yield f"no {kind}, and so no config, of: {', '.join(built.missing)}"
     kinds: Counter[str] = Counter()
     first: dict[str, str] = {}
-    for file in {id(file.notes): file for file in built.files}.values():
+    for file in built.files:
         for (action, kind), found in file.notes.findings.items() if file.notes else ():
             kinds[f"{action}: {kind}"] += found.times
             first.setdefault(f"{action}: {kind}", f"first in {file.file}, record {min(found.records)}")

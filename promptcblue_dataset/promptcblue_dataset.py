@@ -1,13 +1,13 @@
-"""The dataset builder of every suite: a config a task, and ``all``, straight from the official files.
+"""The dataset builder: a config a task of PromptCBLUE, and ``all``, straight from the official files.
 
 It gives the rows of the Parquet files that ``promptcblue-dataset import`` writes, without writing them. The same file
 is a loading script for ``datasets<4``::
 
     load_dataset("promptcblue_dataset/promptcblue_dataset.py", "CMeEE-V2", data_dir=FOLDER, trust_remote_code=True)
 
-And the cache: ``load_dataset`` takes a bare name that is no folder from the newest entry of that name. `prime` puts
-samples there, takes earlier ones out, and makes its entries the newest. It dates them ahead, since loading a folder
-called ``promptcblue`` makes entries of the same name, whose samples may be others.
+And the cache, of every suite: ``load_dataset`` takes a bare name that is no folder from the newest entry of that
+name. `prime` puts samples there, takes earlier ones out, and makes its entries the newest. It dates them ahead, since
+loading a folder called ``promptcblue`` makes entries of the same name, whose samples may be others.
 """
 
 from __future__ import annotations

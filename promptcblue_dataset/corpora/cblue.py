@@ -333,13 +333,16 @@ class RetrievalCorpus(Corpus):
         reading = Reading()
         try:
             documents = self._documents(sources)
-            found = {
-                split: _Split(documents, files, seed)
+            tables = {
+                split: _Tables(files)
                 for split, files in sources.splits[self.name].items()
                 if split != "test" or len(files) == 2
             }
-            offsets = _offsets(documents, {document for split in found.values() for _, _, document in split.pairs})
-            reading.splits[self.name] = {split: of_split.read(offsets) for split, of_split in found.items()}
+            offsets = _offsets(documents, {document for split in tables.values() for _, _, document in split.pairs})
+            reading.splits[self.name] = {
+                split: RawSplit(found.notes, list(found.groups(documents, offsets, seed)))
+                for split, found in tables.items()
+            }
         except RawError as error:
             reading.refuse(self.name, str(error))
         return reading
@@ -369,57 +372,49 @@ class RetrievalCorpus(Corpus):
         return sources.others["documents"]
 
 
-class _Split:
+class _Tables:
     """The tables of a split; its pairs are line, query and document of each line of the relevance file."""
 
-    def __init__(self, documents: RawFile, files: Sequence[RawFile], seed: int) -> None:
-        *queries_file, relevance = files
-        if not queries_file:
-            raise RawError(f"{relevance.name}: its file of queries is not there; put it beside it")
-        (queries,) = queries_file
-        self._documents, self._file, self._seed = documents, relevance, seed
-        self.notes = FileNotes(relevance.name)
-        of_queries = FileNotes(queries.name)
-        self._queries = {query: text for _, query, text in _rows(queries, of_queries)}
+    def __init__(self, files: Sequence[RawFile]) -> None:
+        *queries, self._file = files
+        if not queries:
+            raise RawError(f"{self._file.name}: its file of queries is not there; put it beside it")
+        self.notes, of_queries = FileNotes(self._file.name), FileNotes(queries[0].name)
+        self._queries = {query: text for _, query, text in _rows(queries[0], of_queries)}
         self.notes.bad += of_queries.bad
-        self.pairs = list(_relevant(relevance, self.notes))
-        self._offsets: Mapping[str, int] = {}
-        self._relevant: dict[str, list[str]] = {}
-        self._ids: list[str] = []  # the documents that are relevant to some query
+        self.pairs = list(_relevant(self._file, self.notes))
 
-    def read(self, offsets: Mapping[str, int]) -> RawSplit:
+    def groups(self, documents: RawFile, offsets: Mapping[str, int], seed: int) -> Iterator[Group]:
         """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
-        self._offsets = offsets
+        relevant: dict[str, list[str]] = {}
         for line, query, document in self.pairs:
             if not document:
                 self.notes.add("left out", UNLABELLED, line)
                 continue
             known = self._queries.get(query)
             if known and offsets.get(document, -1) >= 0:
-                self._relevant.setdefault(query, []).append(document)
+                relevant.setdefault(query, []).append(document)
                 continue
             field, name = ("document id", document) if known else ("query id", query)
             message = f"{self.notes.path}: line {line}: field '{field}': expected the id of a text, found {name!r}"
             self.notes.add("skipped", "an id of no text", line, name, message=message)
-        self._ids = sorted({document for found in self._relevant.values() for document in found})
-        groups = []
-        for query, found in self._relevant.items():
-            labels = _RELEVANCE if len(self._ids) > len(set(found)) else _RELEVANCE[:1]  # if there are others
-            parts = [(query, document, label) for document in found for label in labels]
-            groups.append(Group(query, Composed(parts, self._sample)))
-        return RawSplit(self.notes, groups)
+        ids = sorted({document for found in relevant.values() for document in found})
 
-    def _sample(self, pair: tuple[str, str, str]) -> Content:
-        """The query with its document, or with one that answers others and is drawn for this pair."""
-        query, document, label = pair
-        if label != _RELEVANCE[0]:
-            draws = Draws(self._seed, self._file.name.name, query, document)
-            others = (self._ids[place] for place in draws.order(len(self._ids)))
-            document = next(other for other in others if other not in self._relevant[query])
-        with self._documents.path.open("rb") as stream:
-            stream.seek(self._offsets[document])
-            text = stream.readline().decode().partition("\t")[2].strip()
-        return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": text}, label, query)
+        def compose(pair: tuple[str, str, str]) -> Content:
+            """The query with its document, or with one that answers others and is drawn for this pair."""
+            query, document, label = pair
+            if label != _RELEVANCE[0]:
+                order = Draws(seed, self._file.name.name, query, document).order(len(ids))
+                document = next(ids[place] for place in order if ids[place] not in relevant[query])
+            with documents.path.open("rb") as stream:
+                stream.seek(offsets[document])
+                text = stream.readline().decode().partition("\t")[2].strip()
+            return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": text}, label, query)
+
+        for query, found in relevant.items():
+            labels = _RELEVANCE if len(ids) > len(set(found)) else _RELEVANCE[:1]  # if there are others
+            parts = [(query, document, label) for document in found for label in labels]
+            yield Group(query, Composed(parts, compose))
 
 
 _RELEVANCE = ("相关", "不相关")

@@ -1,15 +1,17 @@
-"""Loading samples from files, folders and the Hub."""
+"""Loading samples from files, folders and the Hub; and the embedded sample, what a newcomer sees first."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from promptcblue_dataset import load_samples, sample_path
 from promptcblue_dataset.build import Imported, import_files
+from promptcblue_metric import GROUPS
 from promptcblue_metric.errors import PromptCBLUEError, UnknownTaskError
-from promptcblue_metric.tasks import SUITES, TASKS
+from promptcblue_metric.tasks import NONE_OF_THESE, SUITES, TASKS
 
 from ..conftest import Run
 from .conftest import Official, row
@@ -135,3 +137,25 @@ def test_an_imported_sample_is_whole(sample_dataset: Imported) -> None:
         assert sorted(map(str, load_samples(sample_dataset.output, split))) == sorted(
             map(str, load_samples("sample", split))
         )
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 12), ("validation", 4), ("test", 4)])
+def test_every_task_has_samples_and_its_odd_cases(split: str, least: int) -> None:
+    samples = load_samples("sample", split)
+    counts = Counter(sample["task_dataset"] for sample in samples)
+    assert min(counts[task] for task in TASKS) >= least
+    targets = {task: [s["target"] for s in samples if s["task_dataset"] == task] for task in TASKS}
+    for name, task in TASKS.items():
+        if task.group == GROUPS[1]:
+            assert NONE_OF_THESE in targets[name]
+    for name in ("CMeEE-V2", "IMCS-V2-NER", "CHIP-CDN"):
+        assert TASKS[name].format.render([]) in targets[name]
+    assert any("关系的头尾实体对如下：\n" in target + "\n" for target in targets["CMeIE"])
+    assert {"否定", "不确定"} <= {
+        part for target in targets["CHIP-CDEE"] for part in target.replace("：", "；").split("；")
+    }
+
+
+def test_no_prompt_comes_twice() -> None:
+    prompts = Counter(s["input"] for split in ("train", "validation", "test") for s in load_samples("sample", split))
+    assert max(prompts.values()) == 1
