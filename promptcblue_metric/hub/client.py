@@ -50,12 +50,9 @@ _REASONS: Mapping[int, str] = {
     413: "the Hub finds a file too large",
     429: "the Hub has had too many requests from you: repeat the command {when}",
 }
+#: What to say of another one.
 _FAULT = "the Hub has a fault (status {status}): repeat the command {when}; what has been uploaded is kept"
 _REFUSED = "the Hub refuses this (status {status})"
-_BROKEN_OFF = "the connection to {endpoint} failed: repeat the command; what has been uploaded is kept"
-_GARBLED = "the Hub gives an answer that cannot be read: repeat the command later; what has been uploaded is kept"
-_OFFLINE = "HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it"
-_NOT_LOGGED_IN = "you are not logged in: log in with `hf auth login`, with a token that may write"
 
 
 @dataclass(frozen=True)
@@ -89,51 +86,29 @@ class Publication:
         }
 
 
-@dataclass(frozen=True)
-class Published:
-    """What publishing did.
-
-    Attributes:
-        url: the repository.
-        commit: its newest one.
-        written: paths that were new or changed; without any, and nothing deleted, there was no commit.
-        deleted: paths of ours that had gone.
-    """
-
-    url: str
-    commit: str
-    written: Sequence[str]
-    deleted: Sequence[str]
-
-
 def publish_or_write(publication: Publication, repo: str, *, private: bool, tag: str, dry_run: Path | None) -> None:
     """Publish, or write the same files to the folder ``dry_run``, and say what was done.
 
     Raises:
-        PromptCBLUEError: as `publish` and `write_dry_run`.
+        PromptCBLUEError: as `publish`, or the folder holds something that no dry run wrote, or it cannot be written.
     """
     for note in publication.notes:
         print(f"note: {note}")
-    if dry_run is not None:
-        check_names(repo, tag)
-        record = write_dry_run(publication, dry_run)
-        size = sum(file.upload_info.size for file in publication.operations().values())
-        print(
-            f"wrote {dry_run}: the {len(publication.files)} files ({decimal(size)}) that would be "
-            f"uploaded to the {publication.kind} {repo}, and {record.name} beside it, their SHA-256"
-        )
+    if dry_run is None:
+        publish(publication, repo, private=private, tag=tag)
         return
-    done = publish(publication, repo, private=private, tag=tag)
-    if done.written or done.deleted:
-        deleted = f", {len(done.deleted)} deleted" if done.deleted else ""
-        print(f"commit {done.commit[:8]}: {len(done.written)} files written{deleted}, tag {tag}")
-    else:
-        print(f"nothing has changed since commit {done.commit[:8]}: no new commit, tag {tag}")
-    print(f"{done.url}\nnext: {publication.then}")
+    check_names(repo, tag)
+    files, record = publication.operations(), dry_run.absolute().with_name(f"{dry_run.absolute().name}-dry-run.json")
+    _write_dry_run(files, dry_run, record)
+    size = decimal(sum(file.upload_info.size for file in files.values()))
+    print(
+        f"wrote {dry_run}: the {len(files)} files ({size}) that would be uploaded to the {publication.kind} {repo}, "
+        f"and {record.name} beside it, their SHA-256"
+    )
 
 
-def publish(publication: Publication, repo: str, *, private: bool = False, tag: str = DEFAULT_TAG) -> Published:
-    """Make a repository hold a publication, in one commit at most, and tag that.
+def publish(publication: Publication, repo: str, *, private: bool = False, tag: str = DEFAULT_TAG) -> None:
+    """Make a repository hold a publication, in one commit at most, tag that, and say what was done.
 
     Repeating it after a fault finishes the work: files that were uploaded are not uploaded again.
 
@@ -154,7 +129,9 @@ def publish(publication: Publication, repo: str, *, private: bool = False, tag: 
         disable_progress_bars()
     with _explained(repo):
         if get_token() is None:
-            raise PromptCBLUEError(f"{repo}: {_NOT_LOGGED_IN}")
+            raise PromptCBLUEError(
+                f"{repo}: you are not logged in: log in with `hf auth login`, with a token that may write"
+            )
         api, kind = HfApi(library_name="promptcblue", library_version=VERSION), publication.kind
         # None, and not False, leaves it to the organisation whether new repositories are private.
         url = api.create_repo(
@@ -172,8 +149,8 @@ def publish(publication: Publication, repo: str, *, private: bool = False, tag: 
                 f"{repo}: the tag {tag} marks other files (commit {tagged[tag][:8]}), and a tag stays what it is; "
                 "give this state another --tag"
             )
-        written, deleted = _changes(api, repo, publication, added, info.sha)
-        commit = info.sha
+        commit, (written, deleted) = info.sha, _changes(api, repo, publication, added, info.sha)
+        said = f"nothing has changed since commit {commit[:8]}: no new commit, tag {tag}"
         if written or deleted:
             # Not `upload_folder`, which makes several commits of a large folder.
             done = api.create_commit(
@@ -183,10 +160,11 @@ def publish(publication: Publication, repo: str, *, private: bool = False, tag: 
                 repo_type=kind,
                 parent_commit=info.sha,
             )
-            commit = str(done.oid)
+            commit, gone = str(done.oid), f", {len(deleted)} deleted" if deleted else ""
+            said = f"commit {commit[:8]}: {len(written)} files written{gone}, tag {tag}"
         if tag not in tagged:
             api.create_tag(repo, tag=tag, revision=commit, repo_type=kind)
-        return Published(str(url), commit, written, deleted)
+    print(f"{said}\n{url}\nnext: {publication.then}")
 
 
 def _changes(
@@ -233,44 +211,24 @@ def check_names(repo: str, tag: str) -> None:
         raise PromptCBLUEError(f"--tag {tag}: expected letters, digits and . _ + - such as {DEFAULT_TAG}")
 
 
-def write_dry_run(publication: Publication, folder: Path) -> Path:
-    """Write the files of a publication to a folder, whole or not at all, and a list of them beside it.
-
-    Returns:
-        the list, by which the next dry run knows the folder.
-
-    Raises:
-        PromptCBLUEError: the folder holds something that no dry run wrote, or it cannot be written.
-    """
-    record = folder.absolute().with_name(f"{folder.absolute().name}-dry-run.json")
-    if not _is_dry_run(folder, record):
+def _write_dry_run(files: Mapping[str, CommitOperationAdd], folder: Path, record: Path) -> None:
+    """Write files to a folder, whole or not at all, and a list of them, by which the next dry run knows the folder."""
+    if folder.exists() and _digests(folder) != (read_json_object(record).get("files") if record.is_file() else {}):
         raise PromptCBLUEError(f"--dry-run {folder}: holds files that no dry run wrote; name another folder")
     with replacing(folder) as temporary:
-        for path, file in publication.operations().items():
+        for path, file in files.items():
             target = temporary / path
             target.parent.mkdir(parents=True, exist_ok=True)
             with file.as_file() as content, target.open("wb") as copy:
                 shutil.copyfileobj(content, copy)
         write_json(record, {"files": _digests(temporary)})
-    return record
-
-
-def _is_dry_run(folder: Path, record: Path) -> bool:
-    """Whether a folder is absent or empty, or as a dry run left it."""
-    if not folder.is_dir():
-        return not folder.exists()
-    listed = read_json_object(record).get("files") if record.is_file() else {}
-    return bool(_digests(folder) == listed)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    from huggingface_hub.utils.sha import sha_fileobj
+    from huggingface_hub.lfs import UploadInfo
 
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        with path.open("rb") as stream:
-            found[path.relative_to(folder).as_posix()] = sha_fileobj(stream).hex()
-    return found
+    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return {path.relative_to(folder).as_posix(): UploadInfo.from_path(str(path)).sha256.hex() for path in paths}
 
 
 @contextmanager
@@ -306,7 +264,7 @@ def _reason(error: BaseException) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
-        return _OFFLINE
+        return "HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         after = error.response.headers.get("Retry-After", "")
@@ -317,10 +275,10 @@ def _reason(error: BaseException) -> str | None:
         said = _line(error.server_message or "")
         return f"{reason} ({said})" if said else reason
     if isinstance(error, json.JSONDecodeError):
-        return _GARBLED
+        return "the Hub gives an answer that cannot be read: repeat the command later; what has been uploaded is kept"
     # Which library the client speaks HTTP with depends on its version; its own error is derived from that library's.
     if type(error).__module__.partition(".")[0] == HfHubHTTPError.__bases__[0].__module__.partition(".")[0]:
-        return _BROKEN_OFF.format(endpoint=constants.ENDPOINT)
+        return f"the connection to {constants.ENDPOINT} failed: repeat the command; what has been uploaded is kept"
     return None
 
 
