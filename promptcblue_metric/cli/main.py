@@ -175,7 +175,7 @@ def submit(
     """
     from ..submit.leaderboard import describe, write_submission
 
-    describe(write_submission(predictions, test, output, parser), parser, print)
+    describe(write_submission(predictions, test, output, parser), parser)
 
 
 @app.command(

@@ -132,13 +132,13 @@ def common_samples(
 
 def _refuse_different(baseline: str, first: Mapping[Key, object], name: str, run: Mapping[Key, object]) -> None:
     only = {baseline: [key for key in first if key not in run], name: [key for key in run if key not in first]}
-    if any(only.values()):
-        said = [
-            f"{len(keys)} only in {owner} ({', '.join(f'{i} of {t}' for t, i in keys[:_LISTED])}"
-            f"{', …' if len(keys) > _LISTED else ''})"
-            for owner, keys in only.items()
-            if keys
-        ]
+    said = [
+        f"{len(keys)} only in {owner} ({', '.join(f'{i} of {t}' for t, i in keys[:_LISTED])}"
+        f"{', …' if len(keys) > _LISTED else ''})"
+        for owner, keys in only.items()
+        if keys
+    ]
+    if said:
         raise PromptCBLUEError(
             f"the runs do not have the same samples: {'; '.join(said)}; predict what is missing, "
             "or pass --common-only to compare the samples they share"
@@ -172,24 +172,21 @@ def print_published(results: Mapping[str, Result], split: str | None) -> None:
     systems = [*(_as_published(name, result) for name, result in results.items()), *published(suite)]
     notes = [f"* {system.system}: {system.note} ({system.source})" for system in systems if system.note]
     result = next(iter(results.values()))
-    other = _not_official(result, suite, split)
-    if other:
-        notes.insert(
-            0,
+    if other := _not_official(result, suite, split):
+        first = (
             "No ranking: the published scores are of the official test set, or of the split that their source names; "
-            f"these references are not that test set ({other}), and the runs' scores are not comparable with them.",
+            f"these references are not that test set ({other}), and the runs' scores are not comparable with them."
         )
     else:
         rests = ["their split"] * (split is not None) + ["their numbers of samples"] * (suite is PROMPTCBLUE)
-        notes.insert(
-            0,
+        first = (
             f"Taken for the official test set by {' and '.join(rests) or 'your word'} alone: its targets, and so its "
-            f"fingerprint, are not public; that of these references is refs:{result['references']}.",
+            f"fingerprint, are not public; that of these references is refs:{result['references']}."
         )
     for table in _published_tables(systems, suite, ranked=not other):
         title = f"{table.title} (runs on other samples than the official test)" if other else table.title
         show(replace(table, title=title), titled=True)
-    show_lines([*notes, published_note(suite)])
+    show_lines([first, *notes, published_note(suite)])
 
 
 def _not_official(result: Result, suite: Suite, split: str | None) -> str:
@@ -225,11 +222,14 @@ def _published_tables(systems: Sequence[Published], suite: Suite, *, ranked: boo
 
 def _published_table(title: str, scores: Sequence[str], systems: Sequence[Published]) -> Table:
     """Systems down and scores across where there are more systems than scores, else the other way round."""
-    names = [f"{system.system} *" if system.note else system.system for system in systems]
-    cells = [[number(system.scores[name]) if name in system.scores else "" for name in scores] for system in systems]
-    if len(systems) > len(scores):
-        columns = [Column("system", number=False), *map(Column, scores), Column("source", number=False)]
-        down = [(name, *found, system.source) for name, found, system in zip(names, cells, systems, strict=True)]
-        return Table(title, columns, [Row(row) for row in down])
-    across = [(name, *(found[place] for found in cells)) for place, name in enumerate(scores)]
-    return Table(title, [Column("", number=False), *map(Column, names)], [Row(row) for row in across])
+    down = len(systems) > len(scores)
+    grid = [("system" if down else "", *scores)]
+    for system in systems:
+        cells = (number(system.scores[name]) if name in system.scores else "" for name in scores)
+        grid.append((f"{system.system} *" if system.note else system.system, *cells))
+    heads, *rows = grid if down else zip(*grid, strict=True)
+    table = Table(title, [Column(heads[0], number=False), *map(Column, heads[1:])], [Row(row) for row in rows])
+    if not down:
+        return table
+    sources = [Row((*row, system.source)) for row, system in zip(rows, systems, strict=True)]
+    return replace(table, columns=[*table.columns, Column("source", number=False)], rows=sources)

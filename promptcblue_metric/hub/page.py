@@ -24,7 +24,7 @@ from ..data.samples import Sample, iter_samples, open_binary
 from ..data.writing import scratch_folder
 from ..errors import PromptCBLUEError
 from ..evaluation import PARSERS, Evaluation, Parser, ScoredSample
-from ..report.analysis import Example, short
+from ..report.analysis import short
 from ..report.report import Report, TaskReport, build_report
 from ..report.tables import CHINESE, Phrase, score_table
 from ..scoring import PROTOCOLS, Protocol
@@ -63,9 +63,8 @@ _LIMITS = {
 class RefusedError(PromptCBLUEError):
     """A request that is not scored, with the reason in both languages."""
 
-    def __init__(self, key: str, what: Words | str = "") -> None:
-        english, chinese = (what, what) if isinstance(what, str) else what
-        self.words: Words = _text(key, "en", what=english), _text(key, "zh", what=chinese)
+    def __init__(self, key: str, what: Words = ("", "")) -> None:
+        self.words: Words = _text(key, "en", what=what[0]), _text(key, "zh", what=what[1])
         super().__init__(self.words[0])
 
 
@@ -77,9 +76,6 @@ def _save(name: str, text: str, path: str | None, target: Path) -> Path:
         PromptCBLUEError: the file cannot be read.
     """
     english, chinese = TEXTS[name]
-    what = english.lower(), chinese
-    if bool(text.strip()) == bool(path):
-        raise RefusedError("twice" if path else "empty", what)
     content = text.encode(errors="surrogatepass")
     if path:
         with open_binary(Path(path)) as stream:
@@ -87,10 +83,14 @@ def _save(name: str, text: str, path: str | None, target: Path) -> Path:
                 content = stream.read(MAX_BYTES + 1)
             except (OSError, EOFError) as error:
                 raise PromptCBLUEError(f"the file of {english.lower()} cannot be read: {error}") from error
-    if len(content) > MAX_BYTES:
-        raise RefusedError("too_large", what)
-    if content.count(b"\n") > MAX_ROWS:
-        raise RefusedError("too_many", what)
+    for key, refused in (
+        ("twice", path and text.strip()),
+        ("empty", not path and not text.strip()),
+        ("too_large", len(content) > MAX_BYTES),
+        ("too_many", content.count(b"\n") > MAX_ROWS),
+    ):
+        if refused:
+            raise RefusedError(key, (english.lower(), chinese))
     target.write_bytes(content)
     return target
 
@@ -120,7 +120,7 @@ def score(
             raise PromptCBLUEError(str(error).replace(f"{folder}{os.sep}", "")) from error
     absent = sum(sample.prediction is None for sample in scored)
     if absent and not count_missing:
-        raise RefusedError("no_prediction", str(absent))
+        raise RefusedError("no_prediction", (str(absent), str(absent)))
     return build_report(scored, protocol, parser, resamples=0, progress=in_time)
 
 
@@ -132,7 +132,7 @@ def _scored(
     for sample, prediction in match(predictions, references):
         text = prediction.text if prediction else None
         if max(len(text or ""), len(sample["target"]), len(sample["input"])) > MAX_CHARACTERS:
-            raise RefusedError("too_long", short(sample["sample_id"]))
+            raise RefusedError("too_long", (short(sample["sample_id"]),) * 2)
         in_time()
         scored = evaluation.add(text, sample)
         if scored.parsed and isinstance(scored.gold, list):
@@ -155,19 +155,14 @@ def found_html(found: Report | Words | None, language: Language) -> str:
         word=lambda word: _word(word, language),
         score_table=score_table,
         lists=_lists,
-        worst=_worst,
+        worst=lambda task: [row for row in task["examples"] if row["score"] < 1 or row["kinds"]][:EXAMPLES],
     )
 
 
-def _lists(task: TaskReport) -> dict[str, list[tuple[str, int]]]:
+def _lists(task: TaskReport) -> dict[str, dict[str, int]]:
     """What is counted of a task, by what it is."""
-    others = {"Output form": task["states"], "Repairs": task["repairs"], "Problems": task["problems"]}
-    outcomes = [(row["kind"], row["n"]) for row in task["outcomes"]]
-    return {"outcome": outcomes, **{title: list(found.items()) for title, found in others.items()}}
-
-
-def _worst(task: TaskReport) -> list[Example]:
-    return [example for example in task["examples"] if example["score"] < 1 or example["kinds"]][:EXAMPLES]
+    outcomes, states = {row["kind"]: row["n"] for row in task["outcomes"]}, task["states"]
+    return {"outcome": outcomes, "Output form": states, "Repairs": task["repairs"], "Problems": task["problems"]}
 
 
 def _text(key: str, language: Language, **values: object) -> str:
@@ -212,14 +207,10 @@ def _switched(chosen: str, found: Report | Words | None) -> list[object]:
 def _pressed(chosen: str, *given: Any) -> tuple[Report | Words, str]:
     """Score what the boxes, the files and the settings hold."""
     predictions, references, *files, protocol, parser, count_missing = given
+    texts = {"predictions": (predictions or "", files[0]), "references": (references or "", files[1])}
     found: Report | Words
     try:
-        found = score(
-            {"predictions": (predictions or "", files[0]), "references": (references or "", files[1])},
-            protocol,
-            parser,
-            count_missing=count_missing,
-        )
+        found = score(texts, protocol, parser, count_missing=count_missing)
     except RefusedError as error:
         found = error.words
     except PromptCBLUEError as error:
@@ -239,8 +230,7 @@ def build_page() -> gr.Blocks:
             for name in ("predictions", "references"):
                 with gr.Column():
                     boxes.append(gr.Textbox(lines=10, max_lines=10, elem_id=name, buttons=[]))
-                    kinds = [".json", ".jsonl", ".gz"]
-                    files.append(gr.File(file_types=kinds, height=140, elem_id=f"{name}_file"))
+                    files.append(gr.File(file_types=[".json", ".jsonl", ".gz"], height=140, elem_id=f"{name}_file"))
         with gr.Row():
             named = (("protocol", PROTOCOLS), ("parser", PARSERS))
             radios = [gr.Radio(list(values), value=values[0], elem_id=name) for name, values in named]

@@ -92,18 +92,18 @@ def page(report: Report) -> str:
     functions = {"other_table": tables.other_table, "task_tables": tables.task_tables, "t": t, "colour": colour}
     environment.globals.update(functions, state_shares=_state_shares, outcome_shares=_outcome_shares)
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    tasks = report["tasks"]
-    examples = (example for task in tasks.values() for example in task["examples"])
-    others = report["other"]["samples"] if report["other"] else []
+    tasks, others = report["tasks"], report["other"]["samples"] if report["other"] else []
+    kinds = [
+        *(row["kind"] for row in others),
+        *(kind for task in tasks.values() for row in task["examples"] for kind in row["kinds"]),
+    ]
     return environment.get_template("page.html.j2").render(
         report=report,
         heading=t("{suite} report", suite=report["title"]),
         headline=tables.headline(report),
         overall=tables.overall_title(tasks),
         states=[state for state in STATES if any(state in task["states"] for task in tasks.values())],
-        kinds=list(
-            dict.fromkeys([*(row["kind"] for row in others), *(kind for row in examples for kind in row["kinds"])])
-        ),
+        kinds=list(dict.fromkeys(kinds)),
         others=others,
         garbled=tables.garbled_notes(report),
         tables={

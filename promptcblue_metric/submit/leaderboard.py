@@ -18,7 +18,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,7 +30,7 @@ from ..data.writing import replace_bytes, scratch_folder
 from ..errors import PromptCBLUEError, RowError
 from ..evaluation import Parser
 from ..lenient import parse_lenient
-from ..tasks import SUITES, TASKS, Task, get_task, suite_of
+from ..tasks import SUITES, TASKS, get_task, suite_of
 from ..version import VERSION
 
 ZIP_NAME, PREDICTIONS_NAME, PROGRAM_NAME = "test_predictions.zip", "test_predictions.json", "post_generate_process.py"
@@ -45,10 +45,6 @@ _LEADERBOARD = frozenset(
 )
 #: A row of a file.
 Row: TypeAlias = dict[str, Any]
-
-#: A fixed date makes equal submissions equal files.
-_DATE = (1980, 1, 1, 0, 0, 0)
-
 
 #: Reads an output: the format, the text, the choices and the prompt.
 Parse: TypeAlias = Callable[[AnswerFormat, str, Sequence[str], str], Parsed]
@@ -71,10 +67,6 @@ def main(arguments: Sequence[str], formats: Mapping[str, AnswerFormat], parse: P
             answer = parse(formats[task], row["target"], choices, prompt).answer
             results.setdefault(task, []).append({"sample_id": row["sample_id"], "answer": answer})
     Path(arguments[1]).write_bytes((json.dumps(results, ensure_ascii=False, indent=2) + "\n").encode())
-
-
-#: What reads an output in the program.
-_PARSERS: Mapping[Parser, Parse] = {"strict": parse_strict, "lenient": parse_lenient}
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,7 @@ def write_submission(predictions: str | Path, test: str | Path, output: Path, pa
             f"{predictions}: the outputs make {PREDICTIONS_NAME} {len(content):,} bytes, more than {MAX_BYTES:,}; "
             "generate fewer tokens, or cut the repetition"
         )
-    source = make_program({row["task_dataset"]: get_task(row["task_dataset"]) for row in filled}, parser).encode()
+    source = make_program(dict.fromkeys(row["task_dataset"] for row in filled), parser).encode()
     well_formed = _check_program(source, content, parser)
     archive = _archive({PREDICTIONS_NAME: content, PROGRAM_NAME: source})
     replace_bytes(output, archive)
@@ -193,29 +185,25 @@ def _broken_rules(prediction: Prediction, sample: Sample, where: str) -> Iterato
         yield "answer_choices", touched
     field = "target" if prediction.is_target else "prediction"
     try:
-        size = len(prediction.text.encode())
+        if (size := len(prediction.text.encode())) > MAX_OUTPUT_BYTES:
+            yield field, f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
     except UnicodeEncodeError as error:
-        yield (
-            field,
-            f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold; decode the output again",
-        )
-        return
-    if size > MAX_OUTPUT_BYTES:
-        yield field, f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
+        half = f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold"
+        yield field, f"{half}; decode the output again"
 
 
-def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
+def make_program(tasks: Iterable[str], parser: Parser) -> str:
     """The source of ``post_generate_process.py``: modules in the order of their imports, `main`, the tasks' formats.
 
     Args:
-        tasks: by the name that the test file gives each.
+        tasks: the names that the test file gives them.
         parser: ``strict`` leaves out the modules of the lenient parser.
     """
-    parse = _PARSERS[parser]
+    lenient = parser == "lenient"
+    functions: Sequence[Callable[..., object]] = [main] if lenient else [parse_strict, main]
     modules: dict[str, str] = {}
     imports: dict[str, set[str]] = {"json": set(), "pathlib": {"Path"}}
-    _collect(Path(inspect.getfile(parse_lenient if parser == "lenient" else AnswerFormat)), modules, imports)
-    functions = [inspect.getsource(function) for function in ([parse_strict] * (parser == "strict") + [main])]
+    _collect(Path(inspect.getfile(parse_lenient if lenient else AnswerFormat)), modules, imports)
     plain = [f"import {module}" for module, names in sorted(imports.items()) if not names and module != "sys"]
     chosen = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items()) if names]
     return _PROGRAM.format(
@@ -223,9 +211,9 @@ def make_program(tasks: Mapping[str, Task], parser: Parser) -> str:
         parser=parser,
         imports="\n".join([*plain, *chosen]),
         source="\n".join(f"\n\n# {name}.py\n\n{source.strip()}" for name, source in modules.items()),
-        functions="\n\n".join(functions),
-        formats="\n".join(f"    {name!r}: {task.format!r}," for name, task in tasks.items()),
-        parse=parse.__name__,
+        functions="\n\n".join(map(inspect.getsource, functions)),
+        formats="\n".join(f"    {name!r}: {get_task(name).format!r}," for name in tasks),
+        parse=(parse_lenient if lenient else parse_strict).__name__,
     )
 
 
@@ -311,22 +299,24 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            entry = zipfile.ZipInfo(name, _DATE)
+            # Its fixed date, 1980, makes equal submissions equal files.
+            entry = zipfile.ZipInfo(name)
             entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
             archive.writestr(entry, content)
     return buffer.getvalue()
 
 
-def describe(submission: Submission, parser: Parser, say: Callable[[str], object]) -> None:
-    """Say what was written and what comes next."""
+def describe(submission: Submission, parser: Parser) -> None:
+    """Print what was written and what comes next."""
     tasks, rows = submission.tasks, sum(submission.tasks.values())
-    say(f"wrote {submission.path}: {rows} outputs of {len(tasks)} task(s), {parser} parser, sha256 {submission.sha256}")
+    about = f"{rows} outputs of {len(tasks)} task(s), {parser} parser, sha256 {submission.sha256}"
+    print(f"wrote {submission.path}: {about}")
     for name, size in submission.sizes.items():
-        say(f"  {name}: {size:,} bytes")
-    say(f"  {submission.well_formed} outputs are wholly in the expected form, {submission.empty} are empty")
-    say("checked: count, order, ids, prompts, encoding, size; the program reads the same in a bare interpreter")
+        print(f"  {name}: {size:,} bytes")
+    print(f"  {submission.well_formed} outputs are wholly in the expected form, {submission.empty} are empty")
+    print("checked: count, order, ids, prompts, encoding, size; the program reads the same in a bare interpreter")
     if submission.labelled:
-        say(f"note: {submission.labelled} rows of the test file hold a target, so it is not the leaderboard's")
+        print(f"note: {submission.labelled} rows of the test file hold a target, so it is not the leaderboard's")
     if missing := [name for name in suite_of(tasks).tasks if name not in tasks]:
-        say(f"note: the test file holds no {', '.join(missing)}")
-    say(f"next: upload {submission.path} on the leaderboard's page, which runs it and scores results.json")
+        print(f"note: the test file holds no {', '.join(missing)}")
+    print(f"next: upload {submission.path} on the leaderboard's page, which runs it and scores results.json")
