@@ -162,23 +162,10 @@ def _matrix(counts: Sequence[Counts], keys: Sequence[Hashable]) -> Floats:
     return matrix
 
 
-def _keys(*runs: Sequence[Counts]) -> list[Hashable]:
-    return list(dict.fromkeys(key for counts in runs for sample in counts for key in sample))
-
-
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of as many rows as are worked on at a time."""
     block = max(1, _CELLS // max(1, columns))
     return (slice(start, min(start + block, rows)) for start in range(0, rows, block))
-
-
-def _primary(task: str, keys: Sequence[Hashable], totals: Floats, protocol: Protocol) -> Floats:
-    """The primary metric of each sum of counts in ``totals``, whose last axis is the keys."""
-    by_key: Totals = {key: totals[..., number] for number, key in enumerate(keys)}
-    scorer = REGISTRY[task].scorer
-    score = np.asarray(scorer.score(by_key, protocol)[scorer.primary], dtype=float)
-    # A score that no count bears on is the plain number 0.
-    return np.broadcast_to(score, totals.shape[:-1])
 
 
 def _squares(values: Floats, times: NDArray[np.int64]) -> float:
@@ -192,14 +179,19 @@ class _Runs:
     def __init__(self, task: str, protocol: Protocol, *runs: Sequence[Counts]) -> None:
         self.task, self.protocol = task, protocol
         units = [REGISTRY[task].scorer.units(run) for run in runs]
-        self.keys = _keys(*units)
+        self.keys = list(dict.fromkeys(key for run in units for sample in run for key in sample))
         self.counts = [_matrix(run, self.keys) for run in units]
         self.scores = self._scores(np.hstack(self.counts).sum(axis=0))
 
     def _scores(self, totals: Floats) -> list[Floats]:
-        """The scores of each run, from sums of the runs' counts beside each other."""
-        parts = np.split(totals, len(self.counts), axis=-1)
-        return [_primary(self.task, self.keys, part, self.protocol) for part in parts]
+        """The scores of each run, from sums of the runs' counts beside each other on the last axis."""
+        scorer, scores = REGISTRY[self.task].scorer, list[Floats]()
+        for part in np.split(totals, len(self.counts), axis=-1):
+            by_key: Totals = {key: part[..., number] for number, key in enumerate(self.keys)}
+            score = np.asarray(scorer.score(by_key, self.protocol)[scorer.primary], dtype=float)
+            # A score that no count bears on is the plain number 0.
+            scores.append(np.broadcast_to(score, part.shape[:-1]))
+        return scores
 
     def _value(self, totals: Floats) -> Floats:
         """The score of one run, or the second's less the first's."""
@@ -236,17 +228,14 @@ class _Runs:
     def exchanged(self, exchanges: int, seed: int) -> Floats:
         """Differences of the two scores after random exchanges of the two runs' outputs."""
         first, second = self.counts
-        rng, moved = _task_rng(seed, self.task), second - first
+        # A stream of its own for each task, whichever others are scored beside it.
+        rng = np.random.default_rng([seed, 2, list(suite_of([self.task]).tasks).index(self.task)])
+        moved = second - first
         found = []
         for rows in _blocks(exchanges, len(moved)):
             moves = rng.integers(2, size=(rows.stop - rows.start, len(moved))).astype(float) @ moved
             found.append(self._value(np.hstack([first.sum(axis=0) + moves, second.sum(axis=0) - moves])))
         return np.concatenate(found)
-
-
-def _task_rng(seed: int, task: str) -> np.random.Generator:
-    """A stream of its own for each task, whichever others are scored beside it."""
-    return np.random.default_rng([seed, 2, list(suite_of([task]).tasks).index(task)])
 
 
 def intervals(counts: CountsByTask, protocol: Protocol = "official") -> dict[str, Interval]:

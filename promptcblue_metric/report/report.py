@@ -197,11 +197,9 @@ def _scores(result: Result) -> ProtocolScores:
 def check_output(folder: str | Path) -> None:
     """Raise `PromptCBLUEError` unless ``folder`` is free, empty, or holds a report and nothing else."""
     target = Path(folder)
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_symlink() or not target.is_dir():
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise PromptCBLUEError(f"{target}: expected a folder to write the report to, found something else")
-    others = sorted(path.name for path in target.iterdir() if path.name not in FILES)
+    others = sorted(path.name for path in target.glob("*") if path.name not in FILES)
     if others:
         raise PromptCBLUEError(
             f"{target}: the folder holds other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}); "

@@ -381,11 +381,11 @@ def _tagged(of: Answers) -> str:
     tags = ["O"] * len(text)
     mentions = [(item["entity"], kind) for item, kind in of.known("type", _NO_TYPE)]
     for mention, kind in sorted(mentions, key=lambda item: -len(item[0])):
-        free = [at for at in _places(mention, text) if set(tags[at : at + len(mention)]) == {"O"}]
-        of.left_out["mention that is not in the text, or within another"] += not free
-        for start in free:
+        before = tags.copy()
+        for start in _places(mention, text):
             if set(tags[start : start + len(mention)]) == {"O"}:
                 tags[start : start + len(mention)] = [f"B-{kind}", *[f"I-{kind}"] * (len(mention) - 1)]
+        of.left_out["mention that is not in the text, or within another"] += tags == before
     return " ".join(tags)
 
 
@@ -403,14 +403,16 @@ def _causal(of: Answers) -> list[Object]:
     found = list[Object]()
     for item, number in of.known("predicate", _NO_RELATION):
         tail, head = item["object"], mention(item["subject"].removesuffix(CausalLines.marker))
-        ends = [mention(tail["subject"]), mention(tail["object"])] if isinstance(tail, dict) else [mention(tail)]
-        of.left_out["relation with a mention that is not in the text"] += not all((head, *ends))
-        raw_tail = {"type": "mention", **ends[0]}
-        if len(ends) > 1:
+        parts = [tail["subject"], tail["object"]] if isinstance(tail, dict) else [tail]
+        first, *second = ends = list(map(mention, parts))
+        raw_tail = {"type": "mention", **first}
+        if second:
             inner = int(of.raw[CausalLines.inner])
-            raw_tail = {"type": "relation", "head": ends[0], "relation": inner, "tail": ends[1]}
+            raw_tail = {"type": "relation", "head": first, "relation": inner, "tail": second[0]}
         if all((head, *ends)):
             found.append({"head": head, "relation": int(number), "tail": raw_tail})
+        else:
+            of.left_out["relation with a mention that is not in the text"] += 1
     return found
 
 
@@ -670,12 +672,12 @@ def _by_id(samples: Sequence[Sample], records: Sequence[RawRecord]) -> list[list
     here = [places[name[0]] for name in named if name and name[0] in places]
     if len(here) < len(samples):
         return None
-    stand = (
+    stand = sum(
         all(_squeezed(text) in _squeezed(sample["input"]) for text in records[place].texts)
         for sample, place in zip(samples, here, strict=True)
     )
     # Not of all: a builder may mend a text.
-    return [[place] for place in here] if sum(stand) * 2 > len(samples) else None
+    return [[place] for place in here] if stand * 2 > len(samples) else None
 
 
 #: How many characters a text is looked up by.
