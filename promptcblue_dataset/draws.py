@@ -62,7 +62,12 @@ class Draws:
 
     def some(self, items: Sequence[T], count: int) -> list[T]:
         """``count`` of the items at different places, in the order they are drawn."""
-        return [items[place] for place, _ in zip(self.order(len(items)), range(count), strict=False)]
+        left, size = list(items), len(items)
+        # As in `order`, on a list; one number more than is needed is taken, as ever, which decides what follows.
+        for place, number in zip(range(min(count + 1, size)), self._numbers, strict=False):
+            drawn = place + (number * (size - place) >> 64)
+            left[place], left[drawn] = left[drawn], left[place]
+        return left[:count]
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """All items in random order."""

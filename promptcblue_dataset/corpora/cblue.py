@@ -420,8 +420,6 @@ class _Tables:
 _RELEVANCE = ("相关", "不相关")
 #: How many documents of a query CBLUE takes.
 _HANDED_IN = 10
-
-
 _ID = re.compile(r"([a-z]+[-_ ]?)?id", re.IGNORECASE)
 
 

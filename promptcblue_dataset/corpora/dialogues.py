@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from promptcblue_dataset.corpora.archives import RawError
 from promptcblue_dataset.corpora.reading import (
@@ -102,9 +102,12 @@ def _of_utterances(label: str, text: Text, answer: AnswerOf) -> Callable[[Consul
     return groups
 
 
+_split = lru_cache(1 << 12)(str.split)  # most tags are nothing but O's, so the same ones come again and again
+
+
 def _tags(turn: Record) -> list[str]:
     tags = turn.get("BIO_label")
-    return tags.split() if isinstance(tags, str) else turn.items("BIO_label")
+    return _split(tags) if isinstance(tags, str) else turn.items("BIO_label")
 
 
 def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
@@ -256,9 +259,8 @@ def _findings(record: Record) -> Iterable[Group]:
     turns = record.records("dialog_info")
     found = [turn.value.get("ner") for turn in turns]
     if not any(found):
-        return record.place.note(
-            "left out", UNLABELLED if found.count(None) == len(found) else "no findings in the dialogue"
-        )
+        unlabelled = found.count(None) == len(found)
+        return record.place.note("left out", UNLABELLED if unlabelled else "no findings in the dialogue")
     statuses: dict[str, str] = {}
     said: list[tuple[int, str, str]] = []
     for place, turn in enumerate(turns):
@@ -327,9 +329,8 @@ def _responses(record: Record) -> Iterable[Group]:
     answers = [place for place in spoken if said[place] and any(said[:place])]
     if not spoken:
         record.place.note("left out", "no doctor answers in the dialogue")
-    record.place.note(
-        "left out", "the doctor says nothing, or nothing was said before", times=len(spoken) - len(answers)
-    )
+    unused = len(spoken) - len(answers)
+    record.place.note("left out", "the doctor says nothing, or nothing was said before", times=unused)
 
     def compose(answer: int) -> Content:
         history = [

@@ -104,7 +104,7 @@ class FileNotes:
         if action == "skipped":
             self.skipped += 1
             self.bad.append(message or f"{self.path}: record {record}: {kind}{': ' if example else ''}{example:.80}")
-        finding = self.findings.setdefault((action, kind), Finding())
+        finding = self.findings.get((action, kind)) or self.findings.setdefault((action, kind), Finding())
         finding.times += times
         finding.records[record] = None
         if example and len(finding.examples) < _EXAMPLES:
@@ -368,7 +368,7 @@ class Record:
 
     def alone(self, content: Content) -> tuple[Group, ...]:
         """The record as one sample."""
-        return (Group(self.place.name, (content._replace(place=self.place.id),)),)
+        return (Group(self.place.name, (Content(content.fields, content.answer, self.place.id),)),)
 
 
 R = TypeVar("R", bound=Record)
@@ -388,7 +388,7 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
     ``id_field``, or else its key, or its number in the file, from 0.
     """
     data = file.read()
-    halves = _HALF.search(data)
+    halves = b"\\u" in data and _HALF.search(data)
     for number, name, key, value in _values(data, file, notes):
         given = value.get(id_field) if id_field and isinstance(value, dict) else None
         place = Place(notes, name, number, str(key if given is None else given), given is not None or type(key) is str)
