@@ -120,9 +120,16 @@ def _checked(part: str, what: str, separators: Iterable[str] = (), *, empty: boo
     return part
 
 
-def _parts(text: str, separator: str = "，") -> list[str]:
+def _offered(part: str, what: str, choices: Sequence[str]) -> str:
+    """Return ``part`` if it is one of the choices."""
+    if part not in choices:
+        raise SeparatorError(f"{what} {part!r} is not among the choices {list(choices)}")
+    return part
+
+
+def _parts(text: str) -> list[str]:
     """The stripped, non-empty parts of ``text``."""
-    return [part for piece in text.split(separator) if (part := piece.strip())]
+    return [part for piece in text.split("，") if (part := piece.strip())]
 
 
 def _wrapping_problems(text: str) -> list[Problem]:
@@ -131,14 +138,14 @@ def _wrapping_problems(text: str) -> list[Problem]:
     return [Problem("wrapping", text.count("\n", 0, min(found)) + 1)] if found else []
 
 
-def _line_problems(lines: Sequence[str], lead: str, problem_of: Callable[[str], ProblemKind | None]) -> list[Problem]:
+def _line_problems(text: str, lead: str, problem_of: Callable[[str], ProblemKind | None]) -> list[Problem]:
     """Problems of an answer that is a lead line followed by lines of one kind."""
-    if not any(line.strip() for line in lines):
+    if not text.strip():
         return [Problem("empty output", 1)]
-    problems = [] if lines[0] == lead else [Problem("missing lead line", 1)]
-    return problems + [
-        Problem(kind, number) for number, line in enumerate(lines[1:], 2) if (kind := problem_of(line)) is not None
-    ]
+    first, *lines = text.split("\n")
+    problems = [] if first == lead else [Problem("missing lead line", 1)]
+    problems += [Problem(kind, number) for number, line in enumerate(lines, 2) if (kind := problem_of(line))]
+    return problems + _wrapping_problems(text)
 
 
 def _coverage_problems(found: Sequence[str], asked: Sequence[str], last_line: int) -> list[Problem]:
@@ -155,16 +162,15 @@ class EntityLines(AnswerFormat):
     The answer is a list of ``{"entity", "type"}``, grouped by type in the order of the choices.
     """
 
-    lead: str = "上述句子中的实体包含："
-    nothing: str = "上述句子没有指定类型实体"
+    lead = "上述句子中的实体包含："
+    nothing = "上述句子没有指定类型实体"
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         mentions: dict[str, list[str]] = {choice: [] for choice in choices}
         separators = ("，", *(f"{choice}实体：" for choice in choices))
         for item in answer:
-            if item["type"] not in mentions:
-                raise SeparatorError(f"entity type {item['type']!r} is not among the choices {list(choices)}")
-            mentions[item["type"]].append(_checked(item["entity"], "entity", separators, strict=strict))
+            mention = _checked(item["entity"], "entity", separators, strict=strict)
+            mentions[_offered(item["type"], "entity type", choices)].append(mention)
         if not answer:
             return self.nothing
         return "\n".join([self.lead, *(f"{choice}实体：" + "，".join(found) for choice, found in mentions.items())])
@@ -189,7 +195,7 @@ class EntityLines(AnswerFormat):
                 return "unreadable line"
             return "empty marker" if line.rpartition("：")[2].strip() in EMPTY_MARKERS else None
 
-        problems = (*_line_problems(lines, self.lead, problem_of), *_wrapping_problems(text))
+        problems = _line_problems(text, self.lead, problem_of)
         return Parsed(entities, (*problems, *_coverage_problems(found, choices, len(lines))))
 
 
@@ -201,15 +207,13 @@ class TripleLines(AnswerFormat):
     choices. As in the official post-processor, a predicate outside the choices is kept.
     """
 
-    nothing: str = "没有指定类型的三元组"
+    nothing = "没有指定类型的三元组"
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         pairs: dict[str, list[str]] = {choice: [] for choice in choices}
         for choice in choices:
             _checked(choice, "relation", ("关系的头尾实体对", "。"))
         for item in answer:
-            if item["predicate"] not in pairs:
-                raise SeparatorError(f"relation {item['predicate']!r} is not among the choices {list(choices)}")
             separators = ("。", "头实体为", "尾实体为", "关系的头尾实体对")
             head = _checked(item["subject"], "subject", separators, strict=strict)
             tail = _checked(item["object"], "object", separators, strict=strict)
@@ -217,7 +221,7 @@ class TripleLines(AnswerFormat):
             # A part that ends in a piece of the marker could complete it together with the text around it.
             if strict and self._pair(pair[:-1]) != (head, tail):
                 raise SeparatorError(f"the pair {head!r}, {tail!r} forms a separator where its parts are joined")
-            pairs[item["predicate"]].append(pair)
+            pairs[_offered(item["predicate"], "relation", choices)].append(pair)
         if not answer:
             return self.nothing
         return "\n".join(f"具有{choice}关系的头尾实体对如下：" + "".join(found) for choice, found in pairs.items())
@@ -270,12 +274,10 @@ class EventLines(AnswerFormat):
 
     needs_choices = False
 
-    lead: str = "上述句子中的临床发现事件如下："
+    lead = "上述句子中的临床发现事件如下："
     #: Each field, and whether it holds a list.
-    fields: Mapping[str, bool] = field(
-        default_factory=lambda: {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
-    )
-    statuses: tuple[str, ...] = ("", "否定", "不确定")
+    fields: ClassVar[Mapping[str, bool]] = {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
+    statuses = ("", "否定", "不确定")
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         return "\n".join([self.lead, *("；".join(self._render_fields(event, strict)) for event in answer)])
@@ -290,10 +292,8 @@ class EventLines(AnswerFormat):
             yield f"{key}：" + "，".join(checked)
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        lines = text.split("\n")
-        events = [self._event(line) for line in lines[1:]]
-        problems = _line_problems(lines, self.lead, self._problem)
-        return Parsed(events, (*problems, *_wrapping_problems(text)))
+        events = [self._event(line) for line in text.split("\n")[1:]]
+        return Parsed(events, tuple(_line_problems(text, self.lead, self._problem)))
 
     def _event(self, line: str) -> dict[str, Answer]:
         event: dict[str, Answer] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
@@ -323,16 +323,12 @@ class TermList(AnswerFormat):
     The answer is a list of ``{"entity", "type": "normalization"}``: a set, so the terms are sorted.
     """
 
-    nothing: str = "没有对应的标准化实体"
-    type: str = "normalization"
+    nothing = "没有对应的标准化实体"
+    type = "normalization"
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
-        terms = [item["entity"] for item in answer]
-        for term in terms:
-            if term not in choices:
-                raise SeparatorError(f"term {term!r} is not among the choices {list(choices)}")
-            _checked(term, "term", ("，",), strict=strict)
-        return "，".join(terms) or self.nothing
+        terms = [_offered(item["entity"], "term", choices) for item in answer]
+        return "，".join(_checked(term, "term", ("，",), strict=strict) for term in terms) or self.nothing
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
         lines = text.split("\n")
@@ -361,10 +357,8 @@ class Label(AnswerFormat):
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         spellings = [answer, *(spelling for spelling, label in self.synonyms.items() if label == answer)]
-        offered = [spelling for spelling in spellings if spelling in choices]
-        if not offered and answer != self.none_of_these:
-            raise SeparatorError(f"label {answer!r} is not among the choices {list(choices)}")
-        return offered[0] if offered else str(answer)
+        offered = [spelling for spelling in spellings if spelling in choices or spelling == self.none_of_these]
+        return offered[0] if offered else _offered(answer, "label", choices)
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
         label = text.strip()
@@ -387,17 +381,14 @@ class StatusLines(AnswerFormat):
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         for item in answer:
             _checked(item["entity"], "finding", ("：",), empty=True, strict=strict)
-            if item["attr"] not in choices:
-                raise SeparatorError(f"status {item['attr']!r} is not among the choices {list(choices)}")
-            _checked(item["attr"], "status", ("：",))
+            _checked(_offered(item["attr"], "status", choices), "status", ("：",))
         return "\n".join([self.lead, *(f"{item['entity']}：{item['attr']}" for item in answer)])
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        lines = text.split("\n")
         offered = set(choices)
         findings = [
             {"entity": finding.strip(), "attr": status if status in offered else self.fallback}
-            for finding, status in (line.split("：") for line in lines[1:] if line.count("：") == 1)
+            for finding, status in (line.split("：") for line in text.split("\n")[1:] if line.count("：") == 1)
         ]
 
         def problem_of(line: str) -> ProblemKind | None:
@@ -405,8 +396,7 @@ class StatusLines(AnswerFormat):
                 return "unreadable line"
             return None if line.split("：")[1] in offered else "unknown status"
 
-        problems = _line_problems(lines, self.lead, problem_of)
-        return Parsed(findings, (*problems, *_wrapping_problems(text)))
+        return Parsed(findings, tuple(_line_problems(text, self.lead, problem_of)))
 
 
 @dataclass(frozen=True)
@@ -415,8 +405,8 @@ class Report(AnswerFormat):
 
     needs_choices = False
 
-    lead: str = "上述问诊对话的诊疗报告如下："
-    sections: tuple[str, ...] = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
+    lead = "上述问诊对话的诊疗报告如下："
+    sections = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         if unknown := set(answer) - set(self.sections):
@@ -429,7 +419,8 @@ class Report(AnswerFormat):
         return "\n".join([self.lead, *written])
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        lines = text.strip().split("\n")
+        text = text.strip()
+        lines = text.split("\n")
         report: dict[str, str] = {}
         found: list[str] = []
         for line in lines[1:]:
@@ -438,8 +429,7 @@ class Report(AnswerFormat):
                 report[section] = line.rsplit(f"{section}：", 1)[1].strip()
                 found.append(section)
         heads = tuple(f"{section}：" for section in self.sections)
-        problems = _line_problems(lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
-        problems += _wrapping_problems(text)
+        problems = _line_problems(text, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
         return Parsed(report, (*problems, *_coverage_problems(found, self.sections, len(lines))))
 
 
@@ -450,7 +440,7 @@ class FreeText(AnswerFormat):
     needs_choices = False
 
     #: Words before the text that say what it is, each followed by a colon.
-    captions: tuple[str, ...] = ("医生", "医生回复", "回复", "答复", "回答", "答", "答案")
+    captions = ("医生", "医生回复", "回复", "答复", "回答", "答", "答案")
 
     def render(self, answer: Answer, choices: Sequence[str] = (), *, strict: bool = True) -> str:
         text = str(answer)
@@ -480,14 +470,10 @@ class CausalLines(AnswerFormat):
     needs_choices = False
 
     #: What a lead holds that opens a relation, tested in this order.
-    openings: tuple[tuple[str, str], ...] = (
-        ("因果关系三元组如下", "因果关系"),
-        ("条件关系三元组", "条件关系"),
-        ("上下位关系", "上下位关系"),
-    )
-    nested: str = "条件关系"
-    inner: str = "因果关系"
-    nothing: str = "给定的文本没有指定关系的三元组"
+    openings = (("因果关系三元组如下", "因果关系"), ("条件关系三元组", "条件关系"), ("上下位关系", "上下位关系"))
+    nested = "条件关系"
+    inner = "因果关系"
+    nothing = "给定的文本没有指定关系的三元组"
 
     #: Between the head of a nested triple and the triple.
     marker = "；尾三元组："
@@ -573,10 +559,9 @@ class TreeLines(AnswerFormat):
 
     needs_choices = False
 
-    lead: str = "根据给定的指南文本抽取的诊疗决策树如下："
-    roles: tuple[str, ...] = ("C", "D")
-    relations: tuple[str, ...] = ("and", "or", "null")
-
+    lead = "根据给定的指南文本抽取的诊疗决策树如下："
+    roles = ("C", "D")
+    relations = ("and", "or", "null")
     #: What a line holds that is no node.
     opening = "根据给定的指南文本抽取的诊疗决策树"
     #: The tree of a text in which no node can be read.
