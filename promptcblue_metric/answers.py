@@ -138,13 +138,14 @@ def _wrapping_problems(text: str) -> list[Problem]:
     return [Problem("wrapping", text.count("\n", 0, min(found)) + 1)] if found else []
 
 
-def _line_problems(text: str, lead: str, problem_of: Callable[[str], ProblemKind | None]) -> list[Problem]:
+def _line_problems(
+    text: str, lines: Sequence[str], lead: str, problem_of: Callable[[str], ProblemKind | None]
+) -> list[Problem]:
     """Problems of an answer that is a lead line followed by lines of one kind."""
     if not text.strip():
         return [Problem("empty output", 1)]
-    first, *lines = text.split("\n")
-    problems = [] if first == lead else [Problem("missing lead line", 1)]
-    problems += [Problem(kind, number) for number, line in enumerate(lines, 2) if (kind := problem_of(line))]
+    problems = [] if lines[0] == lead else [Problem("missing lead line", 1)]
+    problems += [Problem(kind, number) for number, line in enumerate(lines[1:], 2) if (kind := problem_of(line))]
     return problems + _wrapping_problems(text)
 
 
@@ -195,7 +196,7 @@ class EntityLines(AnswerFormat):
                 return "unreadable line"
             return "empty marker" if line.rpartition("：")[2].strip() in EMPTY_MARKERS else None
 
-        problems = _line_problems(text, self.lead, problem_of)
+        problems = _line_problems(text, lines, self.lead, problem_of)
         return Parsed(entities, (*problems, *_coverage_problems(found, choices, len(lines))))
 
 
@@ -292,8 +293,9 @@ class EventLines(AnswerFormat):
             yield f"{key}：" + "，".join(checked)
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        events = [self._event(line) for line in text.split("\n")[1:]]
-        return Parsed(events, tuple(_line_problems(text, self.lead, self._problem)))
+        lines = text.split("\n")
+        events = [self._event(line) for line in lines[1:]]
+        return Parsed(events, tuple(_line_problems(text, lines, self.lead, self._problem)))
 
     def _event(self, line: str) -> dict[str, Answer]:
         event: dict[str, Answer] = {key: [] if is_list else "" for key, is_list in self.fields.items()}
@@ -385,10 +387,10 @@ class StatusLines(AnswerFormat):
         return "\n".join([self.lead, *(f"{item['entity']}：{item['attr']}" for item in answer)])
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        offered = set(choices)
+        lines, offered = text.split("\n"), set(choices)
         findings = [
             {"entity": finding.strip(), "attr": status if status in offered else self.fallback}
-            for finding, status in (line.split("：") for line in text.split("\n")[1:] if line.count("：") == 1)
+            for finding, status in (line.split("：") for line in lines[1:] if line.count("：") == 1)
         ]
 
         def problem_of(line: str) -> ProblemKind | None:
@@ -396,7 +398,7 @@ class StatusLines(AnswerFormat):
                 return "unreadable line"
             return None if line.split("：")[1] in offered else "unknown status"
 
-        return Parsed(findings, tuple(_line_problems(text, self.lead, problem_of)))
+        return Parsed(findings, tuple(_line_problems(text, lines, self.lead, problem_of)))
 
 
 @dataclass(frozen=True)
@@ -419,8 +421,7 @@ class Report(AnswerFormat):
         return "\n".join([self.lead, *written])
 
     def parse(self, text: str, choices: Sequence[str] = ()) -> Parsed:
-        text = text.strip()
-        lines = text.split("\n")
+        lines = text.strip().split("\n")
         report: dict[str, str] = {}
         found: list[str] = []
         for line in lines[1:]:
@@ -429,7 +430,9 @@ class Report(AnswerFormat):
                 report[section] = line.rsplit(f"{section}：", 1)[1].strip()
                 found.append(section)
         heads = tuple(f"{section}：" for section in self.sections)
-        problems = _line_problems(text, self.lead, lambda line: None if line.startswith(heads) else "unreadable line")
+        problems = _line_problems(
+            text, lines, self.lead, lambda line: None if line.startswith(heads) else "unreadable line"
+        )
         return Parsed(report, (*problems, *_coverage_problems(found, self.sections, len(lines))))
 
 

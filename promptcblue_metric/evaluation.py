@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Sequence
-from typing import Literal, NamedTuple, TypedDict, cast
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypedDict, cast, get_args
 
 from .answers import Answer, AnswerFormat, Parsed
 from .errors import PromptCBLUEError
@@ -15,7 +16,7 @@ from .version import VERSION
 
 #: ``strict``: what the official post-processor reads. ``lenient``: what a reader of the output would understand.
 Parser = Literal["strict", "lenient"]
-PARSERS: tuple[Parser, ...] = ("strict", "lenient")
+PARSERS: tuple[Parser, ...] = get_args(Parser)
 
 
 def parse_answer(
@@ -84,18 +85,13 @@ class Result(TypedDict):
     signature: str
 
 
+@dataclass
 class _Totals:
     """What is kept of a task's samples."""
 
-    def __init__(self) -> None:
-        self.counts: dict[Hashable, float] = {}
-        self.samples = 0
-        self.well_formed = 0
-
-    def add(self, sample: ScoredSample) -> None:
-        add_counts(self.counts, sample.counts)
-        self.samples += 1
-        self.well_formed += sample.parsed is not None and sample.parsed.well_formed
+    counts: dict[Hashable, float] = field(default_factory=dict)
+    samples: int = 0
+    well_formed: int = 0
 
 
 class Evaluation:
@@ -133,16 +129,21 @@ class Evaluation:
         name = f"sample '{reference.get('sample_id')}' of {task.name}"
         if self._only and task is not self._only:
             raise PromptCBLUEError(f"{name}: this metric was loaded for {self._only.name} alone")
-        if task.format.needs_choices and not task.choices(
-            cast("Sequence[str] | None", reference.get("answer_choices"))
-        ):
+        row = cast("Sample", reference)
+        choices = task.choices(row.get("answer_choices"))
+        if task.format.needs_choices and not choices:
             raise PromptCBLUEError(f"{name} needs the answer_choices that its prompt offers, and has none")
-        if not reference["target"]:
+        if not row["target"]:
             raise PromptCBLUEError(
                 f"{name} has no target to score against (official test targets are not public); "
                 "score on the validation split or hand the predictions in to the leaderboard"
             )
-        sample = _scored(task, prediction, cast("Sample", reference), self._parser)
+        gold = task.format.parse(row["target"], choices).answer
+        parsed: Parsed | None = None
+        if prediction is not None:
+            parsed = parse_answer(task.format, prediction, choices, self._parser, row.get("input") or "")
+        counts = task.scorer.count(parsed and parsed.answer, gold, reference)
+        sample = ScoredSample(task, row, prediction, parsed, gold, counts)
         self.add_scored(sample)
         return sample
 
@@ -151,7 +152,10 @@ class Evaluation:
         if sample.task.name not in self._totals:
             suite_of([*self._totals, sample.task.name])
             self._totals[sample.task.name] = _Totals()
-        self._totals[sample.task.name].add(sample)
+        totals = self._totals[sample.task.name]
+        add_counts(totals.counts, sample.counts)
+        totals.samples += 1
+        totals.well_formed += sample.parsed is not None and sample.parsed.well_formed
         self._references += _fingerprint(sample)
 
     @property
@@ -205,16 +209,6 @@ class Evaluation:
             "well_formed": totals.well_formed / totals.samples,
             "counts": task.scorer.summary(totals.counts),
         }
-
-
-def _scored(task: Task, prediction: str | None, reference: Sample, parser: Parser) -> ScoredSample:
-    choices = task.choices(reference.get("answer_choices"))
-    gold = task.format.parse(reference["target"], choices).answer
-    if prediction is None:
-        return ScoredSample(task, reference, None, None, gold, task.scorer.count_missing(gold, reference))
-    parsed = parse_answer(task.format, prediction, choices, parser, reference.get("input") or "")
-    counts = task.scorer.count(parsed.answer, gold, reference)
-    return ScoredSample(task, reference, prediction, parsed, gold, counts)
 
 
 def _fingerprint(sample: ScoredSample) -> int:

@@ -11,7 +11,6 @@ order: every score is the mean over all their orders, so ties are worth what cha
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -49,15 +48,10 @@ class RankedLabels(ClassF1):
     """`ClassF1` of samples that also form rankings."""
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return {**super().count(prediction, gold, row), self._ranked(prediction, gold, row): 1}
-
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return {**super().count_missing(gold, row), self._ranked(None, gold, row): 1}
-
-    def _ranked(self, prediction: str | None, gold: str, row: Row) -> Ranked:
         name, pairs = numbers_of(str(row.get("sample_id", "")))
         query, _, document = name.rpartition("-")
-        return Ranked(query or name, document, pairs, self.grade(gold), self.grade(prediction))
+        ranked = Ranked(query or name, document, pairs, self.grade(gold), self.grade(prediction))
+        return {**super().count(prediction, gold, row), ranked: 1}
 
     @abstractmethod
     def grade(self, label: str | None) -> int:
@@ -217,9 +211,8 @@ def _ndcg(documents: Sequence[Ranked]) -> float:
         mean = sum(document.gold for document in tied) / len(tied)
         gain += mean * sum(_discount(rank + place) for place in range(len(tied)))
         rank += len(tied)
-    golds = Counter(document.gold for document in documents)
-    ideal = sum(gold * _discount(place) for place, gold in enumerate(sorted(golds.elements(), reverse=True)))
-    return gain / ideal
+    golds = sorted((document.gold for document in documents), reverse=True)
+    return gain / sum(gold * _discount(place) for place, gold in enumerate(golds))
 
 
 def _discount(place: int) -> float:

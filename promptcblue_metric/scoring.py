@@ -12,10 +12,10 @@ import unicodedata
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from rapidfuzz.distance import LCSseq
 
@@ -40,7 +40,7 @@ Scores: TypeAlias = dict[str, Number]
 
 #: ``official``: equal to the official scorer, quirks included. ``paper``: the paper's definitions at their word.
 Protocol = Literal["official", "paper"]
-PROTOCOLS: tuple[Protocol, ...] = ("official", "paper")
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 #: A row of the dataset, for scorers that need more than its answer.
 Row: TypeAlias = Mapping[str, object]
@@ -58,11 +58,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        """The counts of one sample; its ``row`` says where it belongs, where that matters."""
+        """The counts of one sample; its ``row`` says where it belongs, where that matters.
 
-    @abstractmethod
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        """The counts of a sample without a prediction: all of its gold is missed, and nothing is predicted."""
+        Where the prediction is None, there is none: all of the gold is missed, and nothing is predicted.
+        """
 
     def units(self, samples: Sequence[Counts]) -> Sequence[Counts]:
         """The counts of what is drawn to resample a score: the samples, or what they are parts of, in their order."""
@@ -123,10 +122,7 @@ class SetF1(Scorer):
     shown = ("tp", "fp", "fn")
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return _set_counts({item_key(item) for item in prediction}, {item_key(item) for item in gold})
-
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return self.count([], gold, row)
+        return _set_counts({item_key(item) for item in prediction or ()}, {item_key(item) for item in gold})
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         return _set_scores(totals)
@@ -140,6 +136,7 @@ class StatusF1(SetF1):
     """
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
+        prediction = prediction or ()
         found, expected = ({item["entity"] for item in answer} for answer in (prediction, gold))
         given = {item_key(item) for item in prediction}
         right = {item["entity"] for item in gold if item_key(item) in given}
@@ -167,7 +164,7 @@ class SpanF1(SetF1):
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
         prompt = str(row.get("input", ""))
         choices = cast("Sequence[str]", row.get("answer_choices") or ())
-        found, expected = located(prediction, prompt, choices), located(gold, prompt, choices)
+        found, expected = located(prediction or (), prompt, choices), located(gold, prompt, choices)
         elsewhere = numbers_of(str(row.get("sample_id", "")))[1]
         for number, start in zip(elsewhere[::2], elsewhere[1::2], strict=False):
             if number < len(gold):
@@ -272,7 +269,10 @@ class LabelF1(Scorer):
         return {"macro": "macro-F1", "weighted": "micro-F1", "positive": "F1"}[self.average]
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        gold, prediction = gold.rstrip("\0"), prediction.rstrip("\0") or prediction
+        gold = gold.rstrip("\0")
+        if prediction is None:
+            return {("gold", gold): 1}
+        prediction = prediction.rstrip("\0") or prediction
         # An empty output is counted as it is, since the two protocols read it in different ways.
         counts: dict[Hashable, float] = {("gold", gold): 1, ("predicted", prediction): 1}
         if prediction == gold:
@@ -280,9 +280,6 @@ class LabelF1(Scorer):
         elif not prediction and gold == self.labels[0]:
             counts["correct", ""] = 1
         return counts
-
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return {("gold", gold.rstrip("\0")): 1}
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         labels = list(self.per_label(totals, protocol).values())
@@ -345,8 +342,12 @@ class ClassF1(LabelF1):
     """
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        right: Counts = {("correct", gold): 1} if prediction == gold else {}
-        return {("gold", gold): 1, ("predicted", prediction): 1, **right}
+        counts: dict[Hashable, float] = {("gold", gold): 1}
+        if prediction is not None:
+            counts["predicted", prediction] = 1
+        if prediction == gold:
+            counts["correct", gold] = 1
+        return counts
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         per_label = self.per_label(totals, protocol)
@@ -446,21 +447,13 @@ class MeanRouge(Scorer):
     shown = ("texts",)
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        totals: dict[Hashable, float] = {"texts": 0}
-        for predicted, expected in self._pairs(prediction, gold):
-            totals["texts"] += 1
+        golds = {"": gold} if isinstance(gold, str) else gold
+        totals: dict[Hashable, float] = {"texts": len(golds)}
+        for section, expected in golds.items() if prediction is not None else ():
+            predicted = prediction if isinstance(gold, str) else prediction.get(section, "")
             for name, value in rouge_scores(predicted, expected).items():
                 totals[name] = totals.get(name, 0.0) + value
         return totals
-
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return {"texts": 1 if isinstance(gold, str) else len(gold)}
-
-    @staticmethod
-    def _pairs(prediction: Answer, gold: Answer) -> Iterable[tuple[str, str]]:
-        if isinstance(gold, str):
-            return [(prediction, gold)]
-        return [(prediction.get(section, ""), text) for section, text in gold.items()]
 
     def score(self, totals: Totals, protocol: Protocol = "official") -> Scores:
         texts = totals.get("texts", 0)

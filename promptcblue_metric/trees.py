@@ -127,7 +127,7 @@ class TreeEdit(Scorer):
     shown = ("edit", "largest", "node_tp", "path_tp")
 
     def count(self, prediction: Answer, gold: Answer, row: Row = NO_ROW) -> Counts:
-        # The lenient parser gives no node where it reads none; the official one gives one without triples.
+        # No prediction has no node, nor has the lenient parser where it reads none; the official one then gives one.
         predicted, expected = (build_tree(answer or [TreeLines.empty]) for answer in (prediction, gold))
         said = [Counter(node for node in tree.nodes if node[2]) for tree in (predicted, expected)]
         triples = [len(frozenset[tuple[str, ...]]().union(*nodes)) for nodes in ([n[2] for n in s] for s in said)]
@@ -146,9 +146,6 @@ class TreeEdit(Scorer):
             "path_predicted": len(ours),
             "path_gold": len(theirs),
         }
-
-    def count_missing(self, gold: Answer, row: Row = NO_ROW) -> Counts:
-        return self.count([TreeLines.empty], gold, row)
 
     def score(self, totals: Totals, protocol: str = "official") -> dict[str, Any]:
         def f1(kind: str) -> Any:

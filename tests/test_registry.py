@@ -38,7 +38,7 @@ def test_its_answers_are_read_and_scored(task: Task) -> None:
         for parser in PARSERS:
             answer = parse_answer(task.format, text, task.labels, parser).answer
             for protocol in PROTOCOLS:
-                for counts in (task.scorer.count(answer, answer), task.scorer.count_missing(answer)):
+                for counts in (task.scorer.count(answer, answer), task.scorer.count(None, answer)):
                     assert task.scorer.score(counts, protocol)[task.scorer.primary] >= 0
                     assert task.scorer.summary(counts)
     if isinstance(task.scorer, LabelF1):

@@ -187,13 +187,10 @@ def _checked(function: Callable[..., object]) -> Callable[..., object]:
     def key(table: Mapping[str, object], name: str) -> str:
         return own if (own := f"{function.__name__}.{name}") in table else name
 
-    parameters, numbers, places, paths = [], dict[str, Numbers](), dict[str, Place](), set[str]()
+    parameters, numbers, places = [], dict[str, Numbers](), dict[str, Place]()
     for each in inspect.signature(function, eval_str=True).parameters.values():
         kind, *about = get_args(each.annotation) or (each.annotation,)
-        if _within(kind, Path):
-            places[each.name] = PLACES[key(PLACES, each.name)]
-            paths.add(each.name)
-        elif _within(kind, str) and (place := PLACES.get(key(PLACES, each.name))):
+        if _within(kind, Path, str) and (place := PLACES.get(key(PLACES, each.name))):
             places[each.name] = place
         elif _within(kind, int, float):
             numbers[each.name] = found = NUMBERS[key(NUMBERS, each.name)]
@@ -210,17 +207,15 @@ def _checked(function: Callable[..., object]) -> Callable[..., object]:
             if options[name] is not None and not allowed.hold(options[name]):
                 raise PromptCBLUEError(f"--{name.replace('_', '-')} {options[name]}: expected {allowed.expected}")
         given = [
-            (path, name, place)
+            (path, place)
             for name, place in places.items()
             for path in (options[name] if isinstance(options[name], list | tuple) else [options[name]])
             if path is not None
         ]
-        check_outputs(
-            *(path for path, _, place in given if place.written),
-            inputs=[path for path, _, place in given if not place.written],
-        )
-        for path, name, place in given:
-            if name in paths:
+        read = [path for path, place in given if not place.written]
+        check_outputs(*(path for path, place in given if place.written), inputs=read)
+        for path, place in given:
+            if isinstance(path, Path):  # a source can be something else
                 check_place(path, place)
         return function(**options)
 

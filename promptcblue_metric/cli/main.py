@@ -255,14 +255,7 @@ def compare(
 
     By paired intervals and approximate randomisation.
     """
-    from ..compare.runs import (
-        common_samples,
-        compare_runs,
-        print_comparisons,
-        print_published,
-        run_names,
-        scored_run,
-    )
+    from ..compare import runs
     from ..data.predictions import provenance
     from ..data.samples import load_samples
     from ..data.writing import write_json
@@ -271,17 +264,17 @@ def compare(
     if len(predictions) < 2 and not published:
         raise PromptCBLUEError("expected two or more runs to compare, or --published")
     rows = load_samples(references, split)
-    runs = {
-        name: scored_run(path, rows, parser, allow_gold=allow_gold)
-        for name, path in zip(run_names(predictions), predictions, strict=True)
+    scored = {
+        name: runs.scored_run(path, rows, parser, allow_gold=allow_gold)
+        for name, path in zip(runs.run_names(predictions), predictions, strict=True)
     }
-    samples = common_samples(runs, common_only=common_only)
-    results = {name: evaluated(scored, parser).result(protocol) for name, scored in samples.items()}
-    comparisons = compare_runs(samples, protocol, resamples, seed)
-    print_comparisons(comparisons, results, len(rows))
+    samples = runs.common_samples(scored, common_only=common_only)
+    results = {name: evaluated(found, parser).result(protocol) for name, found in samples.items()}
+    comparisons = runs.compare_runs(samples, protocol, resamples, seed)
+    runs.print_comparisons(comparisons, results, len(rows))
     origins = [provenance(path, references, split) for path in predictions]
     if published:
-        print_published(results, origins[0]["split"])
+        runs.print_published(results, origins[0]["split"])
     if json:
         compared = [comparison.as_json() for comparison in comparisons]
         write_json(json, {"results": results, "provenance": origins, "comparisons": compared})

@@ -301,12 +301,15 @@ class _Index:
         rows = self._rows.setdefault(prediction.task, {})
         first = rows.setdefault(prediction.sample_id, len(self._lines))
         if first < len(self._lines):
-            of_task = f" of {prediction.task}" if prediction.task else ""
-            message = f"'{prediction.sample_id}'{of_task} was already predicted on line {self._lines[first]}"
-            bad.append(RowError(str(self._path), prediction.line, "sample_id", message))
-            return
-        self._lines.append(prediction.line)
-        self._offsets.append(offset)
+            bad.append(self._doubled(prediction.sample_id, prediction.task, prediction.line, first))
+        else:
+            self._lines.append(prediction.line)
+            self._offsets.append(offset)
+
+    def _doubled(self, sample_id: str, task: str | None, line: int, first: int) -> RowError:
+        of_task = f" of {task}" if task else ""
+        message = f"'{sample_id}'{of_task} was already predicted on line {self._lines[first]}"
+        return RowError(str(self._path), line, "sample_id", message)
 
     def take(self, sample: Sample, bad: BadRows) -> Prediction | None:
         """The prediction for a reference, or None; says what is wrong if another reference has taken it."""
@@ -317,8 +320,7 @@ class _Index:
         number, *doubled = found
         line = self._lines[number]
         if doubled:
-            message = f"'{sample_id}' of {task} was already predicted on line {line}"
-            bad.append(RowError(str(self._path), self._lines[doubled[0]], "sample_id", message))
+            bad.append(self._doubled(sample_id, task, self._lines[doubled[0]], number))
             self._taken_by[doubled[0]] = task
         if (other := self._taken_by[number]) == task:
             raise PromptCBLUEError(f"the references hold '{sample_id}' of {task} twice; ids must be unique in a task")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..answers import CausalLines
+from ..answers import CausalLines, EventLines
 from ..tasks import NONE_OF_THESE, REGISTRY
 
 
@@ -54,12 +54,6 @@ def _labels(task: str, raw: Iterable[str], ours: Iterable[str] = (), **more: str
     return task, RawLabels({**names, **more}, {label: name for name, label in names.items()}, odd)
 
 
-def _same(task: str, labels: Iterable[str]) -> tuple[str, RawLabels]:
-    """Labels that are the same in both."""
-    same = {label: label for label in labels}
-    return task, RawLabels(same, same)
-
-
 _CRITERIA = (
     "Disease", "Symptom", "Sign", "Pregnancy-related Activity", "Neoplasm Status", "Non-Neoplasm Disease Stage",
     "Allergy Intolerance", "Organ or Tissue Status", "Life Expectancy", "Oral related",
@@ -78,6 +72,7 @@ _RELATIONS = (
     "病史", "遗传因素", "发病机制", "病理生理", "药物治疗", "发病部位", "转移部位", "外侵部位", "预后状况",
     "预后生存率",
 )  # fmt: skip
+_DECISIONS = ("临床表现", "治疗药物", "用法用量", "治疗方案", "禁用药物", "基本情况")
 _TOPICS = (
     "Symptom", "Etiology", "Basic_Information", "Existing_Examination_and_Treatment", "Drug_Recommendation",
     "Medical_Advice", "Precautions",
@@ -92,8 +87,8 @@ _QUERY_RELATIONS = dict(zip(("-1", "0", "1", "2"), reversed(REGISTRY["KUAKE-QQR"
 RAW_LABELS: Mapping[str, RawLabels] = dict(
     (
         _labels("CMeEE-V2", ["dis", "sym", "pro", "equ", "dru", "ite", "bod", "dep", "mic"]),
-        _same("CMeIE", _RELATIONS),
-        _same("CHIP-CDEE", ("", "否定", "不确定")),
+        _labels("CMeIE", _RELATIONS, _RELATIONS),
+        _labels("CHIP-CDEE", EventLines.statuses, EventLines.statuses),
         _labels("IMCS-V2-NER", ["Symptom", "Drug", "Drug_Category", "Medical_Examination", "Operation"]),
         _labels("CHIP-CTC", _CRITERIA, REGISTRY["CHIP-CTC"].labels[1:], Other=NONE_OF_THESE),
         # What no label of the prompt fits is 其他 in the raw corpus, if the prompt offers all the others.
@@ -117,8 +112,8 @@ RAW_LABELS: Mapping[str, RawLabels] = dict(
         _labels("IMCS-V2-SR", "012"),
         _labels("CHIP-MDCFNPC", ("阳性", "阴性", "其他", "不标注")),
         _labels("CMedCausal", "123", [relation for _, relation in CausalLines.openings]),
-        _same("Text2DT", ("临床表现", "治疗药物", "用法用量", "治疗方案", "禁用药物", "基本情况")),
-        _same("cEHRNER", REGISTRY["cEHRNER"].labels),
+        _labels("Text2DT", _DECISIONS, _DECISIONS),
+        _labels("cEHRNER", REGISTRY["cEHRNER"].labels),
         _labels("cMedQANER", _COMMUNITY.split()),
         *(_labels(task, "10") for task in ("cMedQQ", "cMedQNLI", "cMedQA")),
         _labels("cMedIR", "01234"),

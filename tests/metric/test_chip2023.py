@@ -139,7 +139,7 @@ def test_distances_of_trees_can_be_counted_by_hand() -> None:
     assert counts["edit"] == 3 + 2 + 1
     assert counts["largest"] == (2 + 2 * 1) + (2 + 2 * 2)
     assert (counts["path_predicted"], counts["path_gold"], counts["path_tp"]) == (1, 2, 0)
-    missing = TreeEdit().count_missing(gold)
+    missing = TreeEdit().count(None, gold)
     assert missing == TreeEdit().count([node("D")], gold)
 
 

@@ -18,7 +18,6 @@ class Exact(Scorer):
     "A score that nothing here knows."
     primary = metric = "accuracy"
     def count(self, prediction, gold, row=None): return {"n": 1, "right": prediction == gold}
-    def count_missing(self, gold, row=None): return {"n": 1}
     def score(self, totals, protocol="official"): return {"accuracy": totals.get("right", 0) / totals["n"]}
     def summary(self, totals): return dict(totals)
 def task(name, form, scorer, group):
