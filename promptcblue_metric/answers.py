@@ -274,7 +274,6 @@ class EventLines(AnswerFormat):
     """
 
     needs_choices = False
-
     lead = "上述句子中的临床发现事件如下："
     #: Each field, and whether it holds a list.
     fields: ClassVar[Mapping[str, bool]] = {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
@@ -406,7 +405,6 @@ class Report(AnswerFormat):
     """A line per section, ``{section}：{text}``: IMCS-V2-MRG. The answer is a dict of section to text."""
 
     needs_choices = False
-
     lead = "上述问诊对话的诊疗报告如下："
     sections = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 
@@ -441,7 +439,6 @@ class FreeText(AnswerFormat):
     """The text itself: MedDG. The answer is a string."""
 
     needs_choices = False
-
     #: Words before the text that say what it is, each followed by a colon.
     captions = ("医生", "医生回复", "回复", "答复", "回答", "答", "答案")
 
@@ -471,7 +468,6 @@ class CausalLines(AnswerFormat):
     """
 
     needs_choices = False
-
     #: What a lead holds that opens a relation, tested in this order.
     openings = (("因果关系三元组如下", "因果关系"), ("条件关系三元组", "条件关系"), ("上下位关系", "上下位关系"))
     nested = "条件关系"
@@ -561,7 +557,6 @@ class TreeLines(AnswerFormat):
     """
 
     needs_choices = False
-
     lead = "根据给定的指南文本抽取的诊疗决策树如下："
     roles = ("C", "D")
     relations = ("and", "or", "null")
