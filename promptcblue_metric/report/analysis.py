@@ -180,7 +180,7 @@ class Analysis(TypedDict, total=False):
 
     fields: dict[str, int]
     confusion: Confusion
-    lengths: dict[Literal["predicted", "reference"], Listed]
+    lengths: dict[str, Listed]
     sections: list[Listed]
     group: str
     unit: str
@@ -416,10 +416,6 @@ def _confusion(
 def _lengths(samples: Sequence[ScoredSample]) -> Analysis:
     """Lengths in characters of the texts, and ROUGE and mean lengths of each section over the gold that has it."""
 
-    def length(texts: Sequence[Mapping[str, str]]) -> Listed:
-        lengths = [*map(_characters, texts)]
-        return {"mean": fmean(lengths), "median": median(lengths), "longest": max(lengths)}
-
     def section(name: str) -> Listed:
         pairs = [(s, ours.get(name, ""), theirs[name]) for s, ours, theirs in texts if name in theirs]
         scores = [rouge_scores(ours, theirs) if sample.parsed else {} for sample, ours, theirs in pairs]
@@ -433,14 +429,11 @@ def _lengths(samples: Sequence[ScoredSample]) -> Analysis:
         }
 
     texts = [(s, _sections(s.parsed.answer if s.parsed else ""), _sections(s.gold)) for s in samples]
-    found: Analysis = {
-        "lengths": {
-            "predicted": length([ours for _, ours, _ in texts]),
-            "reference": length([theirs for _, _, theirs in texts]),
-        }
-    }
+    characters = {"predicted": [_characters(ours) for _, ours, _ in texts]}
+    characters["reference"] = [_characters(theirs) for _, _, theirs in texts]
+    lengths = {side: {"mean": fmean(n), "median": median(n), "longest": max(n)} for side, n in characters.items()}
     names = dict.fromkeys(name for _, _, theirs in texts for name in theirs)
-    return {**found, "sections": [*map(section, names)]} if len(names) > 1 else found
+    return {"lengths": lengths, **({"sections": [*map(section, names)]} if len(names) > 1 else {})}
 
 
 def _score(samples: Sequence[ScoredSample], protocol: Protocol) -> float:
