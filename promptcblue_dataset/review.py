@@ -49,11 +49,11 @@ def write_rows(
     with replacing_file(path) as temporary:
         if path.suffix.lower() == ".xlsx":
             _write_xlsx(temporary, columns, rows, verdicts)
-            return
-        with temporary.open("w", encoding="utf-8-sig", newline="") as stream:
+        else:
             # The format knows no kinds of cells.
             texts = ([("'" if _FORMULA.match(text) else "") + text for text in row] for row in rows)
-            csv.writer(stream).writerows([list(columns), *texts])
+            with temporary.open("w", encoding="utf-8-sig", newline="") as stream:
+                csv.writer(stream).writerows([list(columns), *texts])
 
 
 def _write_xlsx(

@@ -254,10 +254,11 @@ def notes(found: Mapping[str, TaskStatistics]) -> Iterator[str]:
 
 def write_into_card(source: str | Path, found: Mapping[str, TaskStatistics]) -> Path | None:
     """Write the statistics into the card of a folder, in place of earlier ones; None where there is no card of ours."""
-    card = resolve(source) / CARD
-    if not card.is_file() or not is_ours(card.parent):
+    folder = resolve(source)
+    if not is_ours(folder):
         return None
-    rewrite_card(card.parent, in_card(card.read_text(encoding="utf-8"), found))
+    card = folder / CARD
+    rewrite_card(folder, in_card(card.read_text(encoding="utf-8"), found))
     return card
 
 

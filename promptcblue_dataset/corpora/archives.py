@@ -130,8 +130,7 @@ class RawFiles:
         Raises:
             PromptCBLUEError: several files differ, and neither their folders nor the user chose one.
         """
-        found = self.matching(pattern)
-        return self._chosen(found, folders, nowhere_else=nowhere_else) if found else None
+        return self._chosen(self.matching(pattern), folders, nowhere_else=nowhere_else)
 
     def find_each(self, pattern: str, folder: str) -> list[RawFile]:
         """The files with each name that matches ``pattern`` in a folder that matches ``folder``."""
