@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from promptcblue_metric.answers import Label, TermList
 from promptcblue_metric.data.samples import Sample
@@ -31,18 +30,8 @@ def choices_of(sample: Sample) -> Choices | None:
     return None
 
 
-@dataclass
-class _Node:
-    """A place in the trie of tokenised options: ``below`` are the options that go through it."""
-
-    next: dict[int, _Node] = field(default_factory=dict)
-    below: set[int] = field(default_factory=set)
-    ends: int | None = None
-
-
-#: Where an answer can stand: a node, and the options before it. In the middle of a separator: how much of it is
-#: written, in place of the node.
-_State = tuple["_Node | int", frozenset[int]]
+#: What of an answer is still to come: the tokens up to the end of an option, and the options that it has with that one.
+_State = tuple[tuple[int, ...], frozenset[int]]
 
 
 class TokenChoices:
@@ -63,17 +52,14 @@ class TokenChoices:
         nothing: Sequence[int] | None = None,
     ) -> None:
         self.end, self.separator = end, separator
-        self._root = _Node()
-        rows = [*options, *([nothing] if nothing else [])]
-        self._nothing = len(rows) - 1 if nothing else None
-        self._count = len(rows)
-        for number, ids in enumerate(rows):
-            node = self._root
-            for token in ids:
-                node = node.next.setdefault(token, _Node())
-                node.below.add(number)
-            node.ends = number if node.ends is None else node.ends
-        self._states: dict[tuple[int, ...], tuple[_State, ...]] = {(): ((self._root, frozenset()),)}
+        self._options = dict(enumerate(dict.fromkeys(map(tuple, options))))
+        alone = [(tuple(nothing), frozenset(self._options))] if nothing else []
+        self._states: dict[tuple[int, ...], list[_State]] = {(): [*self._further(frozenset()), *alone]}
+
+    def _further(self, used: frozenset[int]) -> list[_State]:
+        """What may come after the options of an answer: any other one."""
+        between = tuple(self.separator or ()) if used else ()
+        return [((*between, *ids), used | {number}) for number, ids in self._options.items() if number not in used]
 
     def allowed(self, generated: Sequence[int]) -> list[int]:
         """The tokens that may follow; the end alone after what no choice begins with.
@@ -81,46 +67,11 @@ class TokenChoices:
         Args:
             generated: token ids of the answer so far.
         """
-        tokens = {
-            token for state in self._after(tuple(generated)) for token in (*self._steps(state), *self._ends(state))
-        }
-        return sorted(tokens) or [self.end]
+        return sorted({rest[0] if rest else self.end for rest, _ in self._after(tuple(generated))}) or [self.end]
 
-    def _after(self, generated: tuple[int, ...]) -> tuple[_State, ...]:
+    def _after(self, generated: tuple[int, ...]) -> list[_State]:
         if generated not in self._states:
-            before = self._after(generated[:-1])
-            found = (self._steps(state).get(generated[-1], ()) for state in before)
-            self._states[generated] = tuple(state for states in found for state in states)
+            found = [(rest[1:], used) for rest, used in self._after(generated[:-1]) if rest[:1] == generated[-1:]]
+            done = {used for rest, used in found if not rest} if self.separator else ()
+            self._states[generated] = [*found, *(state for used in done for state in self._further(used))]
         return self._states[generated]
-
-    def _steps(self, state: _State) -> dict[int, list[_State]]:
-        """The states after each token that can follow."""
-        place, used = state
-        if isinstance(place, int):
-            return {self._token(place): [self._between(place + 1, used)]}
-        steps: dict[int, list[_State]] = {
-            token: [(node, used)] for token, node in place.next.items() if self._open(node, used)
-        }
-        if self.separator and place.ends is not None and place.ends not in {self._nothing, *used}:
-            taken = used | {place.ends}
-            if self._open(self._root, taken):
-                steps.setdefault(self._token(0), []).append(self._between(1, taken))
-        return steps
-
-    def _ends(self, state: _State) -> tuple[int, ...]:
-        place, used = state
-        done = isinstance(place, _Node) and place.ends is not None and place.ends not in used
-        return (self.end,) if done else ()
-
-    def _open(self, node: _Node, used: frozenset[int]) -> bool:
-        """Whether an option that is not used goes through the node; the answer for none stands alone."""
-        below = set(range(self._count)) if node is self._root else node.below
-        return bool(below - used - ({self._nothing} if used else set()))
-
-    def _token(self, place: int) -> int:
-        assert self.separator is not None
-        return self.separator[place]
-
-    def _between(self, written: int, used: frozenset[int]) -> _State:
-        assert self.separator is not None
-        return (written if written < len(self.separator) else self._root, used)
