@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 _SAID_ELSEWHERE = ("samples", "model", "adapter", "from_config", "train_split", "validation_split")
 #: Libraries whose version can change a result.
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "deepspeed")
+_CARD, _USAGE = (
+    Template(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in ("card.md", "usage.md")
+)
 _START, _END = "<!-- scores: start -->", "<!-- scores: end -->"
 _NO_SCORES = "Not scored yet: `promptcblue-train card --model DIR --scores scores.json` puts scores here."
 _LOSSES_SHOWN = 12
@@ -139,40 +142,32 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
     """Scores as the Hub's metadata has them: the overall score, then each task's, in 0..1 with its 95% interval."""
     from huggingface_hub import EvalResult
 
-    suite = SUITES[result["suite"]]
+    suite, tasks = SUITES[result["suite"]], result["tasks"]
+    overall = {"metric": f"{suite.title} score", "score": result["overall"], "samples": result["samples"]}
+    whole = "all" if len(tasks) > 1 else next(iter(tasks))
     intervals = result.get("intervals") or {}
-
-    def entry(name: str, config: str, metric: str, value: float, samples: int) -> EvalResult:
-        between = intervals.get(name)
-        return EvalResult(
+    return [
+        EvalResult(
             task_type="text-generation",
             task_name=config,
             dataset_type=suite.name,
             dataset_name=f"{suite.title} {config}",
             dataset_config=config,
             dataset_split=split,
-            metric_type=metric.lower().replace(" ", "_"),
-            metric_name=metric,
-            metric_value=round(float(value), 6),
+            metric_type=scored["metric"].lower().replace(" ", "_"),
+            metric_name=scored["metric"],
+            metric_value=round(float(scored["score"]), 6),
             metric_args={
                 **{name: result[name] for name in ("protocol", "parser", "references")},
-                "samples": samples,
+                "samples": scored["samples"],
                 "signature": str(result["signature"]),
                 **({"interval_95": [round(float(bound), 6) for bound in between]} if between else {}),
             },
         )
-
-    tasks = result["tasks"]
-    overall = entry(
-        "overall",
-        "all" if len(tasks) > 1 else next(iter(tasks)),
-        f"{suite.title} score",
-        result["overall"],
-        result["samples"],
-    )
-    return [
-        overall,
-        *(entry(name, name, task["metric"], task["score"], task["samples"]) for name, task in tasks.items()),
+        for config, scored, between in [
+            (whole, overall, intervals.get("overall")),
+            *((name, scored, intervals.get(name)) for name, scored in tasks.items()),
+        ]
     ]
 
 
@@ -219,8 +214,9 @@ def _body(folder: Path, facts: RunFacts) -> str:
     share = ""
     if trainable and total:
         share = f": {trainable:,} trained parameters, {trainable / total:.2%} of the backbone's {total:,}"
-    template = Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
-    return template.substitute(
+    words = [str(public(word)) for word in facts.command]
+    given = words.index("--output_dir") + 1 if "--output_dir" in words[:-1] else None
+    return _CARD.substitute(
         title=folder.resolve().name,
         what="An adapter for" if (folder / ADAPTER_CONFIG).is_file() else "All weights of",
         base=base,
@@ -231,7 +227,9 @@ def _body(folder: Path, facts: RunFacts) -> str:
         training=_training(facts),
         settings=markdown_table(("setting", "value"), _settings(facts)),
         loss=_loss(folder, facts),
-        commands=_commands(folder, facts),
+        command=shlex.join(words),
+        model=shlex.quote(words[given] if given else folder.resolve().name),
+        dataset=shlex.quote(str(public(str(recipe.get("dataset", "promptcblue"))))),
         signature=settings.get("samples", "unknown"),
         versions=markdown_table(("library", "version"), list(facts.versions.items())),
     )
@@ -293,22 +291,6 @@ def _loss(folder: Path, facts: RunFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _commands(folder: Path, facts: RunFacts) -> str:
-    dataset = shlex.quote(str(public(str(facts.recipe.get("dataset", "promptcblue")))))
-    words = [str(public(word)) for word in facts.command]
-    given = words.index("--output_dir") + 1 if "--output_dir" in words[:-1] else None
-    recipe, model = shlex.join(words), shlex.quote(words[given] if given else folder.resolve().name)
-    lines = [
-        "pip install '.[train]'  # in a checkout of promptcblue",
-        f"promptcblue-train sft {recipe}",
-        f"promptcblue-train predict --model {model} --dataset {dataset} --split test --output predictions.jsonl",
-        f"promptcblue-metric score predictions.jsonl --references {dataset} --split test --resamples 1000 "
-        "--json scores.json",
-        f"promptcblue-train card --model {model} --scores scores.json",
-    ]
-    return "\n".join(lines)
-
-
 def public(value: object) -> object:
     """A JSON value in which folders of this machine are called by their last name alone."""
     if isinstance(value, dict):
@@ -343,7 +325,13 @@ def publication(folder: Path, repo: str) -> Publication:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or the run is not finished.
     """
-    facts = _read_finished(folder)
+    facts = read_run(folder)
+    if not (folder / FINISHED).is_file():
+        raise PromptCBLUEError(
+            f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
+        )
+    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(WEIGHTS)})")
     if not (folder / CARD).is_file():
         write_card(folder)
     files: dict[str, Content] = {
@@ -363,8 +351,7 @@ def backbone(folder: Path) -> str | None:
     """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return None
-    name = str(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
-    return name if public(name) == name and name.count("/") == 1 else "BACKBONE"
+    return _hub_id(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")) or "BACKBONE"
 
 
 def _prediction(folder: Path, repo: str) -> str:
@@ -384,18 +371,6 @@ def _notes(folder: Path) -> list[str]:
     if not ModelCard.load(folder / CARD).data.eval_results:
         found.append(f"its card has no scores: promptcblue-train card --model {folder} --scores scores.json adds them")
     return found
-
-
-def _read_finished(folder: Path) -> RunFacts:
-    """What a run says of itself."""
-    facts = read_run(folder)
-    if not (folder / FINISHED).is_file():
-        raise PromptCBLUEError(
-            f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
-        )
-    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(WEIGHTS)})")
-    return facts
 
 
 def _without_folders(path: Path) -> Content:
@@ -432,6 +407,5 @@ def _card(folder: Path, repo: str) -> bytes:
         known = read_json_object(folder / ADAPTER_CONFIG).get("peft_type") != "PARALLEL_ADAPTER"
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
-    usage = Template((Path(__file__).parent / "usage.md").read_text(encoding="utf-8"))
-    text = usage.substitute(code="\n".join(lines), predict=_prediction(folder, repo), repo=repo, recipe=RECIPE)
+    text = _USAGE.substitute(code="\n".join(lines), predict=_prediction(folder, repo), repo=repo, recipe=RECIPE)
     return f"{(folder / CARD).read_text(encoding='utf-8').rstrip()}\n\n{text}".encode()

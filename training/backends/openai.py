@@ -9,8 +9,7 @@ import os
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
@@ -77,7 +76,9 @@ class OpenAIBackend(Backend):
         self._key = os.environ.get(KEY, "").strip()
         if not re.fullmatch(r"[\x21-\x7e]*", self._key):
             raise PromptCBLUEError(f"the key in {KEY} holds characters that no key has; copy it anew")
-        self.secrets = Secrets(self._key, self.base_url, f"${KEY}")
+        secrets = _secrets(self._key, self.base_url)
+        #: For messages; and for answers, of what no answer holds by chance.
+        self.mask, self.mask_long = _masks(secrets, _SHORTEST), _masks(secrets, _TELLING)
         if not self._key and self.base_url is None:
             raise PromptCBLUEError(
                 f"the endpoint wants a key: set {KEY}, or name an endpoint of your own by --base-url"
@@ -118,7 +119,7 @@ class OpenAIBackend(Backend):
             "stop": list(self.settings.stop),
             "context": self.server.context,
             "reasoning_effort": self.server.reasoning_effort,
-            "extra_body": self.secrets.mask(self.server.extra_body or "") or None,
+            "extra_body": self.mask(self.server.extra_body or "") or None,
             **self.settings.decoding(),
         }
 
@@ -192,8 +193,7 @@ class OpenAIBackend(Backend):
         except Exception as error:  # handed to whoever reads the answers
             put(error)
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Any]:
+    def _client(self) -> Any:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
         # The client's HTTP library, which is not the same one in every version.
@@ -228,7 +228,7 @@ class OpenAIBackend(Backend):
         pair, _, host = parts.netloc.rpartition("@")
         user, _, password = map(unquote, pair.partition(":"))
         try:
-            client = AsyncOpenAI(
+            return AsyncOpenAI(
                 api_key=self._key or _NO_KEY,
                 base_url=urlunsplit(parts._replace(netloc=host)),
                 max_retries=self.server.retries,
@@ -237,8 +237,6 @@ class OpenAIBackend(Backend):
             )
         except (OpenAIError, ValueError) as error:
             raise PromptCBLUEError(f"the openai client cannot start: {self.quoted(error)}") from None
-        async with client:
-            yield client
 
     async def _answer(self, client: Any, request: Request) -> Completion | Failure:
         """Ask until there is an answer, or no more use in asking."""
@@ -252,10 +250,8 @@ class OpenAIBackend(Backend):
             except _NobodyThere as error:
                 raise PromptCBLUEError(f"{self.where} cannot be reached: {error}; look at --base-url") from None
             except Exception as error:
-                status, words = (
-                    getattr(error, "status_code", None),
-                    getattr(getattr(error, "response", None), "text", ""),
-                )
+                status = getattr(error, "status_code", None)
+                words = getattr(getattr(error, "response", None), "text", "")
                 if status in (400, 403) and _FILTERED.search(words):
                     # An answer, if none that one would like: it would be the same another time.
                     self._failures_in_a_row = 0
@@ -346,16 +342,16 @@ class OpenAIBackend(Backend):
         self._count += Counter(
             prompt_tokens=prompt_tokens, new_tokens=new_tokens, answers=1, thoughts=int(bool(thought_tokens))
         )
-        model = self.secrets.mask(str(response.get("model") or ""))
+        model = self.mask(str(response.get("model") or ""))
         self._models[model or self.settings.model] += 1
         return Completion(
             index=request.index,
-            text=until(self.secrets.mask_long(text), self.settings.stop),
+            text=until(self.mask_long(text), self.settings.stop),
             finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens - thought_tokens,
             dropped=len(request.shots) - len(shots),
-            thought=self.secrets.mask_long(thought),
+            thought=self.mask_long(thought),
             thought_tokens=thought_tokens,
             model=model,
         )
@@ -381,39 +377,20 @@ class OpenAIBackend(Backend):
     def quoted(self, said: BaseException | str) -> str:
         """Words of an error or a server in one short line, without mark-up, without the key, which servers repeat."""
         words = said if isinstance(said, str) else str(getattr(said, "message", None) or said) or type(said).__name__
-        words = re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^<>]*>", " ", self.secrets.mask(words))
-        return self.secrets.mask(" ".join(words.split()))[:_QUOTED]
+        words = re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^<>]*>", " ", self.mask(words))
+        return self.mask(" ".join(words.split()))[:_QUOTED]
 
 
 class _NobodyThere(BaseException):
     """No connection was ever made. The client would try again after any `Exception`."""
 
 
-class Secrets:
-    """A key and what an address holds, in the forms in which servers, clients and libraries repeat them.
-
-    Args:
-        key: without white space around it.
-        url: an address that may hold a user name, a password and a query.
-        shown: what is shown in their place.
-    """
-
-    def __init__(self, key: str, url: str | None, shown: str) -> None:
-        parts = urlsplit(url or "")
-        pair = parts.netloc.rpartition("@")[0]
-        words = {key, pair, unquote(pair), unquote(pair.partition(":")[2]), *parts.query.split("&")}
-        words |= {value for _, value in parse_qsl(parts.query)}
-        forms = {form.strip() for word in words if len(word) >= _SHORTEST for form in _forms(word)}
-        self._shown = shown
-        self._any, self._long = _pattern(forms, _SHORTEST), _pattern(forms, _TELLING)
-
-    def mask(self, text: str) -> str:
-        """The text of a message without any of the forms, broken over lines or cut off ones included."""
-        return self._any.sub(self._shown, text)
-
-    def mask_long(self, text: str) -> str:
-        """The text of an answer without those forms that no answer holds by chance."""
-        return self._long.sub(self._shown, text)
+def _secrets(key: str, url: str | None) -> set[str]:
+    """A key, and the user name, password and query of an address."""
+    parts = urlsplit(url or "")
+    pair = parts.netloc.rpartition("@")[0]
+    words = {key, pair, unquote(pair), unquote(pair.partition(":")[2]), *parts.query.split("&")}
+    return {word for word in words | {value for _, value in parse_qsl(parts.query)} if len(word) >= _SHORTEST}
 
 
 def _forms(word: str) -> Iterator[str]:
@@ -427,12 +404,16 @@ def _forms(word: str) -> Iterator[str]:
     yield from (each.decode().rstrip("=") for each in (b64encode(raw), urlsafe_b64encode(raw)))
 
 
-def _pattern(forms: Iterable[str], least: int) -> re.Pattern[str]:
-    """Any of the forms, in capitals or not: whole with white space in it, or its beginning and what hangs on to it."""
+def _masks(secrets: Iterable[str], least: int) -> Callable[[str], str]:
+    """Puts the key's variable in place of secrets, in any form of so many letters, in which servers and clients repeat
+    them: in capitals or not, whole with white space in it, or its beginning and what hangs on to it.
+    """
+    forms = {form.strip() for word in secrets for form in _forms(word)}
     words = sorted((form for form in forms if len(form) >= least), key=len, reverse=True)
     whole = [r"\s*".join(map(re.escape, "".join(word.split()))) for word in words]
     begun = [rf"{re.escape(word[:_TELLING])}[^\s'\"<>,;)}}\]]*" for word in words if len(word) > _TELLING]
-    return re.compile("|".join([*whole, *begun]) or "(?!)", re.IGNORECASE)
+    pattern = re.compile("|".join([*whole, *begun]) or "(?!)", re.IGNORECASE)
+    return lambda text: pattern.sub(f"${KEY}", text)
 
 
 class _Message(NamedTuple):

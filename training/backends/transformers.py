@@ -100,16 +100,16 @@ class TransformersBackend(LocalBackend):
     Where there are several processes, each takes every so-manieth batch, and the first process hands out all answers.
     """
 
+    _largest: int | None = None  #: Tokens of the smallest batch that the memory did not hold.
+    _halved = 0
+
     def __init__(self, settings: BackendSettings) -> None:
-        self.state = process_state()
-        self.device = best_device()
+        self.state, self.device = process_state(), best_device()
         quantised = settings.dtype == FOUR_BIT
         self.dtype = best_dtype(self.device) if quantised else choose_dtype(settings.dtype, self.device)
         self.quantisation = four_bit(self.dtype) if quantised else None
         quiet_libraries()
         super().__init__(settings)
-        self._largest: int | None = None
-        self._halved = 0
 
     @classmethod
     def around(cls, model: Any, encoder: PromptEncoder, settings: BackendSettings) -> TransformersBackend:
@@ -122,7 +122,6 @@ class TransformersBackend(LocalBackend):
         backend = cls.__new__(cls)
         backend.settings, backend.encoder, backend.state = settings, encoder, PartialState()
         backend.device, backend.model = best_device(), pad_before_prompt(model)
-        backend._largest, backend._halved = None, 0
         return backend
 
     @property
@@ -218,7 +217,8 @@ class TransformersBackend(LocalBackend):
         """Have the model decode as the settings say, to any token that ends an answer, and by nothing that it ships."""
         shipped = [model.config.get_text_config(), *(owner.generation_config for owner in decoders(model))]
         ends = {self.encoder.end, self.encoder.tokenizer.eos_token_id}
-        ends.update(*(_as_list(getattr(config, "eos_token_id", None)) for config in shipped))
+        for value in (getattr(config, "eos_token_id", None) for config in shipped):
+            ends.update([value] if isinstance(value, int) else value or ())
         self.ends = sorted(ends)
         sampling = {"temperature": self.settings.temperature, "top_p": self.settings.top_p, "top_k": 0}
         config = GenerationConfig(
@@ -241,20 +241,24 @@ class TransformersBackend(LocalBackend):
             yield from self._in_halves(batch)
             return
         yield from self._finish_aside(self.settings.batch_tokens)
-        try:
-            done = self._answer(self._begin(batch), alone=alone)
-        except RuntimeError as error:
-            failed = _out_of_memory(error)
-        else:
+        done = self._tried(lambda: self._begin(batch), alone=alone)
+        if not isinstance(done, str):
             yield from done
-            return
-        # Out here the error, and with it the batch's tensors, is gone.
-        if len(batch) == 1:
-            yield Failure(batch[0].request.index, f"out of memory for this sample alone: {failed}")
-            return
-        self._largest = self._tokens(batch)
-        self._halved += 1
-        yield from self._in_halves(batch)
+        elif len(batch) == 1:
+            yield Failure(batch[0].request.index, f"out of memory for this sample alone: {done}")
+        else:
+            self._largest = self._tokens(batch)
+            self._halved += 1
+            yield from self._in_halves(batch)
+
+    def _tried(self, make: Callable[[], _Active], *, alone: bool) -> list[Completion | Failure] | str:
+        """The answers, or what the error says that there is no memory for them; its tensors are gone with it."""
+        try:
+            return self._answer(make(), alone=alone)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):  # the CPU's allocator
+                return str(error).strip().splitlines()[0]
+            raise
 
     def _in_halves(self, batch: Sequence[Encoded]) -> Iterator[Completion | Failure]:
         if self.device.type == "cuda":
@@ -288,14 +292,11 @@ class TransformersBackend(LocalBackend):
 
     def _go_on_together(self, parts: list[_Active]) -> Iterator[Completion | Failure]:
         rows = [item for part in parts for item in part.rows]
-        try:
-            done = self._answer(_join(parts), alone=False)
-        except RuntimeError as error:
-            _out_of_memory(error)
-            self._halved += 1
-        else:
+        done = self._tried(lambda: _join(parts), alone=False)
+        if not isinstance(done, str):
             yield from done
             return
+        self._halved += 1
         parts.clear()
         yield from self._in_halves(rows) if len(rows) > 1 else self._within_memory(rows, alone=True)
 
@@ -372,24 +373,9 @@ class TransformersBackend(LocalBackend):
 
     def _allowed(self, active: _Active) -> Callable[[int, torch.Tensor], list[int]]:
         """Which tokens may come next in each row, as generate() asks for them."""
-        rows = [
-            token_choices(self.encoder, item.request.choices)
-            for item in active.rows
-            if item.request.choices is not None
-        ]
+        rows = [token_choices(self.encoder, each.request.choices) for each in active.rows if each.request.choices]
         width = active.ids.shape[1] - active.new[0]
         return lambda row, ids: rows[row].allowed(ids[width:].tolist())
-
-
-def _out_of_memory(error: RuntimeError) -> str:
-    """What an error says, where it says that the accelerator, or the CPU's allocator, has no more."""
-    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-        return str(error).strip().splitlines()[0]
-    raise error
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else value
 
 
 load = TransformersBackend
