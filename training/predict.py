@@ -65,7 +65,9 @@ def predict(
     """
     if not is_first():
         return _help(backend, times)
-    _refuse_folders(outputs(output, times))
+    for path in outputs(output, times):
+        if path.is_dir():
+            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
     splits = Splits(dataset, configs) if isinstance(dataset, str) else dataset
     samples = splits.chosen(split := canonical_split(split))
     check_unique(samples, f"{splits.source} {split}")
@@ -100,12 +102,6 @@ def _limits(splits: Splits, samples: Sequence[Sample], engine: Backend, asked: i
     tasks = dict.fromkeys(sample["task_dataset"] for sample in samples)
     tight = {} if asked else answer_limits(splits, list(tasks), engine)
     return {task: asked or max(tight[task], engine.least_limit(task)) for task in tasks}
-
-
-def _refuse_folders(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
 
 
 def outputs(output: Path, times: int) -> list[Path]:

@@ -27,8 +27,6 @@ FOUR_BIT = "4bit"
 METHODS = ("lora", "adalora", "p-tuning", "p-tuning-v2", "parallel-adapter", "full")
 #: What samples of one's own stand for where others have their task.
 EXTRA = "extra"
-PROMPT_FORMATS = ("auto", "chat", "plain")
-LONG_TARGETS = ("skip", "refuse")
 
 
 class SettingError(PromptCBLUEError):
@@ -39,16 +37,19 @@ class SettingError(PromptCBLUEError):
         self.name = name
 
 
-def check_numbers(settings: object) -> None:
-    """Refuse a number that no run can work with.
+def check_values(settings: object) -> None:
+    """Refuse a number that no run can work with, and a word that is none of its setting's.
 
     Raises:
         SettingError: names the first of them.
     """
-    for name in (each.name for each in fields(settings) if each.name in NUMBERS):  # type: ignore[arg-type]
-        value: object = getattr(settings, name)
-        if not ((value is None and getattr(type(settings), name, None) is None) or NUMBERS[name].hold(value)):
-            raise SettingError(name, value, NUMBERS[name].expected)
+    for each in fields(settings):  # type: ignore[arg-type]
+        value: object = getattr(settings, each.name)
+        numbers, words = NUMBERS.get(each.name), each.metadata.get("choices")
+        if numbers and not ((value is None and each.default is None) or numbers.hold(value)):
+            raise SettingError(each.name, value, numbers.expected)
+        if words and value not in (None, *words):
+            raise SettingError(each.name, value, f"one of {', '.join(words)}")
 
 
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class Recipe:
         "auto",
         "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
         "template. It is saved with the model, so that prediction does the same.",
+        choices=("auto", "chat", "plain"),
     )
     model: str | None = said(None, "The backbone, or an adapter to go on from: a folder or a Hub id.")
     adapter: str | None = said(None, "The adapter to go on from, where the model is its backbone.")
@@ -103,7 +105,7 @@ class Recipe:
         "Instead of a model: build one from this config (model_type and its sizes), with random weights "
         "and a character tokenizer made from the train split.",
     )
-    method: str = said("lora", f"One of {', '.join(METHODS)}.")
+    method: str = said("lora", f"One of {', '.join(METHODS)}.", choices=METHODS)
     fit_budget: float | None = said(
         None,
         "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
@@ -143,9 +145,12 @@ class Recipe:
         f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
         "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
         "trained; 4bit is QLoRA's.",
+        choices=(*DTYPES, FOUR_BIT),
     )
     save_dtype: str = said(
-        "auto", "Number format of the saved model of method full: auto for the trained one, or bfloat16 …"
+        "auto",
+        "Number format of the saved model of method full: auto for the trained one, or bfloat16 …",
+        choices=DTYPES,
     )
     attn_implementation: str = said(
         "auto",
@@ -153,7 +158,9 @@ class Recipe:
         "flash_attention_2 where it is installed and the weights are of 16 bits on a GPU, else the model's own.",
     )
     long_targets: str = said(
-        "skip", "A target that fills max_length alone: skip its sample, and count it, or refuse to train."
+        "skip",
+        "A target that fills max_length alone: skip its sample, and count it, or refuse to train.",
+        choices=("skip", "refuse"),
     )
     dry_run: bool = said(False, "Load, tokenise and train one step, say what the run would take, and leave nothing.")
     overwrite: bool = said(False, "Start anew although output_dir holds another run's checkpoints.")
@@ -172,33 +179,20 @@ class Recipe:
                 name if name == EXTRA and self.extra else get_task(name).name: _weight(name, value)
                 for name, value in self.mixing.items()
             }
-        for name, known in (
-            ("method", METHODS),
-            ("dtype", (*DTYPES, FOUR_BIT)),
-            ("save_dtype", DTYPES),
-            ("prompt_format", PROMPT_FORMATS),
-            ("long_targets", LONG_TARGETS),
-        ):
-            if getattr(self, name) not in known:
-                raise PromptCBLUEError(f"unknown {name} '{getattr(self, name)}'; expected one of {', '.join(known)}")
+        check_values(self)
         if (self.model is None) == (self.from_config is None):
             raise PromptCBLUEError("a recipe needs either 'model' or 'from_config', and not both")
         if self.adapter and not self.model:
             raise PromptCBLUEError("adapter: name the model that it is of, too")
-        check_numbers(self)
         if self.adalora_start + self.adalora_end >= 1:
             raise PromptCBLUEError("adalora_start and adalora_end: expected shares of the run whose sum is below 1")
         extras = ("lora_dora", "lora_rslora", "lora_plus_ratio", "lora_modules_to_save")
         if self.method != "lora" and (given := [name for name in extras if getattr(self, name)]):
             raise PromptCBLUEError(f"{given[0]} is of method lora, and not of {self.method}")
         if self.save_dtype != "auto" and self.method != "full":
-            raise PromptCBLUEError(
-                "save_dtype is of method full: an adapter is saved in float32, in which it is trained"
-            )
+            raise PromptCBLUEError("save_dtype is of method full: an adapter is saved as it is trained, in float32")
         if self.groups and (self.method == "full" or not self.model):
-            raise PromptCBLUEError(
-                "groups: their adapters share a backbone: name one by model, and another method than full"
-            )
+            raise PromptCBLUEError("groups: adapters share a backbone: name one by model, and another method than full")
         if self.dtype == FOUR_BIT and self.method == "full":
             raise PromptCBLUEError("dtype 4bit: weights in 4 bits cannot be trained themselves; choose another method")
 

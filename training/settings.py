@@ -18,7 +18,7 @@ from promptcblue_metric.data.samples import resolve
 from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
 from .model import best_dtype
-from .recipe import Recipe, SettingError, check_numbers, defaults, find_recipe, read_recipe, said
+from .recipe import Recipe, SettingError, check_values, defaults, find_recipe, read_recipe, said
 from .run import CHOICES, Rule, work_in
 
 #: transformers' name for steps of a fixed number of samples, cut into passes of like cost.
@@ -95,6 +95,7 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         "Which checkpoint becomes the model: "
         + "; ".join(f"{name}: {what}" for name, what in CHOICES.items())
         + ". Without validation samples the last.",
+        choices=tuple(CHOICES),
     )
     steps_after_best: int = said(200, "How long after the lowest validation loss the paper's choice comes.")
     patience: int | None = said(
@@ -138,16 +139,12 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         self.gradient_accumulation_steps = self.batch_size // at_once
 
     def _check(self) -> None:
-        if self.checkpoint_choice not in CHOICES:
-            raise PromptCBLUEError(
-                f"unknown checkpoint_choice '{self.checkpoint_choice}'; expected one of {', '.join(CHOICES)}"
-            )
         for name, usual in _defaults(type(self)).items():
             if name in FIXED and getattr(self, name) != usual:
                 raise PromptCBLUEError(f"{name}: {FIXED[name]}")
         if self.save_strategy == SaveStrategy.BEST:
             raise PromptCBLUEError(f"save_strategy best: {_CHOICE}")
-        check_numbers(self)
+        check_values(self)
         if self.max_steps < 0 and self.num_train_epochs <= 0:
             raise SettingError("num_train_epochs", self.num_train_epochs, "a number above 0, or max_steps")
         try:

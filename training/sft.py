@@ -278,10 +278,8 @@ def _plan(recipe: Recipe, trainer: Trainer) -> str:
     twice = trainer.is_deepspeed_enabled or (plugin is not None and "FULL" in str(plugin.state_dict_type))
     checkpoints = 0 if training.save_strategy == SaveStrategy.NO else max(1, steps // max(1, int(training.save_steps)))
     kept = min(checkpoints, (training.save_total_limit or checkpoints) + 1)
-    needed, there = (
-        weights + kept * ((1 + twice) * weights + 8 * count.trained),
-        Path(str(training.output_dir)).absolute(),
-    )
+    needed = weights + kept * ((1 + twice) * weights + 8 * count.trained)
+    there = Path(str(training.output_dir)).absolute()
     free = shutil.disk_usage(next(folder for folder in (there, *there.parents) if folder.is_dir())).free
     return (
         f"{describe_trainable(recipe, trainer.model)}\n"

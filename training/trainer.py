@@ -30,7 +30,7 @@ from .adapters.adalora import adalora_tuner, orthogonality
 from .adapters.prompts import pad_before_prompt
 from .callbacks import Epochs, KeepChosen, ProgressLines
 from .data import Rows, to_measure, with_empty_rows
-from .methods import DEEPSPEED, FSDP, METHODS, check_sharding
+from .methods import METHODS
 from .model import has_variable_lengths
 from .prompts import IGNORED
 from .recipe import FOUR_BIT, Recipe
@@ -315,7 +315,6 @@ def build_trainer(
     Raises:
         PromptCBLUEError: TRL cannot train it.
     """
-    method = METHODS[recipe.method]
     # The rows fit already; the trainer would cut them at the end, where the target is.
     training.max_length = None
     training.disable_tqdm = True
@@ -329,11 +328,14 @@ def build_trainer(
             training.seed,
         )
     at_once = training.eval_batch_size * training.world_size
+    # The last step of an epoch may have no sample for some of its passes.
+    last = len(train.dataset) % training.samples_a_step
+    lacks = 0 < last < training.gradient_accumulation_steps * training.world_size
     try:
         trainer = Trainer(
             model=model,
             args=training,
-            train_dataset=with_empty_rows(train.dataset, _missing(train, training)),
+            train_dataset=with_empty_rows(train.dataset, int(lacks)),
             eval_dataset=to_measure(validation.dataset, at_once) if validation else None,
             processing_class=tokenizer,
         )
@@ -341,20 +343,12 @@ def build_trainer(
         raise
     except ValueError as error:
         raise PromptCBLUEError(f"method {recipe.method} does not work on {model.name_or_path}: {error}") from error
-    sharded = {FSDP: trainer.is_fsdp_enabled, DEEPSPEED: trainer.is_deepspeed_enabled}
-    check_sharding(recipe.method, [kind for kind, used in sharded.items() if used])
     trainer.samples, trainer.loraplus_ratio = len(train.dataset), recipe.lora_plus_ratio
     for shipped in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shipped)
-    for callback in (*method.callbacks(recipe), ProgressLines(), KeepChosen(training.rule)):
+    for callback in (*METHODS[recipe.method].callbacks(recipe), ProgressLines(), KeepChosen(training.rule)):
         trainer.add_callback(callback)
     return trainer
-
-
-def _missing(train: Rows, training: TrainingSettings) -> int:
-    """1 where the last step of an epoch has no sample for some of its passes."""
-    last = len(train.dataset) % training.samples_a_step
-    return int(0 < last < training.gradient_accumulation_steps * training.world_size)
 
 
 def _is_padding_free(

@@ -37,17 +37,12 @@ PARALLEL_ADAPTER = _peft_type()
 class ParallelAdapterConfig(PeftConfig):  # type: ignore[misc]
     """A bottleneck beside the self-attention and the feed-forward of every decoder block."""
 
-    bottleneck: int = field(default=128, metadata={"help": "Width of the adapters."})  #: Width of the adapters.
-    #: What their outputs are multiplied by before they are added.
-    scale: float = field(default=1.0, metadata={"help": "What the adapters' outputs are multiplied by."})
+    bottleneck: int = 128  #: Width of the adapters.
+    scale: float = 1.0  #: What their outputs are multiplied by before they are added.
     #: Full names of the modules whose outputs are added to; found in the model by default.
-    target_modules: list[str] | set[str] | None = field(
-        default=None, metadata={"help": "Modules to stand beside; found in the model by default."}
-    )
+    target_modules: list[str] | set[str] | None = None
     #: For those that are not the whole part, the name of the module whose input the adapter takes.
-    entries: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "Where the adapter's input is not its target's: whose it is."}
-    )
+    entries: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,15 +150,11 @@ class ParallelAdapterModel(BaseTuner):  # type: ignore[misc]
     tuner_layer_cls = ParallelAdapterLayer
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
-    def _pre_injection_hook(self, model: nn.Module, config: ParallelAdapterConfig, adapter_name: str) -> None:
-        if config.target_modules is None:
-            parts = sublayers(model)
-            config.target_modules = {part.exit for part in parts}
-            config.entries = {part.exit: part.entry for part in parts if part.entry != part.exit}
-
-    def _prepare_adapter_config(
-        self, peft_config: ParallelAdapterConfig, model_config: dict[str, Any]
-    ) -> ParallelAdapterConfig:
+    def _prepare_adapter_config(self, peft_config: ParallelAdapterConfig, _: object) -> ParallelAdapterConfig:
+        if peft_config.target_modules is None:
+            parts = sublayers(self.model)
+            peft_config.target_modules = {part.exit for part in parts}
+            peft_config.entries = {part.exit: part.entry for part in parts if part.entry != part.exit}
         return peft_config
 
     def _create_and_replace(
@@ -182,7 +173,7 @@ class ParallelAdapterModel(BaseTuner):  # type: ignore[misc]
             if entry := peft_config.entries.get(current_key):
                 layer.begin_at(self.model.get_submodule(entry))
             self._replace_module(parent, target_name, layer, target)
-        layer.update_layer(adapter_name, peft_config, adapter_width(self.model))
+        layer.update_layer(adapter_name, peft_config, self.model.config.get_text_config().hidden_size)
         if adapter_name not in self.active_adapters:
             layer.parallel_adapters[adapter_name].requires_grad_(False)
 
@@ -191,11 +182,6 @@ class ParallelAdapterModel(BaseTuner):  # type: ignore[misc]
 
     def _check_merge_allowed(self) -> None:
         raise TypeError(_NO_MERGE)
-
-
-def adapter_width(model: Any) -> int:
-    """Width of the hidden states that blocks take and give."""
-    return int(model.config.get_text_config().hidden_size)
 
 
 register_peft_method(name=_NAME, config_cls=ParallelAdapterConfig, model_cls=ParallelAdapterModel, prefix=_PREFIX)

@@ -71,19 +71,16 @@ class VllmBackend(LocalBackend):
         from vllm import LLM
 
         settings = self.settings
-        options: dict[str, Any] = (
-            {"quantization": "bitsandbytes"} if settings.dtype == "4bit" else {"dtype": self.number_format}
-        )
-        options |= {
+        options: dict[str, Any] = {
             "trust_remote_code": settings.trust_remote_code,
             "tensor_parallel_size": settings.tensor_parallel,
             "enable_prefix_caching": True,
+            "max_model_len": length,
+            **({"quantization": "bitsandbytes"} if settings.dtype == "4bit" else {"dtype": self.number_format}),
+            **({"max_num_seqs": settings.batch_size} if settings.batch_size else {}),
+            **({"enable_lora": True, "max_lora_rank": self.rank} if self.rank else {}),
+            **self.engine_options,
         }
-        if settings.batch_size:
-            options["max_num_seqs"] = settings.batch_size
-        if self.rank is not None:
-            options |= {"enable_lora": True, "max_lora_rank": self.rank}
-        options |= {"max_model_len": length, **self.engine_options}
         try:
             llm = LLM(model=self.source.backbone, tokenizer=self.source.tokenizer, **options)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
@@ -93,12 +90,14 @@ class VllmBackend(LocalBackend):
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, each as soon as the engine is done with it."""
+        from vllm.lora.request import LoRARequest
+
         items = self._encode(requests)
         if self.engine is None or _needed(items) > self._length:
             self._length = max(_needed(items), self.engine_options.get("max_model_len", 0))
             self.engine = self._load_engine(self._length)
         left = {str(item.request.index): item for item in items}
-        adapter = self._adapter()
+        adapter = LoRARequest("adapter", 1, self.source.adapter) if self.source.adapter else None
         for name, item in left.items():
             prompt = {"prompt_token_ids": item.ids.tolist()}
             self.engine.add_request(name, prompt, self._sampling(item.request), lora_request=adapter)
@@ -106,13 +105,6 @@ class VllmBackend(LocalBackend):
             for output in self.engine.step():
                 if output.finished:
                     yield self._completion(left.pop(output.request_id), output.outputs[0])
-
-    def _adapter(self) -> Any:
-        if self.source.adapter is None:
-            return None
-        from vllm.lora.request import LoRARequest
-
-        return LoRARequest("adapter", 1, self.source.adapter)
 
     def _sampling(self, request: Request) -> Any:
         """Decoding with the request's limit and choices."""
