@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
@@ -20,6 +19,7 @@ from .backends import BackendSettings, Completion, Failure, Request
 from .backends.transformers import TransformersBackend, decoders
 from .data import Splits
 from .predict import answer_limits
+from .processes import from_first, is_first
 from .prompts import PromptEncoder
 from .run import Evaluated, Rule, evaluated
 
@@ -160,27 +160,18 @@ class ScoreInTraining(TrainerCallback):  # type: ignore[misc]
             with self.trainer.accelerator.autocast():
                 answers = list(self.backend.generate(self.requests))
             # In evaluation mode the trainer keeps what it has gathered of the training loss.
-            self.trainer.log(self._scores(answers))
+            self.trainer.log(from_first(self._scores(answers) if is_first() else None))
         # Logging now must not be taken for the log that is due at the end of the step.
         control.should_log = log_too
 
     def _scores(self, answers: Sequence[Completion | Failure]) -> dict[str, float]:
-        """The scores, which the first process computes of all answers and hands to the others."""
-        scores: list[Mapping[str, float]] = [{}]
-        if self.trainer.args.process_index == 0:
-            texts = {answer.index: answer.text for answer in answers if isinstance(answer, Completion)}
-            evaluation = Evaluation()
-            for index, sample in enumerate(self.samples):
-                evaluation.add(texts.get(index), sample)
-            result = evaluation.result()
-            scores[0] = {
-                "eval_overall": result["overall"],
-                "eval_well_formed": result["well_formed"],
-                **{f"eval_{task}": scored["score"] for task, scored in result["tasks"].items()},
-            }
-        if self.trainer.args.world_size > 1:
-            broadcast_object_list(scores)
-        return dict(scores[0])
+        texts = {answer.index: answer.text for answer in answers if isinstance(answer, Completion)}
+        evaluation = Evaluation()
+        for index, sample in enumerate(self.samples):
+            evaluation.add(texts.get(index), sample)
+        result = evaluation.result()
+        by_task = {f"eval_{task}": scored["score"] for task, scored in result["tasks"].items()}
+        return {"eval_overall": result["overall"], "eval_well_formed": result["well_formed"], **by_task}
 
 
 @contextmanager

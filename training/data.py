@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -111,24 +112,19 @@ def training_rows(
         with replacing_file(path) as temporary, pa.ipc.new_file(str(temporary), made.schema) as writer:
             writer.write_table(made.combine_chunks(), max_chunksize=_CHUNK)
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    needed = table["needed"].to_pylist()
-    cut, too_long = (
-        [place for place, tokens in enumerate(needed) if test(tokens)] for test in (_CUT.__eq__, (0).__lt__)
-    )
-    if too_long and (not skip or len(too_long) == len(samples)):
-        worst = max(too_long, key=needed.__getitem__)
+    tasks, needed = [sample["task_dataset"] for sample in samples], table["needed"].to_pylist()
+    cut = Counter(task for task, tokens in zip(tasks, needed, strict=True) if tokens == _CUT)
+    skipped = Counter(task for task, tokens in zip(tasks, needed, strict=True) if tokens > 0)
+    if skipped and (not skip or skipped.total() == len(samples)):
+        worst = max(range(len(samples)), key=needed.__getitem__)
         raise PromptCBLUEError(
-            f"{name}: the targets of {len(too_long)} sample(s) leave no room for a prompt in max_length {max_length}; "
-            f"the longest is {_named(samples[worst])}: set max_length to {needed[worst]} or more"
+            f"{name}: the targets of {skipped.total()} sample(s) leave no room for a prompt in max_length "
+            f"{max_length}; the longest is {_named(samples[worst])}: set max_length to {needed[worst]} or more"
         )
-    if too_long:
+    if skipped:
         table = table.filter(pc.less_equal(table["needed"], 0))
-    table = table.drop_columns("needed")
     longest = pc.max(pc.list_value_length(table["input_ids"])).as_py()
-    counts = [
-        Counter(samples[place]["task_dataset"] for place in places) for places in (range(len(samples)), cut, too_long)
-    ]
-    return Rows(Dataset(table), counts[0], counts[1], counts[2], longest)
+    return Rows(Dataset(table.drop_columns("needed")), Counter(tasks), cut, skipped, longest)
 
 
 def _content(samples: Sequence[Sample], encoder: PromptEncoder, max_length: int | None) -> str:
@@ -165,18 +161,16 @@ def _tokenised(
     samples: Mapping[str, list[str]], encoder: PromptEncoder, max_length: int | None
 ) -> dict[str, list[Any]]:
     """Columns of rows; ``needed`` is 0, or `_CUT`, or the tokens that a sample needs which has no row for it."""
-    rows: dict[str, list[Any]] = {"input_ids": [], "labels": [], "needed": []}
+    rows: list[tuple[list[int], list[int], int]] = []
     for prompt, target in zip(encoder.prompts(samples["input"]), encoder.targets(samples["target"]), strict=True):
         room = len(prompt) if max_length is None else max_length - len(target)
         try:
             kept = encoder.fit(prompt, room)
         except ValueError:
-            row: tuple[list[int], list[int], int] = ([], [], len(target) + sum(encoder.frame) + 2)
+            rows.append(([], [], len(target) + sum(encoder.frame) + 2))
         else:
-            row = (kept + target, [IGNORED] * len(kept) + target, _CUT if len(kept) < len(prompt) else 0)
-        for name, value in zip(rows, row, strict=True):
-            rows[name].append(value)
-    return rows
+            rows.append((kept + target, [IGNORED] * len(kept) + target, _CUT if len(kept) < len(prompt) else 0))
+    return {name: [row[place] for row in rows] for place, name in enumerate(("input_ids", "labels", "needed"))}
 
 
 def to_measure(rows: Dataset, at_once: int) -> Dataset:
@@ -285,10 +279,8 @@ def read_messages(path: Path) -> list[Sample]:
     for line, row in read_json_lines(path):
         messages = row.get("messages")
         try:
-            *system, user, answer = [(each["role"], each["content"]) for each in messages]  # type: ignore[attr-defined]
-            texts = [text for _, text in (*system, user, answer)]
-            roles = [role for role, _ in (*system, user, answer)]
-            fits = roles[-2:] == ["user", "assistant"] and roles[:-2] in ([], ["system"])
+            roles, texts = zip(*((each["role"], each["content"]) for each in messages), strict=True)  # type: ignore[attr-defined]
+            fits = roles in (("user", "assistant"), ("system", "user", "assistant"))
             if not fits or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError
         except (TypeError, KeyError, ValueError) as error:
@@ -313,8 +305,7 @@ def spread(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
     for task, places in by_task.items():
         Random(f"{seed} {task}").shuffle(places)
     # The first of every task, then the second of every task, and so on.
-    turns = max(map(len, by_task.values()), default=0)
-    order = [places[turn] for turn in range(turns) for places in by_task.values() if turn < len(places)]
+    order = [place for turn in zip_longest(*by_task.values()) for place in turn if place is not None]
     return [samples[place] for place in sorted(order[:count])]
 
 

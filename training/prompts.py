@@ -91,13 +91,6 @@ def split_thought(text: str, *, opened: bool = False) -> Thought:
     return Thought(text, "", closed=False) if opened else Thought("", text, closed=True)
 
 
-class Frame(NamedTuple):
-    """How many tokens at the start and the end of every prompt are the model's and not the sample's."""
-
-    head: int
-    tail: int
-
-
 class Fitted(NamedTuple):
     """A prompt's tokens, how many demonstrations had to be left out, and whether its own middle had to be."""
 
@@ -187,11 +180,11 @@ class PromptEncoder:
         return self.chat and _is_open(self._turns("?")) is not None
 
     @cached_property
-    def frame(self) -> Frame:
-        """The tokens around a prompt's text: system turn, role marks, start token."""
+    def frame(self) -> tuple[int, int]:
+        """How many tokens stand before and after a prompt's text: system turn, role marks, start token."""
         empty, some = self.prompts(["", "病"])
         head = _shared(empty, some)
-        return Frame(head, min(_shared(empty[::-1], some[::-1]), len(empty) - head))
+        return head, min(_shared(empty[::-1], some[::-1]), len(empty) - head)
 
     def fit(self, prompt: list[int], room: int) -> list[int]:
         """The prompt, cut in the middle of the sample's own text if it is longer than ``room`` tokens.

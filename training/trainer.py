@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import torch
-from accelerate.utils import broadcast_object_list, load_fsdp_model
+from accelerate.utils import load_fsdp_model
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
@@ -32,6 +32,7 @@ from .callbacks import Epochs, KeepChosen, ProgressLines
 from .data import Rows, to_measure, with_empty_rows
 from .methods import METHODS
 from .model import has_variable_lengths
+from .processes import from_first
 from .prompts import IGNORED
 from .recipe import FOUR_BIT, Recipe
 from .run import Choice, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
@@ -368,7 +369,7 @@ def _is_padding_free(
             "row; leave it out"
         )
     # The first process answers for all: under FSDP the others may hold no weights yet.
-    apart: bool = broadcast_object_list([METHODS[recipe.method].packs and keeps_documents_apart(model)])[0]
+    apart = from_first(METHODS[recipe.method].packs and keeps_documents_apart(model))
     if training.padding_free and not apart:
         raise PromptCBLUEError(
             f"padding_free: samples in one row would see each other in {model.name_or_path}, or it cannot be tried "
