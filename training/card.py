@@ -28,21 +28,8 @@ from promptcblue_metric.report.tables import SCORE_COLUMNS, as_markdown, markdow
 from promptcblue_metric.tasks import PROMPTCBLUE, SUITES, Suite, suite_of
 from promptcblue_metric.version import VERSION
 
+from . import run
 from .methods import METHODS, Method
-from .run import (
-    ADAPTER_CONFIG,
-    CARD,
-    CHOICE_FILE,
-    CURVE_CSV,
-    CURVE_PNG,
-    EVALUATED,
-    FINISHED,
-    RECORD,
-    WEIGHTS,
-    RunFacts,
-    is_model_file,
-    read_run,
-)
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -60,13 +47,13 @@ _LOSSES_SHOWN = 12
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 RECIPE = "recipe.yaml"
 #: What a run leaves about a model.
-_ABOUT = (RECORD, FINISHED, EVALUATED, CHOICE_FILE, CURVE_CSV, CURVE_PNG)
+_ABOUT = (run.RECORD, run.FINISHED, run.EVALUATED, run.CHOICE_FILE, run.CURVE_CSV, run.CURVE_PNG)
 #: Files that can name folders of this machine.
-_NAMING = (RECORD, ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer_config.json")
+_NAMING = (run.RECORD, run.ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer_config.json")
 #: Which of several files holds which weights.
 _INDEX = "*.index.json"
 #: Paths that are ours where the run has them no longer: a model saved in fewer files, an adapter in place of a model.
-_OWNED = (*WEIGHTS, *_ABOUT, CARD, RECIPE, ADAPTER_CONFIG, _INDEX, "chat_template.jinja")
+_OWNED = (*run.WEIGHTS, *_ABOUT, run.CARD, RECIPE, run.ADAPTER_CONFIG, _INDEX, "chat_template.jinja")
 #: In a run's settings, and no settings of a recipe.
 _COMPUTED = ("samples", "model", "batch")
 _RECIPE_HEAD = """\
@@ -98,7 +85,7 @@ def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or cannot be written.
     """
-    facts = read_run(folder, **results)
+    facts = run.read_run(folder, **results)
     _save(folder, _card_data(folder, facts), _body(folder, facts))
 
 
@@ -124,7 +111,7 @@ def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
         raise PromptCBLUEError(f"{scores}: has the scores of the {known} split, not of {split}")
     if not (split := known or (split and canonical_split(split))):
         raise PromptCBLUEError(f"{scores}: scored against a single file; say which split that was with --split")
-    path = folder / CARD
+    path = folder / run.CARD
     if not path.is_file() or _START not in path.read_text(encoding="utf-8"):
         write_card(folder)
     card = ModelCard.load(path)
@@ -171,10 +158,10 @@ def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
     ]
 
 
-def _card_data(folder: Path, facts: RunFacts) -> ModelCardData:
+def _card_data(folder: Path, facts: run.RunFacts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    adapter = (folder / ADAPTER_CONFIG).is_file()
+    adapter = (folder / run.ADAPTER_CONFIG).is_file()
     backbone, dataset = _hub_id(facts.recipe.get("model")), _hub_id(facts.recipe.get("dataset"))
     return ModelCardData(
         model_name=folder.resolve().name,
@@ -204,7 +191,7 @@ def _hub_id(name: object) -> str | None:
     return name if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def _body(folder: Path, facts: RunFacts) -> str:
+def _body(folder: Path, facts: run.RunFacts) -> str:
     recipe, settings = facts.recipe, facts.settings
     backbone = _hub_id(recipe.get("model"))
     base = f"[{backbone}](https://huggingface.co/{backbone})" if backbone else f"`{settings.get('model')}`"
@@ -218,7 +205,7 @@ def _body(folder: Path, facts: RunFacts) -> str:
     given = words.index("--output_dir") + 1 if "--output_dir" in words[:-1] else None
     return _CARD.substitute(
         title=folder.resolve().name,
-        what="An adapter for" if (folder / ADAPTER_CONFIG).is_file() else "All weights of",
+        what="An adapter for" if (folder / run.ADAPTER_CONFIG).is_file() else "All weights of",
         base=base,
         benchmark=_benchmark(_suite(recipe)),
         method=recipe.get("method", "unknown"),
@@ -235,7 +222,7 @@ def _body(folder: Path, facts: RunFacts) -> str:
     )
 
 
-def _training(facts: RunFacts) -> str:
+def _training(facts: run.RunFacts) -> str:
     train, validation, lines = facts.train, facts.validation, []
     if adapter := facts.settings.get("adapter"):
         lines.append(f"went on from the adapter `{_hub_id(facts.recipe.get('adapter')) or adapter}`")
@@ -257,7 +244,7 @@ def _training(facts: RunFacts) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _settings(facts: RunFacts) -> list[tuple[str, str]]:
+def _settings(facts: run.RunFacts) -> list[tuple[str, str]]:
     """What decides the result, without what nobody set, and the settings of other methods; with sizes as they were
     fitted to a budget.
     """
@@ -274,8 +261,9 @@ def _settings(facts: RunFacts) -> list[tuple[str, str]]:
     ]
 
 
-def _loss(folder: Path, facts: RunFacts) -> str:
-    parts = [f"![Loss over the steps, with the chosen step marked]({CURVE_PNG})"] * (folder / CURVE_PNG).is_file()
+def _loss(folder: Path, facts: run.RunFacts) -> str:
+    drawn = (folder / run.CURVE_PNG).is_file()
+    parts = [f"![Loss over the steps, with the chosen step marked]({run.CURVE_PNG})"] * drawn
     if (losses := facts.losses) and (choice := facts.choice):
         # A long run's table shows steps at equal distances; the CSV file has them all.
         every = -(-len(losses) // _LOSSES_SHOWN)
@@ -313,7 +301,7 @@ def _score_section(result: Mapping[str, Any], split: str) -> str:
 
 
 def _save(folder: Path, data: ModelCardData, text: str) -> None:
-    replace_bytes(folder / CARD, f"---\n{data.to_yaml()}\n---\n\n{text}".encode())
+    replace_bytes(folder / run.CARD, f"---\n{data.to_yaml()}\n---\n\n{text}".encode())
 
 
 def publication(folder: Path, repo: str) -> Publication:
@@ -325,33 +313,33 @@ def publication(folder: Path, repo: str) -> Publication:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or the run is not finished.
     """
-    facts = read_run(folder)
-    if not (folder / FINISHED).is_file():
+    facts = run.read_run(folder)
+    if not (folder / run.FINISHED).is_file():
         raise PromptCBLUEError(
-            f"{folder}: the run is not finished (no {FINISHED}); give its `promptcblue-train sft` command again"
+            f"{folder}: the run is not finished (no {run.FINISHED}); give its `promptcblue-train sft` command again"
         )
-    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(WEIGHTS)})")
-    if not (folder / CARD).is_file():
+    if not any(path for pattern in run.WEIGHTS for path in folder.glob(pattern)):
+        raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(run.WEIGHTS)})")
+    if not (folder / run.CARD).is_file():
         write_card(folder)
     files: dict[str, Content] = {
         path.name: path
         for path in sorted(folder.iterdir())
-        if is_model_file(path) or (path.name in _ABOUT and path.is_file())
+        if run.is_model_file(path) or (path.name in _ABOUT and path.is_file())
     }
     for name in _NAMING:
         if name in files:
             files[name] = _without_folders(folder / name)
     files[RECIPE] = _recipe(facts)
-    files[CARD] = _card(folder, repo)
+    files[run.CARD] = _card(folder, repo)
     return Publication("model", dict(sorted(files.items())), _OWNED, _prediction(folder, repo), _notes(folder))
 
 
 def backbone(folder: Path) -> str | None:
     """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
-    if not (folder / ADAPTER_CONFIG).is_file():
+    if not (folder / run.ADAPTER_CONFIG).is_file():
         return None
-    return _hub_id(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")) or "BACKBONE"
+    return _hub_id(read_json_object(folder / run.ADAPTER_CONFIG).get("base_model_name_or_path")) or "BACKBONE"
 
 
 def _prediction(folder: Path, repo: str) -> str:
@@ -368,7 +356,7 @@ def _notes(folder: Path) -> list[str]:
     found = []
     if backbone(folder) == "BACKBONE":
         found.append("the adapter's backbone is not on the Hub: who uses the adapter needs it too")
-    if not ModelCard.load(folder / CARD).data.eval_results:
+    if not ModelCard.load(folder / run.CARD).data.eval_results:
         found.append(f"its card has no scores: promptcblue-train card --model {folder} --scores scores.json adds them")
     return found
 
@@ -380,7 +368,7 @@ def _without_folders(path: Path) -> Content:
     return path if shown == value else (json.dumps(shown, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _recipe(facts: RunFacts) -> bytes:
+def _recipe(facts: run.RunFacts) -> bytes:
     """A recipe for the same run, from what it recorded."""
     import yaml
 
@@ -404,8 +392,8 @@ def _card(folder: Path, repo: str) -> bytes:
         f'model = AutoModelForCausalLM.from_pretrained("{base or repo}")',
     ]
     if base:
-        known = read_json_object(folder / ADAPTER_CONFIG).get("peft_type") != "PARALLEL_ADAPTER"
+        known = read_json_object(folder / run.ADAPTER_CONFIG).get("peft_type") != "PARALLEL_ADAPTER"
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
     text = _USAGE.substitute(code="\n".join(lines), predict=_prediction(folder, repo), repo=repo, recipe=RECIPE)
-    return f"{(folder / CARD).read_text(encoding='utf-8').rstrip()}\n\n{text}".encode()
+    return f"{(folder / run.CARD).read_text(encoding='utf-8').rstrip()}\n\n{text}".encode()

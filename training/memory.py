@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from promptcblue_metric.cli.common import make_table, show
 
 from .methods import METHODS, Shape
-from .recipe import RECIPES, Recipe, defaults, find_recipe, read_recipe, shipped
+from .recipe import FOUR_BIT, RECIPES, Recipe, defaults, find_recipe, read_recipe, shipped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,11 +99,11 @@ class Estimate:
 
 def trained_parameters(settings: Settings, backbone: Backbone) -> int:
     """How many parameters a recipe trains; with ``fit_budget`` as many as it allows, which is a little too many."""
+    if settings.get("fit_budget"):
+        return int(settings["fit_budget"] * backbone.parameters)
     names = {each.name for each in fields(Recipe)}
     recipe = Recipe(**{"model": "", **{key: value for key, value in settings.items() if key in names}})
     count = METHODS[recipe.method].parameters
-    if recipe.fit_budget:
-        return int(recipe.fit_budget * backbone.parameters)
     return count(recipe, backbone.shape) if count else backbone.parameters
 
 
@@ -118,33 +118,21 @@ def layer_bytes(backbone: Backbone) -> int:
     return 2 * hidden + 2 * 6 * hidden + 4 * hidden + 6 * key_value + 2 * 2 * hidden + 4 * 2 * inner
 
 
-def pass_tokens(settings: Settings) -> int:
-    """Tokens that a device takes at once."""
-    if tokens := settings.get("batch_tokens"):
-        return int(tokens)
-    return int(settings.get("per_device_train_batch_size", 8) * settings["max_length"])
-
-
 def estimate(settings: Settings, backbone: Backbone) -> Estimate:
     """The memory of a recipe."""
-    full, parameters = settings["method"] == "full", backbone.parameters
-    trained = trained_parameters(settings, backbone)
-    if settings.get("dtype") == "4bit":
-        a_weight = _FOUR_BIT_BYTES
-        weights = int(backbone.in_matrices * a_weight + 2 * (parameters - backbone.in_matrices))
-    else:
-        a_weight = 4 + 2 if full else 2
-        weights = a_weight * parameters
-    tokens, layer = pass_tokens(settings), layer_bytes(backbone)
-    if settings["gradient_checkpointing"]:
-        a_token = backbone.layers * 2 * backbone.hidden + 2 * layer
-    else:
-        a_token = backbone.layers * layer
+    full, trained = settings["method"] == "full", trained_parameters(settings, backbone)
+    a_weight = 4 + 2 if full else 2
+    in_matrix = _FOUR_BIT_BYTES if settings.get("dtype") == FOUR_BIT else a_weight
+    matrices = backbone.in_matrices
+    layer = layer_bytes(backbone)
+    tokens = settings.get("batch_tokens") or settings.get("per_device_train_batch_size", 8) * settings["max_length"]
+    checkpointed = backbone.layers * 2 * backbone.hidden + 2 * layer
+    a_token = checkpointed if settings["gradient_checkpointing"] else backbone.layers * layer
     return Estimate(
-        weights=weights,
+        weights=int(in_matrix * matrices + a_weight * (backbone.parameters - matrices)),
         trained=(4 + 8) * trained if full else (4 + 4 + 8) * trained,
         activations=tokens * a_token,
-        layer=int(a_weight * backbone.in_matrices / backbone.layers),
+        layer=int(in_matrix * matrices / backbone.layers),
     )
 
 
@@ -183,7 +171,7 @@ def recipe_table(names: Sequence[str] = ()) -> Table:
     for path in [find_recipe(name) for name in names] or shipped().values():
         settings = {"method": "lora", **common, **read_recipe(path)}
         model = str(settings.get("model") or "built from the recipe")
-        method = f"{settings['method']}, 4 bits" if settings.get("dtype") == "4bit" else settings["method"]
+        method = settings["method"] + ", 4 bits" * (settings.get("dtype") == FOUR_BIT)
         backbone = BACKBONES.get(model)
         figures = [""] * 5
         if backbone is not None:

@@ -17,13 +17,11 @@ from .recipe import Recipe
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from torch import nn
     from transformers import PreTrainedModel, TrainerCallback
 
 #: The share of the backbone's parameters that the paper lets an adapter have (section 4.2).
 SHARE_LIMIT = 0.01
 FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
-_ALL_LINEAR = "all-linear"
 _LOW_RANK = ("lora", "adalora")
 
 
@@ -67,22 +65,9 @@ def _prefix_size(recipe: Recipe, shape: Shape) -> int:
     return recipe.virtual_tokens * shape.layers * 2 * shape.key_value
 
 
-def _lora_layers(recipe: Recipe, model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The layers that get low-rank matrices, by full name.
-
-    ``all-linear`` means every matrix of attention and feed-forward, whatever the architecture calls them: query, key,
-    value, output, and those of the feed-forward, as in the paper (Appendix A.3).
-    """
-    from .adapters.blocks import linear_layers, named_layers
-
-    if recipe.lora_target_modules == [_ALL_LINEAR]:
-        return linear_layers(model)
-    return named_layers(model, recipe.lora_target_modules)
-
-
 def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
     """Those of a model's sizes that the recipe's method asks for."""
-    from .adapters.blocks import full_shape, sublayers, widths
+    from .adapters.blocks import full_shape, named_layers, sublayers, widths
     from .adapters.prompts import key_value_heads
 
     text = model.config.get_text_config()
@@ -90,7 +75,8 @@ def shape_of(recipe: Recipe, model: PreTrainedModel) -> Shape:
         names = tuple(f".{name}" for name in recipe.lora_modules_to_save or ())
         saved = [module for name, module in model.named_modules() if names and f".{name}".endswith(names)]
         whole = sum(math.prod(full_shape(parameter)) for module in saved for parameter in module.parameters())
-        return Shape([widths(layer) for layer in _lora_layers(recipe, model).values()], whole=whole)
+        layers = named_layers(model, recipe.lora_target_modules)
+        return Shape([widths(layer) for layer in layers.values()], whole=whole)
     if recipe.method == "parallel-adapter":
         return Shape(parts=len(sublayers(model)), hidden=text.hidden_size)
     if recipe.method == "p-tuning-v2":
@@ -108,17 +94,15 @@ def _embedding_width(model: PreTrainedModel | PeftModel) -> int:
 def _low_rank(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     from transformers.pytorch_utils import Conv1D
 
-    layers = _lora_layers(recipe, model)
-    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
-    return {"target_modules": sorted(layers), "fan_in_fan_out": turned}
+    from .adapters.blocks import named_layers
 
-
-def _lora(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
     if "lm_head" in (recipe.lora_modules_to_save or ()):
         raise PromptCBLUEError(
             "lora_modules_to_save: lm_head is scored by its own weights, which an adapter cannot stand for"
         )
-    return _low_rank(recipe, model)
+    layers = named_layers(model, recipe.lora_target_modules)
+    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
+    return {"target_modules": sorted(layers), "fan_in_fan_out": turned}
 
 
 def _adalora(recipe: Recipe, model: PreTrainedModel) -> dict[str, object]:
@@ -203,7 +187,7 @@ _ENCODER = {**_TOKENS, "encoder_width": "encoder_hidden_size"}
 _BESIDE = {"adapter_bottleneck": "bottleneck", "adapter_scale": "scale"}
 METHODS: Mapping[str, Method] = {
     # Hu et al. 2021
-    "lora": Method("LORA", {"lora_rank": "r", **_SCALE, **_KINDS}, _lora, "lora_rank", _low_rank_size),
+    "lora": Method("LORA", {"lora_rank": "r", **_SCALE, **_KINDS}, _low_rank, "lora_rank", _low_rank_size),
     # Zhang et al. 2023
     "adalora": Method(
         "ADALORA",

@@ -23,11 +23,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
-from promptcblue_metric.cli.common import run
+from promptcblue_metric.cli.common import run as run_command
 from promptcblue_metric.data.samples import Sample, canonical_split
 from promptcblue_metric.data.writing import write_json
 from promptcblue_metric.errors import EXTRAS, PromptCBLUEError, install_command
 
+from . import run
 from .callbacks import ScoreInTraining
 from .card import versions, write_card
 from .data import Splits, read_groups, spread, training_rows, training_samples
@@ -55,17 +56,6 @@ from .model import (
 from .processes import disconnect_at_exit, quiet_libraries, say
 from .prompts import PromptEncoder
 from .recipe import FOUR_BIT, Recipe
-from .run import (
-    BACKBONE,
-    CURVE_CSV,
-    FINISHED,
-    GROUPS,
-    claim,
-    last_checkpoint,
-    samples_fingerprint,
-    write_curve,
-    writing,
-)
 from .settings import TrainingSettings, parse_recipe
 from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
@@ -97,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         say(f"{name}: {', '.join(tasks)}")
         _fine_tune(*_begin(own), own)
     if training.process_index == 0 and not recipe.dry_run:
-        write_json(folder / GROUPS, groups)
+        write_json(folder / run.GROUPS, groups)
         say(f"next: promptcblue-train predict --model {folder} answers each sample by its group's adapter")
 
 
@@ -113,7 +103,7 @@ def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[s
     if _is_finished(recipe, training, train_samples, arguments):
         say(f"{folder} holds the finished model of this very run: nothing left to train (--overwrite true starts anew)")
         return
-    checkpoint = training.resume_from_checkpoint or last_checkpoint(folder)
+    checkpoint = training.resume_from_checkpoint or run.last_checkpoint(folder)
     if checkpoint is not None:
         say(f"going on from {checkpoint}")
 
@@ -176,7 +166,7 @@ def _load(
 
     The tokenizer keeps its chat template only where the prompts are written with it.
     """
-    name, trust = recipe.model or str(Path(str(training.output_dir)) / BACKBONE), training.trust_remote_code
+    name, trust = recipe.model or str(Path(str(training.output_dir)) / run.BACKBONE), training.trust_remote_code
     if isinstance(recipe.from_config, dict):
         with training.main_process_first(desc="building the backbone"):
             if not Path(name, "config.json").is_file():
@@ -249,7 +239,7 @@ def _is_finished(
     """Whether the output folder holds this very run, finished; what it is made with is recorded where it is new."""
     folder = Path(str(training.output_dir))
     settings = {
-        "samples": samples_fingerprint(samples),
+        "samples": run.samples_fingerprint(samples),
         **{name: value and identify(value) for name, value in (("model", recipe.model), ("adapter", recipe.adapter))},
         **{key: value for key, value in asdict(recipe).items() if key not in _OTHERS.split()},
         **training.deciding(),
@@ -262,8 +252,8 @@ def _is_finished(
     }
     with training.main_process_first(desc="looking for checkpoints"):
         if training.process_index == 0:
-            claim(folder, settings, notes, overwrite=recipe.overwrite)
-        return (folder / FINISHED).is_file()
+            run.claim(folder, settings, notes, overwrite=recipe.overwrite)
+        return (folder / run.FINISHED).is_file()
 
 
 def _plan(recipe: Recipe, trainer: Trainer) -> str:
@@ -319,7 +309,7 @@ def _steps(trainer: Trainer) -> int:
 
 def _train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     try:
-        with writing(str(trainer.args.output_dir)):
+        with run.writing(str(trainer.args.output_dir)):
             return dict(trainer.train(resume_from_checkpoint=checkpoint).metrics)
     except FloatingPointError as error:
         raise PromptCBLUEError(
@@ -331,7 +321,7 @@ def _train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
 def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:
     """Save the chosen weights, and then all that tells people about them; returns what there is to say."""
     folder = Path(str(trainer.args.output_dir))
-    with writing(str(folder)):
+    with run.writing(str(folder)):
         choice = save_chosen(trainer, trainer.args.rule)
         trainer.save_state()
     validation: dict[str, float] = {}
@@ -352,8 +342,8 @@ def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:
     if trainer.args.process_index == 0:
         if recipe.save_dtype != "auto":
             convert(folder, recipe.save_dtype, trust_remote_code=trainer.args.trust_remote_code)
-        if not write_curve(folder, trainer.state.log_history, choice.step):
-            lines.insert(0, f"{folder / CURVE_CSV}: to have it drawn too, {install_command(EXTRAS['matplotlib'])}")
+        if not run.write_curve(folder, trainer.state.log_history, choice.step):
+            lines.insert(0, f"{folder / run.CURVE_CSV}: to have it drawn too, {install_command(EXTRAS['matplotlib'])}")
         write_card(folder, train=results, validation=validation)
     trainer.save_metrics("train", results)
     return "\n".join(lines)
@@ -367,4 +357,4 @@ def _validation_metrics(trainer: Trainer, step: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1:]))
+    run_command(lambda: main(sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -127,12 +127,17 @@ def count_experts(model: nn.Module) -> int:
     return sum(shape[0] for shape in shapes if len(shape) == 3)
 
 
-def named_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+def named_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     """The layers that end in one of the names the user gave, by full name.
+
+    ``all-linear`` alone means every matrix of attention and feed-forward, whatever the architecture calls them: query,
+    key, value, output, and those of the feed-forward, as in the paper (Appendix A.3).
 
     Raises:
         PromptCBLUEError: a name that no layer has; lists the names there are.
     """
+    if [*names] == ["all-linear"]:
+        return linear_layers(model)
     layers = {
         path: module for path, module in model.named_modules() if is_linear(module) or isinstance(module, nn.Embedding)
     }
