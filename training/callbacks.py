@@ -21,7 +21,7 @@ from .data import Splits
 from .predict import answer_limits
 from .processes import from_first, is_first
 from .prompts import PromptEncoder
-from .run import Evaluated, Rule, evaluated
+from .run import Rule, evaluated
 
 if TYPE_CHECKING:
     from transformers.trainer_pt_utils import BatchRebalanceSampler
@@ -51,16 +51,9 @@ class ProgressLines(TrainerCallback):  # type: ignore[misc]
                 self._said = monotonic()
                 print(f"step {state.global_step}/{state.max_steps}", flush=True)
 
-    def on_log(
-        self,
-        args: object,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say where the losses stand."""
-        if state.is_world_process_zero and logs and (line := log_line(logs)):
+        if state.is_world_process_zero and (line := log_line(kwargs["logs"])):
             tqdm.write(f"step {state.global_step}/{state.max_steps}  {line}", file=sys.stdout)
             sys.stdout.flush()
             self._said = monotonic()
@@ -103,24 +96,23 @@ class KeepChosen(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called before the step is evaluated and saved."""
-        losses = evaluated(state.log_history)
-        control.should_evaluate |= self._keep_if_due(losses, state, control)
         # A run that goes on from the checkpoint at which another was about to end has nothing more to learn.
-        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
+        control.should_evaluate |= self._keep_or_stop(state, control)
 
     def on_evaluate(self, args: object, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called when the loss is in the log, before the step is saved."""
-        losses = evaluated(state.log_history)
-        self._keep_if_due(losses, state, control)
-        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
+        self._keep_or_stop(state, control)
 
-    def _keep_if_due(self, losses: Sequence[Evaluated], state: TrainerState, control: TrainerControl) -> bool:
-        if self.rule.target(losses) != state.global_step:
-            return False
-        control.should_save = True
-        # The trainer never removes this one to keep to save_total_limit.
-        state.best_global_step = state.global_step
-        return True
+    def _keep_or_stop(self, state: TrainerState, control: TrainerControl) -> bool:
+        """Whether this is the step to keep, as things stand."""
+        losses = evaluated(state.log_history)
+        control.should_training_stop |= self.rule.may_stop(losses, state.global_step)
+        due = bool(self.rule.target(losses) == state.global_step)
+        if due:
+            control.should_save = True
+            # The trainer never removes this one to keep to save_total_limit.
+            state.best_global_step = state.global_step
+        return due
 
 
 class ScoreInTraining(TrainerCallback):  # type: ignore[misc]

@@ -38,12 +38,9 @@ def check_unique(samples: Sequence[Sample], name: str) -> None:
     Raises:
         PromptCBLUEError: names the first that comes twice.
     """
-    seen: set[Key] = set()
-    for sample in samples:
-        key = sample_key(sample)
-        if key in seen:
-            raise PromptCBLUEError(f"{name}: sample '{key[1]}' of {key[0]} comes twice; ids must be unique in a task")
-        seen.add(key)
+    for (task, sample_id), count in Counter(map(sample_key, samples)).items():
+        if count > 1:
+            raise PromptCBLUEError(f"{name}: sample '{sample_id}' of {task} comes twice; ids must be unique in a task")
 
 
 class PredictionsFile:

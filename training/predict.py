@@ -65,7 +65,7 @@ def predict(
     """
     if not is_first():
         return _help(backend, times)
-    for path in outputs(output, times):
+    for path in (files := outputs(output, times)):
         if path.is_dir():
             raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
     splits = Splits(dataset, configs) if isinstance(dataset, str) else dataset
@@ -85,7 +85,7 @@ def predict(
     }
     notes = {"dataset": splits.source, "promptcblue": VERSION, **engine.notes()}
     whole = True
-    for number, path in enumerate(outputs(output, times), 1):
+    for number, path in enumerate(files, 1):
         numbered = {**settings, "answer": number} if times > 1 else settings
         with PredictionsFile(path, numbered, notes, overwrite=overwrite) as file:
             requests = _requests(samples, limits, shown, file, constrained=backend.constrained)
@@ -93,7 +93,7 @@ def predict(
         print(*tally.lines(), *engine.summary(), sep="\n")
         whole &= _conclude(file, len(samples), tally.failed.total(), failed_as_empty=failed_as_empty)
     if say_next:
-        print(f"next: {_next_command(splits, split, outputs(output, times)[0])}")
+        print(f"next: {_next_command(splits, split, files[0])}")
     return whole
 
 
@@ -158,16 +158,14 @@ def _conclude(file: PredictionsFile, count: int, failed: int, *, failed_as_empty
             "and --failed-as-empty lets those that fail again count as empty answers"
         )
     print(f"wrote {file.path}: {count} predictions" + (f", {failed} of them empty for failing" if failed else ""))
-    whole = file.spoilt <= len(file.done) / 10
-    if not whole:
-        make_console().print(
-            f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture "
-            "of the model: raise --max-new-tokens, or try another --thinking or --decoding",
-            style="bold red",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return whole
+    if file.spoilt <= len(file.done) / 10:
+        return True
+    warning = (
+        f"{file.spoilt} of {len(file.done)} answers are empty or were cut at their limit, and are no fair picture of "
+        "the model: raise --max-new-tokens, or try another --thinking or --decoding"
+    )
+    make_console().print(warning, style="bold red", highlight=False, soft_wrap=True)
+    return False
 
 
 def answer_limits(dataset: Splits, tasks: Sequence[str], engine: Backend) -> dict[str, int]:

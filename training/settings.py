@@ -186,16 +186,13 @@ def check_trackers(names: str | list[str] | None) -> None:
     Raises:
         PromptCBLUEError: no tracker is called so, or its package is not installed.
     """
-    from transformers.integrations.integration_utils import (
-        INTEGRATION_TO_CALLBACK,
-        get_available_reporting_integrations,
-    )
+    from transformers.integrations import integration_utils as trackers
 
     for name in sorted(({names} if isinstance(names, str) else set(names or ())) - {"none", "all"}):
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+        if name not in trackers.INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(trackers.INTEGRATION_TO_CALLBACK))
             raise PromptCBLUEError(f"report_to: unknown tracker '{name}'; expected one of none, {known}")
-        if name not in get_available_reporting_integrations():
+        if name not in trackers.get_available_reporting_integrations():
             remedy = install_command(EXTRAS[name]) if name in EXTRAS else f"pip install {name}"
             raise PromptCBLUEError(f"report_to {name}: the package is not installed: {remedy}")
 
@@ -204,10 +201,8 @@ def _mixed_precision(*, cpu_only: bool) -> tuple[bool, bool]:
     """Whether to train in bfloat16, and in float16."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() and not cpu_only else "cpu"
-    if device == "cpu" and torch.xpu.is_available() and not cpu_only:
-        device = "xpu"
-    dtype = best_dtype(torch.device(device))
+    kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "cpu": True}
+    dtype = best_dtype(torch.device("cpu" if cpu_only else next(kind for kind, there in kinds.items() if there)))
     return dtype is torch.bfloat16, dtype is torch.float16
 
 

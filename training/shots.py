@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,9 +71,7 @@ class Demonstrations:
         # Also where similar ones are chosen: it refuses tasks with too few samples.
         drawn = draw(allowed, self.counts, settings.seed)
         self.shown = drawn if settings.selection == "fixed" else allowed
-        self._by_task: defaultdict[str, list[Sample]] = defaultdict(list)
-        for sample in self.shown:
-            self._by_task[sample["task_dataset"]].append(sample)
+        self._by_task = {task: [each for each in self.shown if each["task_dataset"] == task] for task in tasks}
 
     def of(self, sample: Sample) -> tuple[Shot, ...]:
         """The demonstrations before a sample's prompt; the nearest one, where they are chosen so, is the last."""
@@ -100,11 +97,8 @@ class Demonstrations:
 
     @cached_property
     def _indexes(self) -> Mapping[str, tuple[Mapping[str, Sample], Candidates]]:
-        indexes = {}
-        for task, samples in self._by_task.items():
-            by_prompt = {sample["input"]: sample for sample in samples}
-            indexes[task] = (by_prompt, Candidates(list(by_prompt)))
-        return indexes
+        prompts = {task: {each["input"]: each for each in samples} for task, samples in self._by_task.items()}
+        return {task: (by_prompt, Candidates(list(by_prompt))) for task, by_prompt in prompts.items()}
 
 
 def _train_split(source: str | None, dataset: Splits) -> Sequence[Sample]:
