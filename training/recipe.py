@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ import yaml
 from promptcblue_metric.cli.common import NUMBERS
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import get_task
+
+from .run import CHOICES
 
 RECIPES = Path(__file__).parent / "recipes"
 #: What every recipe says unless it says otherwise.
@@ -27,6 +30,17 @@ FOUR_BIT = "4bit"
 METHODS = ("lora", "adalora", "p-tuning", "p-tuning-v2", "parallel-adapter", "full")
 #: What samples of one's own stand for where others have their task.
 EXTRA = "extra"
+
+
+#: What each setting may be that is a word.
+WORDS: Mapping[str, Collection[str]] = {
+    "method": METHODS,
+    "dtype": (*DTYPES, FOUR_BIT),
+    "save_dtype": DTYPES,
+    "prompt_format": ("auto", "chat", "plain"),
+    "long_targets": ("skip", "refuse"),
+    "checkpoint_choice": CHOICES,
+}
 
 
 class SettingError(PromptCBLUEError):
@@ -45,11 +59,11 @@ def check_values(settings: object) -> None:
     """
     for each in fields(settings):  # type: ignore[arg-type]
         value: object = getattr(settings, each.name)
-        numbers, words = NUMBERS.get(each.name), each.metadata.get("choices")
+        numbers, words = NUMBERS.get(each.name), WORDS.get(each.name)
         if numbers and not ((value is None and each.default is None) or numbers.hold(value)):
             raise SettingError(each.name, value, numbers.expected)
-        if words and value not in (None, *words):
-            raise SettingError(each.name, value, f"one of {', '.join(words)}")
+        if words and value not in words:
+            raise PromptCBLUEError(f"unknown {each.name} '{value}'; expected one of {', '.join(words)}")
 
 
 T = TypeVar("T")
@@ -96,7 +110,6 @@ class Recipe:
         "auto",
         "chat: prompts in the tokenizer's chat template; plain: as they are; auto: chat where there is a "
         "template. It is saved with the model, so that prediction does the same.",
-        choices=("auto", "chat", "plain"),
     )
     model: str | None = said(None, "The backbone, or an adapter to go on from: a folder or a Hub id.")
     adapter: str | None = said(None, "The adapter to go on from, where the model is its backbone.")
@@ -105,7 +118,7 @@ class Recipe:
         "Instead of a model: build one from this config (model_type and its sizes), with random weights "
         "and a character tokenizer made from the train split.",
     )
-    method: str = said("lora", f"One of {', '.join(METHODS)}.", choices=METHODS)
+    method: str = said("lora", f"One of {', '.join(METHODS)}.")
     fit_budget: float | None = said(
         None,
         "The share of the backbone's parameters that may be trained, 0.01 for 1%; instead of the sizes "
@@ -145,12 +158,9 @@ class Recipe:
         f"Number format of the backbone's weights: {', '.join((*DTYPES, FOUR_BIT))}. auto is what the "
         "hardware computes in for an adapter's frozen backbone, and float32 where the weights themselves are "
         "trained; 4bit is QLoRA's.",
-        choices=(*DTYPES, FOUR_BIT),
     )
     save_dtype: str = said(
-        "auto",
-        "Number format of the saved model of method full: auto for the trained one, or bfloat16 …",
-        choices=DTYPES,
+        "auto", "Number format of the saved model of method full: auto for the trained one, or bfloat16 …"
     )
     attn_implementation: str = said(
         "auto",
@@ -158,9 +168,7 @@ class Recipe:
         "flash_attention_2 where it is installed and the weights are of 16 bits on a GPU, else the model's own.",
     )
     long_targets: str = said(
-        "skip",
-        "A target that fills max_length alone: skip its sample, and count it, or refuse to train.",
-        choices=("skip", "refuse"),
+        "skip", "A target that fills max_length alone: skip its sample, and count it, or refuse to train."
     )
     dry_run: bool = said(False, "Load, tokenise and train one step, say what the run would take, and leave nothing.")
     overwrite: bool = said(False, "Start anew although output_dir holds another run's checkpoints.")

@@ -95,7 +95,6 @@ class TrainingSettings(SFTConfig):  # type: ignore[misc]
         "Which checkpoint becomes the model: "
         + "; ".join(f"{name}: {what}" for name, what in CHOICES.items())
         + ". Without validation samples the last.",
-        choices=tuple(CHOICES),
     )
     steps_after_best: int = said(200, "How long after the lowest validation loss the paper's choice comes.")
     patience: int | None = said(
