@@ -264,7 +264,7 @@ def _settings(facts: run.RunFacts) -> list[tuple[str, str]]:
 def _loss(folder: Path, facts: run.RunFacts) -> str:
     drawn = (folder / run.CURVE_PNG).is_file()
     parts = [f"![Loss over the steps, with the chosen step marked]({run.CURVE_PNG})"] * drawn
-    if (losses := facts.losses) and (choice := facts.choice):
+    if (choice := facts.choice) and (losses := choice.losses):
         # A long run's table shows steps at equal distances; the CSV file has them all.
         every = -(-len(losses) // _LOSSES_SHOWN)
         kept = {choice.step, losses[-1].step, choice.lowest.step if choice.lowest else None}

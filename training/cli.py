@@ -106,17 +106,16 @@ def sft(
     Keys are dataset, configs, model (a backbone, or an adapter to go on from), from_config, method, lora_rank, dtype,
     batch_size, checkpoint_choice, patience, score_samples, overwrite, and every setting of TRL's SFTConfig:
     output_dir, learning_rate, num_train_epochs, max_length, report_to, seed and so on. A run that was cut short goes
-    on from its last checkpoint when the same
-    command is given again.
+    on from its last checkpoint when the same command is given again.
     """
     if list_recipes:
         from .memory import print_recipes
 
-        return print_recipes([recipe] if recipe else [])
-    from .sft import main as fine_tune
+        print_recipes([recipe] if recipe else [])
+    else:
+        from .sft import main as fine_tune
 
-    fine_tune([*([recipe] if recipe else []), *context.args])
-    return None
+        fine_tune([*([recipe] if recipe else []), *context.args])
 
 
 @app.command(epilog="Example: promptcblue-train card --model runs/lora --scores scores.json")

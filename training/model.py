@@ -111,21 +111,17 @@ def identify(name: str) -> str:
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a token to pad with.
+    """The tokenizer of a model, with a token to pad with if it has one to end with.
 
     Raises:
-        PromptCBLUEError: it cannot be loaded, or has neither a padding nor an end-of-sequence token.
+        PromptCBLUEError: it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token is None:
         # Safe, since padding is masked and the labels of an answer's own end are set one by one.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise PromptCBLUEError(
-            f"the tokenizer of {name} has no pad, eos or unk token; set one in its tokenizer_config.json"
-        )
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -176,7 +172,7 @@ def load_for_prediction(
             model = pad_before_prompt(PeftModel.from_pretrained(model, source.adapter))
         except (OSError, ValueError, RuntimeError) as error:
             raise PromptCBLUEError(
-                f"adapter {source.adapter} does not load on {source.backbone}: {_first_line(error)}"
+                f"adapter {source.adapter} does not load on {source.backbone}: {first_line(error)}"
             ) from error
     return model.eval()
 
@@ -194,7 +190,7 @@ def adapter_config(adapter: str) -> PeftConfig:
     try:
         return PeftConfig.from_pretrained(adapter)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PromptCBLUEError(f"adapter {adapter}: its config cannot be read: {_first_line(error)}") from error
+        raise PromptCBLUEError(f"adapter {adapter}: its config cannot be read: {first_line(error)}") from error
 
 
 def convert(folder: Path, dtype: str, *, trust_remote_code: bool = False) -> None:
@@ -279,10 +275,11 @@ def _load(auto_class: Any, name: str, **options: object) -> Any:
     try:
         return auto_class.from_pretrained(str(Path(name).expanduser()) if Path(name).exists() else name, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise PromptCBLUEError(f"model {name} cannot be loaded: {_first_line(error)}") from error
+        raise PromptCBLUEError(f"model {name} cannot be loaded: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of a library says first."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -327,9 +324,8 @@ def attention_kernel(name: str, dtype: torch.dtype, device: torch.device) -> str
         return name
     from transformers.utils import is_flash_attn_2_available
 
-    return (
-        "flash_attention_2" if device.type == "cuda" and dtype.itemsize == 2 and is_flash_attn_2_available() else None
-    )
+    fits = device.type == "cuda" and dtype.itemsize == 2 and is_flash_attn_2_available()
+    return "flash_attention_2" if fits else None
 
 
 def has_variable_lengths(model: PreTrainedModel | PeftModel) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -171,13 +171,9 @@ class Tally:
 
     def __init__(self, left: Mapping[str, int], limits: Mapping[str, int]) -> None:
         self.left, self.limits = dict(left), limits
-        self.done: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
-        self.new_tokens: Counter[str] = Counter()
-        self._noted: dict[str, Counter[str]] = {}
-        self._reasons: Counter[str] = Counter()
-        self._dropped = 0
-        self._started = time.monotonic()
+        self.done, self.failed, self.new_tokens = Counter[str](), Counter[str](), Counter[str]()
+        self._noted, self._reasons = defaultdict[str, Counter[str]](Counter), Counter[str]()
+        self._dropped, self._started = 0, time.monotonic()
 
     def add(self, task: str, result: Completion | Failure) -> None:
         """Count an answer, or the lack of one."""
@@ -196,7 +192,7 @@ class Tally:
             "prompts lost demonstrations to fit the model's context": result.dropped > 0,
         }.items():
             if happened:
-                self._noted.setdefault(what, Counter())[task] += 1
+                self._noted[what][task] += 1
 
     def lines(self) -> Iterator[str]:
         """What was done, how fast, and what a reader of the answers should know."""

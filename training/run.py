@@ -173,7 +173,6 @@ class RunFacts:
     train: Mapping[str, float]  #: Results and speed of training.
     validation: Mapping[str, float]  #: What was measured with the weights of the chosen step.
     choice: Choice | None  #: Which checkpoint the weights are.
-    losses: Sequence[Evaluated]  #: The validation losses it was chosen by.
 
 
 def read_run(folder: Path, **results: Mapping[str, float]) -> RunFacts:
@@ -191,7 +190,8 @@ def read_run(folder: Path, **results: Mapping[str, float]) -> RunFacts:
         read_json_object(folder / name) if (folder / name).is_file() else {}
         for name in (RECORD, FINISHED, EVALUATED, CHOICE_FILE)
     )
-    notes, losses, lowest = record.get("notes", {}), choice.pop("losses", []), choice.get("lowest")
+    notes, best = record.get("notes", {}), choice.get("lowest")
+    losses = [Evaluated(**one) for one in choice.get("losses", ())]
     return RunFacts(
         settings=record.get("settings", {}),
         recipe=notes.get("recipe", {}),
@@ -200,8 +200,7 @@ def read_run(folder: Path, **results: Mapping[str, float]) -> RunFacts:
         left_alone=notes.get("left_alone", []),
         train=results.get("train", train),
         validation=results.get("validation", validation),
-        choice=Choice(**{**choice, "lowest": lowest and Evaluated(**lowest)}) if choice else None,
-        losses=[Evaluated(**one) for one in losses],
+        choice=Choice(**{**choice, "lowest": best and Evaluated(**best), "losses": losses}) if choice else None,
     )
 
 
@@ -249,6 +248,12 @@ class Choice:
     reason: str  #: Why, in a sentence.
     last_step: int  #: Where training ended.
     lowest: Evaluated | None  #: The lowest validation loss, or None without any.
+    losses: Sequence[Evaluated]  #: All of them.
+
+    def write(self, folder: Path) -> None:
+        """Write it down in a run's folder; raises `PromptCBLUEError` where it cannot be written."""
+        best, losses = self.lowest and self.lowest._asdict(), [one._asdict() for one in self.losses]
+        write_json(folder / CHOICE_FILE, {**asdict(self), "lowest": best, "losses": losses})
 
 
 def evaluated(log_history: Log) -> list[Evaluated]:
@@ -271,7 +276,7 @@ def choose(rule: Rule, losses: Sequence[Evaluated], last_step: int, saved: Itera
     best, target = lowest(losses), rule.target(losses)
 
     def chosen(step: int, reason: str) -> Choice:
-        return Choice(rule.choice, step, reason, last_step, best)
+        return Choice(rule.choice, step, reason, last_step, best, losses)
 
     if rule.choice == "last":
         return chosen(last_step, "the last step, as asked for")
@@ -327,19 +332,6 @@ def writing(folder: str) -> Iterator[None]:
             f"{folder}: cannot be written, is the disk full? ({' '.join(str(error).split())}) What stands there is "
             "whole, and the same command goes on from the last checkpoint"
         ) from error
-
-
-def write_choice(folder: Path, choice: Choice, losses: Sequence[Evaluated]) -> None:
-    """Write the choice with the losses it was made by.
-
-    Raises:
-        PromptCBLUEError: the file cannot be written.
-    """
-    lowest_loss = choice.lowest._asdict() if choice.lowest else None
-    write_json(
-        folder / CHOICE_FILE,
-        {**asdict(choice), "lowest": lowest_loss, "losses": [one._asdict() for one in losses]},
-    )
 
 
 def take_weights(checkpoint: Path, folder: Path) -> None:

@@ -35,7 +35,7 @@ from .model import has_variable_lengths
 from .processes import from_first
 from .prompts import IGNORED
 from .recipe import FOUR_BIT, Recipe
-from .run import Choice, Rule, choose, evaluated, saved_checkpoints, take_weights, write_choice
+from .run import Choice, Rule, choose, evaluated, saved_checkpoints, take_weights
 from .settings import BALANCED, TrainingSettings
 
 if TYPE_CHECKING:
@@ -388,9 +388,8 @@ def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
         PromptCBLUEError: a file cannot be written, or the checkpoint holds no whole weights.
     """
     folder = Path(trainer.args.output_dir)
-    losses, last_step = evaluated(trainer.state.log_history), trainer.state.global_step
-    checkpoints = saved_checkpoints(folder)
-    choice = choose(rule, losses, last_step, checkpoints)
+    last_step, checkpoints = trainer.state.global_step, saved_checkpoints(folder)
+    choice = choose(rule, evaluated(trainer.state.log_history), last_step, checkpoints)
     checkpoint = checkpoints[choice.step] if choice.step != last_step else None
     plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
     if plugin is not None:
@@ -405,7 +404,7 @@ def save_chosen(trainer: Trainer, rule: Rule) -> Choice:
     if trainer.is_world_process_zero():
         if checkpoint:
             take_weights(checkpoint, folder)
-        write_choice(folder, choice, losses)
+        choice.write(folder)
     trainer.accelerator.wait_for_everyone()
     return choice
 

@@ -34,9 +34,8 @@ class RankSchedule(TrainerCallback):  # type: ignore[misc]
         Raises:
             PromptCBLUEError: the run is too short to learn which ranks matter before they are lowered.
         """
-        tuner = adalora_tuner(kwargs["model"])
-        assert tuner is not None
-        config = tuner.peft_config[tuner.trainable_adapter_name]
+        self.tuner: AdaLoraModel = kwargs["model"].base_model  # type: ignore[attr-defined]
+        config = self.tuner.peft_config[self.tuner.trainable_adapter_name]
         start, end = (int(state.max_steps * share) for share in (self.start, self.end))
         if state.max_steps - end < 2:
             raise PromptCBLUEError(
@@ -48,11 +47,9 @@ class RankSchedule(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Weigh the step's gradients, and mask what matters least."""
-        if getattr(kwargs.get("optimizer"), "step_was_skipped", False):
-            return  # float16 overflowed: the gradients are no numbers
-        tuner = adalora_tuner(kwargs["model"])
-        assert tuner is not None
-        tuner.update_and_allocate(state.global_step + 1)
+        # Where float16 overflowed the gradients are no numbers.
+        if not getattr(kwargs.get("optimizer"), "step_was_skipped", False):
+            self.tuner.update_and_allocate(state.global_step + 1)
 
 
 def orthogonality(tuner: AdaLoraModel) -> torch.Tensor:

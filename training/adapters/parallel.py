@@ -111,17 +111,6 @@ class ParallelAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
                 result = result + beside.to(result.dtype)
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refused: what goes through a ReLU is no matrix.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(_NO_MERGE)
-
-    def unmerge(self) -> None:
-        """Nothing was ever merged."""
-
     def __getattr__(self, name: str) -> Any:
         """What other modules ask of the part, the part answers."""
         try:
@@ -130,9 +119,6 @@ class ParallelAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             if name == "base_layer":
                 raise
             return getattr(self.base_layer, name)
-
-
-_NO_MERGE = "a parallel adapter has a ReLU inside and cannot be merged into the backbone's matrices; keep it as it is"
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -181,7 +167,9 @@ class ParallelAdapterModel(BaseTuner):  # type: ignore[misc]
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
-        raise TypeError(_NO_MERGE)
+        raise TypeError(
+            "a parallel adapter has a ReLU inside and cannot be merged into the backbone's matrices; keep it as it is"
+        )
 
 
 register_peft_method(name=_NAME, config_cls=ParallelAdapterConfig, model_cls=ParallelAdapterModel, prefix=_PREFIX)

@@ -12,7 +12,7 @@ import yaml
 
 from promptcblue_metric.errors import PromptCBLUEError
 
-from ..model import adapter_config, best_dtype
+from ..model import adapter_config, best_dtype, first_line
 from . import BackendSettings, Choices, Completion, Failure, Request, refuse
 from .encoding import Encoded, LocalBackend, encode
 
@@ -84,8 +84,9 @@ class VllmBackend(LocalBackend):
         try:
             llm = LLM(model=self.source.backbone, tokenizer=self.source.tokenizer, **options)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise PromptCBLUEError(f"model {self.source.backbone} does not load in vLLM: {reason}") from error
+            raise PromptCBLUEError(
+                f"model {self.source.backbone} does not load in vLLM: {first_line(error)}"
+            ) from error
         return llm.llm_engine
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
