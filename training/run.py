@@ -108,9 +108,9 @@ def _shown(settings: Mapping[str, object], name: str) -> str:
     return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not recorded"
 
 
-def write_settings(record: Path, settings: Mapping[str, object], notes: Mapping[str, object] | None = None) -> None:
+def write_settings(record: Path, settings: Mapping[str, object], notes: Mapping[str, object]) -> None:
     """Write the settings that a run must share to go on with another's work, and notes that may differ."""
-    write_json(record, {"settings": dict(settings), "notes": dict(notes or {})})
+    write_json(record, {"settings": dict(settings), "notes": dict(notes)})
 
 
 def check_settings(record: Path, settings: Mapping[str, object], remedy: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_type_hints
 
 from promptcblue_metric.data.writing import read_json_object
 from promptcblue_metric.errors import PromptCBLUEError
@@ -16,7 +16,6 @@ from ..prompts import Shot
 from ..recipe import said as option
 from ..run import GROUPS
 
-T = TypeVar("T")
 #: Tokens that an answer of a model which was not fine-tuned may have, and with a thought before it.
 LOOSE, THINKING = 1024, 2048
 #: Who ended an answer: the model; the limit, or the limit while it still thought; or it is none, but a refusal.
