@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptcblue_metric.data.samples import Sample
 from promptcblue_metric.data.writing import replacing
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.tasks import REGISTRY, get_task
 
-from .recipe import DTYPES
+from .recipe import DTYPES, FOUR_BIT, Recipe
 from .run import ADAPTER_CONFIG, BACKBONE, CARD, RECORD, WEIGHTS, folder_fingerprint, take_weights
+from .tiny import build_backbone
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig
 
 
 #: Parameters below which one CPU thread is as fast as several, and far faster where other programs want the cores.
@@ -150,6 +153,42 @@ def four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def load_backbone(
+    recipe: Recipe, training: SFTConfig, samples: Iterable[Sample], *, whole: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
+
+    The tokenizer keeps its chat template only where the prompts are written with it.
+
+    Args:
+        whole: whether to put it on this process's device, so that it is tried where it will be trained.
+
+    Raises:
+        PromptCBLUEError: it cannot be built or loaded, or has no chat template where the recipe asks for it.
+    """
+    name, trust = recipe.model or str(Path(str(training.output_dir)) / BACKBONE), training.trust_remote_code
+    if isinstance(recipe.from_config, dict):
+        with training.main_process_first(desc="building the backbone"):
+            if not Path(name, "config.json").is_file():
+                texts = (text for sample in samples for text in (sample["input"], sample["target"]))
+                build_backbone(recipe.from_config, texts, name, training.seed)
+    tokenizer = load_tokenizer(ModelSource(name, recipe.adapter).tokenizer, trust_remote_code=trust)
+    if recipe.prompt_format == "plain":
+        tokenizer.chat_template = None
+    if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
+        raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
+    # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
+    wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
+    dtype = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device)
+    options: dict[str, object] = {}
+    if wanted == FOUR_BIT:
+        options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
+    kernel = attention_kernel(recipe.attn_implementation, dtype, training.device)
+    model = load_model(name, dtype, trust_remote_code=trust, attn_implementation=kernel, **options)
+    spare_threads(model, training.device)
+    return model.to(training.device) if whole else model, tokenizer
 
 
 def load_for_prediction(

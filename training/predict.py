@@ -65,9 +65,7 @@ def predict(
     """
     if not is_first():
         return _help(backend, times)
-    for path in (files := outputs(output, times)):
-        if path.is_dir():
-            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
+    files = outputs(output, times)
     splits = Splits(dataset, configs) if isinstance(dataset, str) else dataset
     samples = splits.chosen(split := canonical_split(split))
     check_unique(samples, f"{splits.source} {split}")
@@ -105,10 +103,16 @@ def _limits(splits: Splits, samples: Sequence[Sample], engine: Backend, asked: i
 
 
 def outputs(output: Path, times: int) -> list[Path]:
-    """The file of each answer to a prompt: the output itself for one, else ``NAME-1.jsonl`` and so on."""
-    if times == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, times + 1)]
+    """The file of each answer to a prompt: the output itself for one, else ``NAME-1.jsonl`` and so on.
+
+    Raises:
+        PromptCBLUEError: one of them is a folder.
+    """
+    several = [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, times + 1)]
+    for path in (paths := [output] if times == 1 else several):
+        if path.is_dir():
+            raise PromptCBLUEError(f"--output {path} is a folder; name a file, such as {path / 'predictions.jsonl'}")
+    return paths
 
 
 def _help(backend: BackendSettings, times: int) -> bool:

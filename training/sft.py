@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from promptcblue_metric.cli.common import run as run_command
@@ -42,22 +41,11 @@ from .methods import (
     fit_to_budget,
     take_over,
 )
-from .model import (
-    ModelSource,
-    attention_kernel,
-    choose_dtype,
-    convert,
-    four_bit,
-    identify,
-    load_model,
-    load_tokenizer,
-    spare_threads,
-)
+from .model import convert, identify, load_backbone
 from .processes import disconnect_at_exit, quiet_libraries, say
 from .prompts import PromptEncoder
-from .recipe import FOUR_BIT, Recipe
+from .recipe import Recipe
 from .settings import TrainingSettings, parse_recipe
-from .tiny import build_backbone
 from .trainer import Trainer, build_trainer, save_chosen, with_adapter
 
 #: Settings of a recipe that are recorded otherwise, or decide nothing.
@@ -108,7 +96,7 @@ def _fine_tune(recipe: Recipe, training: TrainingSettings, arguments: Sequence[s
         say(f"going on from {checkpoint}")
 
     # The backbone, and an adapter as large as the budget allows
-    backbone, tokenizer = _load(recipe, training, train_samples)
+    backbone, tokenizer = load_backbone(recipe, training, train_samples, whole=not _sharding(training))
     recipe = fit_to_budget(recipe, backbone)
     model = with_adapter(recipe, training, backbone)
 
@@ -157,38 +145,6 @@ def _samples(recipe: Recipe, training: TrainingSettings, splits: Splits) -> tupl
         say(f"no {recipe.validation_split} samples in {recipe.dataset}: no validation loss")
         training.eval_strategy, training.score_samples = IntervalStrategy.NO, 0
     return train, validation
-
-
-def _load(
-    recipe: Recipe, training: TrainingSettings, samples: Sequence[Sample]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The backbone of a recipe and its tokenizer, built from the samples' characters where it is to be made anew.
-
-    The tokenizer keeps its chat template only where the prompts are written with it.
-    """
-    name, trust = recipe.model or str(Path(str(training.output_dir)) / run.BACKBONE), training.trust_remote_code
-    if isinstance(recipe.from_config, dict):
-        with training.main_process_first(desc="building the backbone"):
-            if not Path(name, "config.json").is_file():
-                texts = (text for sample in samples for text in (sample["input"], sample["target"]))
-                build_backbone(recipe.from_config, texts, name, training.seed)
-    tokenizer = load_tokenizer(ModelSource(name, recipe.adapter).tokenizer, trust_remote_code=trust)
-    if recipe.prompt_format == "plain":
-        tokenizer.chat_template = None
-    if recipe.prompt_format == "chat" and tokenizer.chat_template is None:
-        raise PromptCBLUEError(f"prompt_format chat: the tokenizer of {name} has no chat template; take plain")
-    # Weights that are trained themselves stay in float32: steps of 1e-5 vanish in bfloat16's 8 bits.
-    wanted = "float32" if recipe.dtype == "auto" and recipe.method == "full" else recipe.dtype
-    dtype = choose_dtype("auto" if wanted == FOUR_BIT else wanted, training.device)
-    options: dict[str, object] = {}
-    if wanted == FOUR_BIT:
-        options = {"quantization_config": four_bit(dtype), "device_map": {"": training.device}}
-    kernel = attention_kernel(recipe.attn_implementation, dtype, training.device)
-    model = load_model(name, dtype, trust_remote_code=trust, attn_implementation=kernel, **options)
-    spare_threads(model, training.device)
-    if not _sharding(training):
-        model = model.to(training.device)  # so that it is tried where it will be trained
-    return model, tokenizer
 
 
 def _sharding(training: TrainingSettings) -> list[str]:

@@ -57,10 +57,13 @@ class Demonstrations:
         self.settings = settings
         tasks = list(dict.fromkeys(sample["task_dataset"] for sample in samples))
         self.counts = paper_counts(tasks) if settings.count is None else dict.fromkeys(tasks, settings.count)
-        train = [sample for sample in _train_split(settings.source, dataset) if sample["task_dataset"] in tasks]
+        source = Splits(settings.source) if settings.source else dataset
+        # A file has no splits: whoever names it as the source of demonstrations says that it is one to learn from.
+        read = source.samples if settings.source and resolve(settings.source).is_file() else source.if_any
+        train = [sample for sample in read("train") if sample["task_dataset"] in tasks]
         if not train:
             raise PromptCBLUEError(
-                f"{settings.source or dataset.source} has no train split to take demonstrations of {', '.join(tasks)} "
+                f"{source.source} has no train split to take demonstrations of {', '.join(tasks)} "
                 "from; name a dataset that has one with --demonstrations-from"
             )
         predicted = [] if split == "train" else samples
@@ -99,14 +102,6 @@ class Demonstrations:
     def _indexes(self) -> Mapping[str, tuple[Mapping[str, Sample], Candidates]]:
         prompts = {task: {each["input"]: each for each in samples} for task, samples in self._by_task.items()}
         return {task: (by_prompt, Candidates(list(by_prompt))) for task, by_prompt in prompts.items()}
-
-
-def _train_split(source: str | None, dataset: Splits) -> Sequence[Sample]:
-    if source is None:
-        return dataset.if_any("train")
-    named = Splits(source)
-    # A file has no splits: whoever names it as the source of demonstrations says that it is one to learn from.
-    return named.samples("train") if resolve(source).is_file() else named.if_any("train")
 
 
 def _core(sample: Sample) -> tuple[str, str]:
