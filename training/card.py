@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from promptcblue_metric.data.predictions import made_with, read_scores
 from promptcblue_metric.data.samples import canonical_split
-from promptcblue_metric.data.writing import read_json_object, replace_bytes
+from promptcblue_metric.data.writing import as_json, read_json_object, replace_bytes
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Result
 from promptcblue_metric.hub.client import Content, Publication
@@ -49,7 +49,9 @@ RECIPE = "recipe.yaml"
 #: What a run leaves about a model.
 _ABOUT = (run.RECORD, run.FINISHED, run.EVALUATED, run.CHOICE_FILE, run.CURVE_CSV, run.CURVE_PNG)
 #: Files that can name folders of this machine.
-_NAMING = (run.RECORD, run.ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer_config.json")
+_NAMING = {run.RECORD, run.ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer_config.json"}
+#: Stands for a backbone that is not on the Hub.
+_NOT_THERE = "BACKBONE"
 #: Which of several files holds which weights.
 _INDEX = "*.index.json"
 #: Paths that are ours where the run has them no longer: a model saved in fewer files, an adapter in place of a model.
@@ -313,6 +315,8 @@ def publication(folder: Path, repo: str) -> Publication:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or the run is not finished.
     """
+    from huggingface_hub import ModelCard
+
     facts = run.read_run(folder)
     if not (folder / run.FINISHED).is_file():
         raise PromptCBLUEError(
@@ -327,45 +331,28 @@ def publication(folder: Path, repo: str) -> Publication:
         for path in sorted(folder.iterdir())
         if run.is_model_file(path) or (path.name in _ABOUT and path.is_file())
     }
-    for name in _NAMING:
-        if name in files:
-            files[name] = _without_folders(folder / name)
+    for name in files.keys() & _NAMING:
+        value = read_json_object(folder / name)
+        if (shown := public(value)) != value:
+            files[name] = as_json(shown).encode()
+    base = _backbone(folder)
+    model = f"--model {base} --adapter {repo}" if base else f"--model {repo}"
+    predict = f"promptcblue-train predict {model} --dataset promptcblue --split test --output predictions.jsonl"
     files[RECIPE] = _recipe(facts)
-    files[run.CARD] = _card(folder, repo)
-    return Publication("model", dict(sorted(files.items())), _OWNED, _prediction(folder, repo), _notes(folder))
+    files[run.CARD] = _card(folder, base, repo, predict)
+    notes = []
+    if base == _NOT_THERE:
+        notes.append("the adapter's backbone is not on the Hub: who uses the adapter needs it too")
+    if not ModelCard.load(folder / run.CARD).data.eval_results:
+        notes.append(f"its card has no scores: promptcblue-train card --model {folder} --scores scores.json adds them")
+    return Publication("model", dict(sorted(files.items())), _OWNED, predict, notes)
 
 
-def backbone(folder: Path) -> str | None:
-    """The Hub id of an adapter's backbone, ``BACKBONE`` where it is none, or None for a model of its own."""
+def _backbone(folder: Path) -> str | None:
+    """The Hub id of an adapter's backbone, `_NOT_THERE` where it is none, or None for a model of its own."""
     if not (folder / run.ADAPTER_CONFIG).is_file():
         return None
-    return _hub_id(read_json_object(folder / run.ADAPTER_CONFIG).get("base_model_name_or_path")) or "BACKBONE"
-
-
-def _prediction(folder: Path, repo: str) -> str:
-    """How to predict with the published model."""
-    base = backbone(folder)
-    model = f"--model {base} --adapter {repo}" if base else f"--model {repo}"
-    return f"promptcblue-train predict {model} --dataset promptcblue --split test --output predictions.jsonl"
-
-
-def _notes(folder: Path) -> list[str]:
-    """What the published model lacks."""
-    from huggingface_hub import ModelCard
-
-    found = []
-    if backbone(folder) == "BACKBONE":
-        found.append("the adapter's backbone is not on the Hub: who uses the adapter needs it too")
-    if not ModelCard.load(folder / run.CARD).data.eval_results:
-        found.append(f"its card has no scores: promptcblue-train card --model {folder} --scores scores.json adds them")
-    return found
-
-
-def _without_folders(path: Path) -> Content:
-    """A JSON file as it is, unless it names folders of this machine."""
-    value = read_json_object(path)
-    shown = public(value)
-    return path if shown == value else (json.dumps(shown, ensure_ascii=False, indent=2) + "\n").encode()
+    return _hub_id(read_json_object(folder / run.ADAPTER_CONFIG).get("base_model_name_or_path")) or _NOT_THERE
 
 
 def _recipe(facts: run.RunFacts) -> bytes:
@@ -383,8 +370,8 @@ def _recipe(facts: run.RunFacts) -> bytes:
     return (_RECIPE_HEAD + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)).encode()
 
 
-def _card(folder: Path, repo: str) -> bytes:
-    base = backbone(folder)
+def _card(folder: Path, base: str | None, repo: str, predict: str) -> bytes:
+    """The card with how the model is used: on its backbone, where it is an adapter."""
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -395,5 +382,5 @@ def _card(folder: Path, repo: str) -> bytes:
         known = read_json_object(folder / run.ADAPTER_CONFIG).get("peft_type") != "PARALLEL_ADAPTER"
         imports = ["from peft import PeftModel"] + ["import promptcblue_training.adapters  # its kind"] * (not known)
         lines = [*imports, *lines, f'model = PeftModel.from_pretrained(model, "{repo}")']
-    text = _USAGE.substitute(code="\n".join(lines), predict=_prediction(folder, repo), repo=repo, recipe=RECIPE)
+    text = _USAGE.substitute(code="\n".join(lines), predict=predict, repo=repo, recipe=RECIPE)
     return f"{(folder / run.CARD).read_text(encoding='utf-8').rstrip()}\n\n{text}".encode()
