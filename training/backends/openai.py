@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
 from promptcblue_metric.errors import PromptCBLUEError
@@ -281,9 +281,9 @@ class OpenAIBackend(Backend):
         if not _NOT_KNOWN.search(words):
             return False
         param = getattr(error, "param", None)
-        named = [name for name in body.keys() - {"model", "messages", "prompt"} if re.search(rf"\b{name}\b", words)]
-        named.sort(key=lambda name: (name != param, name))
-        name = next(iter(named), "max_tokens" if "max_completion_tokens" in words else None)
+        named = (name for name in body.keys() - {"model", "messages", "prompt"} if re.search(rf"\b{name}\b", words))
+        other = "max_tokens" if "max_completion_tokens" in words else None
+        name = min(named, key=lambda name: (name != param, name), default=other)
         if name is None:
             return False
         if name == "max_tokens":
@@ -416,14 +416,8 @@ def _masks(secrets: Iterable[str], least: int) -> Callable[[str], str]:
     return lambda text: pattern.sub(f"${KEY}", text)
 
 
-class _Message(NamedTuple):
-    text: str
-    thought: str
-    finish_reason: FinishReason
-
-
-def _message(body: Any) -> _Message:
-    """What a response says, in any of the shapes that endpoints give it."""
+def _message(body: Any) -> tuple[str, str, FinishReason]:
+    """Text, thought and end of a response, in any of the shapes that endpoints give it."""
     if not isinstance(body, dict) or not body.get("choices"):
         raise TypeError("it holds no choices")
     choice = body["choices"][0]
@@ -435,13 +429,13 @@ def _message(body: Any) -> _Message:
         content = "".join(_texts(part) for part in content if "thinking" not in part)
     ended = choice.get("finish_reason")
     if ended == "content_filter" or message.get("refusal"):
-        return _Message(str(message.get("refusal") or content or ""), thought, "refusal")
+        return str(message.get("refusal") or content or ""), thought, "refusal"
     if content is None and (thought or ended == "length"):
         content = ""
     if not isinstance(content, str) or not isinstance(thought, str):
         raise TypeError("it holds no text")
     inner, content, closed = split_thought(content)
-    return _Message(content, thought + inner, ("length" if ended == "length" else "stop") if closed else "thought")
+    return content, thought + inner, ("length" if ended == "length" else "stop") if closed else "thought"
 
 
 def _texts(part: Any) -> str:
