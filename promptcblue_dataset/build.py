@@ -103,7 +103,7 @@ def import_files(
         skip_bad: leave bad rows out and list them in the report, rather than stop.
         overwrite: replace ``output`` whatever it holds; without it, only what was written before and not changed since.
         cache: make the samples what ``load_dataset("promptcblue", ...)`` gives in any folder; by default where they
-            are a full set, of all tasks of their suite.
+            are a full set: all tasks and splits of their suite, and of a build in the documented sizes.
 
     Raises:
         PromptCBLUEError: there is nothing to read, rows are bad (all are named), or something cannot be written.
@@ -133,7 +133,7 @@ def import_files(
         write_card(temporary, infos, origin("embedded" if folder.is_relative_to(sample_path()) else "official"))
     missing = [task for task in suite.tasks if task not in infos]
     missing_splits = [split for split in SPLITS if not any(split in splits for splits in checked.samples.values())]
-    cached = cache if cache is not None or missing else True
+    cached = cache if cache is not None or missing or missing_splits else True
     imported = Imported(output, report_path(output, "import"), cached, missing, missing_splits, checked)
     imported.finish(_import_report(imported, folder), list(infos), on_progress)
     return imported
@@ -289,7 +289,9 @@ def build(
         ]
         report = report_path(output, "import" if plan.whole and not plan.from_test else "build")
         missing = [task for task in REGISTRY if task in plan.sizes and task not in tasks]
-        cached = cache if cache is not None or plan.from_test or len(tasks) < len(suite.tasks) else True
+        documented = plan.whole or plan.sizes == parse_sizes("paper", list(plan.sizes))
+        full = documented and len(tasks) == len(suite.tasks) and not plan.from_test
+        cached = cache if cache is not None or not full else True
         result = Built(output, report, cached, missing, tasks, sorted(all_done.bad), read, passed_over)
         _stop_where_needed(raw, result, plan, must_have)
         write_card(temporary, {task: built.info for task, built in tasks.items()}, _origin(suite.name, plan, read))

@@ -87,8 +87,32 @@ def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or cannot be written.
     """
+    replace_bytes(folder / run.CARD, _written(folder, **results))
+
+
+def renew_card(folder: Path, *, overwrite: bool = False) -> None:
+    """Write the card of a finished run anew, where nothing is lost by that.
+
+    Args:
+        folder: the run's output folder.
+        overwrite: whether a card may be lost that was changed, or that scores were put into.
+
+    Raises:
+        PromptCBLUEError: the folder is not that of a finished run, or its card holds what would be lost.
+    """
+    _check_finished(folder)
+    path, content = folder / run.CARD, _written(folder)
+    if path.is_file() and path.read_bytes() != content and not overwrite:
+        raise PromptCBLUEError(
+            f"{path}: holds scores or what somebody wrote, which would be lost; --scores FILE puts scores into it as "
+            "it is, and --overwrite writes it anew"
+        )
+    replace_bytes(path, content)
+
+
+def _written(folder: Path, **results: Mapping[str, float]) -> bytes:
     facts = run.read_run(folder, **results)
-    _save(folder, _card_data(folder, facts), _body(folder, facts))
+    return _content(_card_data(folder, facts), _body(folder, facts))
 
 
 #: A command of a card that predicts or scores, up to the split it names.
@@ -115,7 +139,7 @@ def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
         raise PromptCBLUEError(f"{scores}: scored against a single file; say which split that was with --split")
     path = folder / run.CARD
     if not path.is_file() or _START not in path.read_text(encoding="utf-8"):
-        write_card(folder)
+        renew_card(folder)
     card = ModelCard.load(path)
     card.data.model_name = card.data.model_name or folder.resolve().name
     card.data.eval_results = eval_results(result, split)
@@ -124,7 +148,7 @@ def add_scores(folder: Path, scores: Path, split: str | None = None) -> None:
         before = before.replace(_benchmark(suite), _benchmark(SUITES[result["suite"]]))
     text = before + _score_section(result, split) + rest.partition(_END)[2]
     text = _SPLIT_COMMAND.sub(rf"\g<1>{split}", text)  # the commands lead to these scores
-    _save(folder, card.data, text.lstrip("\n"))
+    replace_bytes(path, _content(card.data, text.lstrip("\n")))
 
 
 def eval_results(result: Mapping[str, Any], split: str) -> list[EvalResult]:
@@ -302,8 +326,16 @@ def _score_section(result: Mapping[str, Any], split: str) -> str:
     return f"{_START}\n{head}:\n\n{as_markdown(table)}\n\nSignature: `{result['signature']}`\n{_END}"
 
 
-def _save(folder: Path, data: ModelCardData, text: str) -> None:
-    replace_bytes(folder / run.CARD, f"---\n{data.to_yaml()}\n---\n\n{text}".encode())
+def _content(data: ModelCardData, text: str) -> bytes:
+    return f"---\n{data.to_yaml()}\n---\n\n{text}".encode()
+
+
+def _check_finished(folder: Path) -> None:
+    run.read_run(folder)
+    if not (folder / run.FINISHED).is_file():
+        raise PromptCBLUEError(
+            f"{folder}: the run is not finished (no {run.FINISHED}); give its `promptcblue-train sft` command again"
+        )
 
 
 def publication(folder: Path, repo: str) -> Publication:
@@ -317,11 +349,8 @@ def publication(folder: Path, repo: str) -> Publication:
     """
     from huggingface_hub import ModelCard
 
+    _check_finished(folder)
     facts = run.read_run(folder)
-    if not (folder / run.FINISHED).is_file():
-        raise PromptCBLUEError(
-            f"{folder}: the run is not finished (no {run.FINISHED}); give its `promptcblue-train sft` command again"
-        )
     if not any(path for pattern in run.WEIGHTS for path in folder.glob(pattern)):
         raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(run.WEIGHTS)})")
     if not (folder / run.CARD).is_file():

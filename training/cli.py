@@ -127,19 +127,20 @@ def card(
     split: Annotated[
         str | None, typer.Option(help="The split that was scored, where the scores do not say it.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write the card anew whatever it holds.")] = False,
 ) -> None:
-    """Write the model card of a run anew, or put scores into the one that is there.
+    """Write the model card of a finished run, or put scores into the one that is there.
 
     Scores go into the metadata that the Hub shows (model-index) and a table; the rest of the card stays as you wrote
-    it.
+    it. A card that was changed, or holds scores, is written anew with --overwrite alone.
     """
-    from .card import add_scores, write_card
+    from .card import add_scores, renew_card
     from .run import CARD
 
     if scores:
         add_scores(model, scores, split)
     else:
-        write_card(model)
+        renew_card(model, overwrite=overwrite)
     print(f"wrote {model / CARD}")
 
 

@@ -314,7 +314,8 @@ def _load(auto_class: Any, name: str, **options: object) -> Any:
     try:
         return auto_class.from_pretrained(str(Path(name).expanduser()) if Path(name).exists() else name, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise PromptCBLUEError(f"model {name} cannot be loaded: {first_line(error)}") from error
+        where = "" if Path(name).expanduser().exists() else " (there is no such folder here)"
+        raise PromptCBLUEError(f"model {name}{where} cannot be loaded: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

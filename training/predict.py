@@ -200,12 +200,16 @@ def _run(
     """Answer the requests, each on disk before the next is looked at; what was made."""
     tally = Tally(Counter(samples[request.index]["task_dataset"] for request in requests), limits)
     from_first(requests)
-    with tally.shown() as update:
-        for result in engine.generate(requests) if requests else ():
-            sample = samples[result.index]
-            file.append(sample, _row(result, failed_as_empty=failed_as_empty))
-            tally.add(sample["task_dataset"], result)
-            update()
+    try:
+        with tally.shown() as update:
+            for result in engine.generate(requests) if requests else ():
+                sample = samples[result.index]
+                file.append(sample, _row(result, failed_as_empty=failed_as_empty))
+                tally.add(sample["task_dataset"], result)
+                update()
+    except KeyboardInterrupt:
+        print(f"{file.path} holds {len(file.done)} of {len(samples)} predictions: the same command goes on from there")
+        raise
     return tally
 
 

@@ -272,6 +272,10 @@ def _train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
             f"{error}, so training stopped; the checkpoints before it are whole. Lower learning_rate, or train in "
             "float32 (--bf16 false --fp16 false)"
         ) from error
+    except KeyboardInterrupt:
+        last = run.last_checkpoint(Path(str(trainer.args.output_dir))) or "the start, since there is no checkpoint yet"
+        say(f"stopped at step {trainer.state.global_step}; the same command goes on from {last}")
+        raise
 
 
 def _save(recipe: Recipe, trainer: Trainer, results: dict[str, float]) -> str:

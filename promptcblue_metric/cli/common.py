@@ -333,6 +333,10 @@ def _all_seen() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
+
+
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
@@ -347,9 +351,12 @@ def run(app: Callable[[], object]) -> None:
             raise
         print(f"error: {MissingLibraryError(library)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer makes an exit code of Ctrl-C, in silence.
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
         sys.stderr.close()

@@ -214,3 +214,17 @@ promptcblue_metric.cli.start = lambda module: start("slow")
 """
         done = run_python(code, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
         assert (done.returncode, done.stderr) == (130, "interrupted\n"), script
+
+
+def test_ctrl_c_within_a_command_is_said(run_python: Run) -> None:
+    code = """
+import typer
+from promptcblue_metric.cli.common import run
+app = typer.Typer()
+@app.command()
+def stopped():
+    raise KeyboardInterrupt
+run(app)
+"""
+    done = run_python(code)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from promptcblue_metric.errors import PromptCBLUEError
 from promptcblue_metric.evaluation import Evaluation
 from promptcblue_metric.tasks import SUITES, get_task
-from promptcblue_training.card import add_scores, write_card
+from promptcblue_training.card import add_scores, renew_card, write_card
 
 from .conftest import Fit, read_rows
 from .test_cli import command
@@ -121,6 +121,35 @@ def test_a_card_that_someone_removed_is_written_again(run: Path, scores: Path) -
     (run / "README.md").unlink()
     add_scores(run, scores)
     assert len(ModelCard.load(run / "README.md").data.eval_results or []) == 17
+
+
+def test_a_card_is_written_anew_only_where_nothing_is_lost(
+    run: Path, scores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "README.md"
+    renew_card(run, overwrite=True)  # others share the run
+    made = path.read_bytes()
+    assert command(monkeypatch, "card", "--model", run) == 0
+    assert path.read_bytes() == made
+    add_scores(run, scores)
+    scored = path.read_bytes()
+    for content in (scored, made + b"\nWritten by hand.\n", b"A card without a place for scores."):
+        path.write_bytes(content)
+        assert command(monkeypatch, "card", "--model", run) == 1
+        assert "--overwrite" in capsys.readouterr().err
+        assert path.read_bytes() == content
+    with pytest.raises(PromptCBLUEError, match="--overwrite"):
+        add_scores(run, scores)
+    assert path.read_bytes() == b"A card without a place for scores."
+    assert command(monkeypatch, "card", "--model", run, "--overwrite") == 0
+    assert path.read_bytes() == made
+
+
+def test_a_run_that_is_not_finished_gets_no_card(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
+    with pytest.raises(PromptCBLUEError, match="not finished"):
+        renew_card(tmp_path)
+    assert not (tmp_path / "README.md").exists()
 
 
 def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:

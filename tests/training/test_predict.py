@@ -162,7 +162,7 @@ def test_a_run_goes_on_where_it_stopped(
 
 
 def test_each_prediction_is_on_disk_as_soon_as_it_is_made(
-    run: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = PredictionsFile.append
 
@@ -175,6 +175,7 @@ def test_each_prediction_is_on_disk_as_soon_as_it_is_made(
         patch.setattr(PredictionsFile, "append", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
             run()
+    assert "3 of 16 predictions" in capsys.readouterr().out
     assert len(read_rows(run())) == 16
 
 
