@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+import unicodedata
 import zipfile
 import zlib
 from array import array
@@ -38,7 +39,7 @@ from promptcblue_dataset.corpora.reading import (
 from promptcblue_dataset.draws import Draws
 from promptcblue_dataset.neighbours import Candidates
 from promptcblue_metric.answers import CausalLines, TreeLines
-from promptcblue_metric.data.raw_labels import RAW_LABELS, sample_id_of
+from promptcblue_metric.data.raw_labels import RAW_LABELS, plain, sample_id_of
 from promptcblue_metric.data.samples import SPLITS
 
 # --- A sentence and what stands in it ---
@@ -171,10 +172,38 @@ def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 def _offer_relations(reading: Reading, sources: Sources) -> None:
     """The relations of the schema file, or else of the triples themselves; where there are none, all that there are."""
-    relations = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
-    if relations and (file := sources.others.get("schemas")):
-        relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
-    reading.offers["CMeIE"] = list(dict.fromkeys(relations or RAW_LABELS["CMeIE"].ours))
+    relations: list[str] = []
+    if file := sources.others.get("schemas"):
+        notes = FileNotes(file.name)
+        relations = [record.line("predicate") for record in records_of(file, notes, Record)]
+        if notes.bad:
+            raise RawError(notes.bad[0])
+    _spell_relations(reading, relations)
+    found = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
+    offered = relations if found and relations else found or RAW_LABELS["CMeIE"].ours
+    reading.offers["CMeIE"] = list(dict.fromkeys(offered))
+
+
+def _spell_relations(reading: Reading, relations: Sequence[str]) -> None:
+    """Spell the triples' relations as the schema file does, or else as CMeIE; what that file lacks is left out."""
+    names = dict.fromkeys(relations or RAW_LABELS["CMeIE"].ours)
+    spelt = {_folded(name): name for name in names}
+    for notes, content in _contents(reading):
+        number, triples = int(content.place) + 1, []
+        for triple in content.answer:
+            predicate = triple["predicate"]
+            known = predicate if predicate in names else spelt.get(_folded(predicate))
+            if known is None and relations:
+                notes.add("left out", "a triple whose relation the schema file does not have", number, predicate)
+                continue
+            if known not in (None, predicate):
+                notes.add("mended", f"label {predicate}: read as {known}", number)
+            triples.append({**triple, "predicate": known or predicate})
+        content.answer[:] = _unique(triples)
+
+
+def _folded(label: str) -> str:
+    return plain(unicodedata.normalize("NFKC", label))
 
 
 def _contents(reading: Reading) -> Iterator[tuple[FileNotes, Content]]:

@@ -64,7 +64,8 @@ class Consultation(Record):
         good: dict[int, Answer] = {}  # each read once, so that what is noted of it is counted once
         for place in places if self.lines else ():
             try:
-                good[place] = answer(self, place)
+                if (given := answer(self, place)) is not None:
+                    good[place] = given
             except RawError as error:
                 self.place.bad(error)
 
@@ -77,7 +78,7 @@ class Consultation(Record):
 
 #: What a prompt shows of a dialogue to ask about an utterance, and the answer.
 Text = Callable[[Consultation, int], str]
-AnswerOf = Callable[[Consultation, int], Answer]
+AnswerOf = Callable[[Consultation, int], Answer | None]
 
 
 def _asks(text: Text) -> Callable[[Consultation], Iterable[Content]]:
@@ -137,9 +138,10 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
         else:
             turn.fail("BIO_label", "O, B-type or I-type", tags[at])
         inside, last = kind, at
-    found = [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
-    record.mentions[place] = found
-    return found
+    named = [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
+    turn.place.note("left out", "an empty mention", sentence, times=len(found) - len(named))
+    record.mentions[place] = named
+    return named
 
 
 def _sentence_text(record: Consultation, place: int) -> str:
@@ -173,8 +175,6 @@ def _symptoms(record: Consultation) -> Iterable[Group]:
             record.place.note("left out", "no symptoms in the utterance")
         elif place < SR_HISTORY:
             record.place.note("left out", "symptoms in an utterance with fewer than two before it")
-        elif len(_statuses(turn)) != _tags(turn).count("B-Symptom"):
-            record.place.note("left out", "tagged symptoms and statuses differ in number")
         else:
             places.append(place)
     return record.samples(places, _symptom_text, _statuses_of)
@@ -188,14 +188,22 @@ def _statuses(turn: Record) -> list[str]:
     return [str(info[name]) for name in turn.texts("symptom_norm") if name in info]
 
 
-def _statuses_of(record: Consultation, place: int) -> Answer:
+def _statuses_of(record: Consultation, place: int) -> Answer | None:
+    """The tagged symptoms with their statuses, None where they differ in number; of several statuses the last."""
     turn, names = record.turns[place], RAW_LABELS["IMCS-V2-SR"].ours
     mentions = [entity["entity"] for entity in _mentions(record, place) if entity["type"] == "症状"]
-    answer = []
-    for mention, status in zip(mentions, _statuses(turn), strict=False):
+    statuses = _statuses(turn)
+    if len(mentions) != len(statuses):
+        turn.place.note("left out", "tagged symptoms and statuses differ in number", turn.value["sentence"])
+        return None
+    last, answer = dict(zip(mentions, statuses, strict=True)), []
+    for mention, status in zip(mentions, statuses, strict=True):
         if status not in names:
             turn.fail("symptom_type", f"one of {', '.join(names)}", status)
-        answer.append({"entity": mention, "attr": names[status]})
+        if status == last[mention]:
+            answer.append({"entity": mention, "attr": names[status]})
+        else:
+            turn.place.note("mended", "a mention with several statuses: the last taken", mention)
     return answer
 
 

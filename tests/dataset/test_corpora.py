@@ -270,6 +270,25 @@ def test_relations_come_from_the_schemas_or_else_from_the_triples(tmp_path: Path
     }
 
 
+def test_relations_are_spelt_as_the_schema_file_spells_them(tmp_path: Path) -> None:
+    names = ("相关(导致)", "相关（导致）", "导致")
+    triples = [{"predicate": name, "subject": "甲", "object": {"@value": "乙"}} for name in names]
+    put(tmp_path, "CMeIE_train.json", [{"text": "甲乙", "spo_list": triples}])
+    (content,) = contents(reading := read("CMeIE", tmp_path), "CMeIE")
+    assert [triple["predicate"] for triple in content.answer] == ["相关（导致）", "导致"]
+    assert set(reading.offers["CMeIE"]) == {"相关（导致）", "导致"}
+    put(tmp_path, "53_schemas.json", [{"predicate": "相关（导致）"}, {"predicate": "病因"}])
+    (content,) = contents(reading := read("CMeIE", tmp_path), "CMeIE")
+    assert content.answer == [{"predicate": "相关（导致）", "subject": "甲", "object": "乙"}]
+    notes = reading.splits["CMeIE"]["train"].notes
+    assert {key: found.times for key, found in notes.findings.items()} == {
+        ("mended", "label 相关(导致): read as 相关（导致）"): 1,
+        ("left out", "a triple whose relation the schema file does not have"): 1,
+    }
+    put(tmp_path, "53_schemas.json", '{"predicate": "病因"}\n{"predicate": \n')
+    assert "53_schemas.json: line 2" in read("CMeIE", tmp_path).refused["CMeIE"]
+
+
 def test_terms_are_found_in_whichever_columns_they_stand(tmp_path: Path) -> None:
     book = Workbook()
     book.active.append(["序号", "诊断编码", "诊断名称", "备注"])
@@ -318,6 +337,23 @@ def test_status_lists_that_do_not_fit_the_tags_are_counted(tmp_path: Path) -> No
     reading = read("IMCS-V2", tmp_path)
     assert len(contents(reading, "IMCS-V2-SR")) == 1
     assert left_out(reading, "IMCS-V2-SR")["tagged symptoms and statuses differ in number"] == 1
+
+
+def test_statuses_are_never_those_of_other_mentions(tmp_path: Path) -> None:
+    def turn(sentence: str, tags: str, statuses: list[str]) -> dict[str, Any]:
+        names = {"B": "B-Symptom", "I": "I-Symptom", "O": "O"}
+        written = " ".join(names[tag] for tag in tags)
+        return {"speaker": "患者", "sentence": sentence, "BIO_label": written, "symptom_type": statuses}
+
+    begins_inside = turn("咳嗽没有发热", "IIOOBI", ["0"])
+    blank = turn(" 有咳嗽", "BOBI", ["1", "0"])
+    twice = turn("以前咳嗽现在不咳嗽", "OOBIOOOBI", ["1", "0"])
+    put(tmp_path, "IMCS-V2_train.json", {"1": {"dialogue": [HELLO, HELLO, begins_inside, blank, twice]}})
+    (content,) = contents(reading := read("IMCS-V2", tmp_path), "IMCS-V2-SR")
+    assert content.answer == [{"entity": "咳嗽", "attr": "没有患有该症状"}]
+    found = reading.splits["IMCS-V2-SR"]["train"].notes.findings
+    assert found["left out", "tagged symptoms and statuses differ in number"].times == 2
+    assert found["mended", "a mention with several statuses: the last taken"].times == 1
 
 
 def test_statuses_by_name_are_read_too(tmp_path: Path) -> None:
