@@ -218,6 +218,9 @@ def _contents(reading: Reading) -> Iterator[tuple[FileNotes, Content]]:
 
 _CODE = re.compile(r"[A-Z]\d{2}[\d.xX+*†A-Z/-]*")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_TERM_HEADING = re.compile(r".*(名称|术语|标准词)|(诊断|疾病)名|(term|name)s?", re.IGNORECASE)
+#: Which part of the terms of the answers a sheet holds at least.
+_FEWEST_TERMS = 0.1
 #: What is written where no term of the sheet fits.
 _NO_TERM = "O"
 #: Places of cells and rows in the XML of a sheet, and how many cells, empty ones included, one may have.
@@ -245,29 +248,58 @@ def _offer_terms(reading: Reading, sources: Sources) -> None:
             "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside the corpus "
             "or leave the task out with --tasks"
         )
-    reading.offers["CHIP-CDN"] = terms = read_terms(sources.others["terms"])
+    file, answers = (
+        sources.others["terms"],
+        {item["entity"] for _, found in _contents(reading) for item in found.answer},
+    )
+    reading.offers["CHIP-CDN"] = terms = read_terms(file, answers)
     known = set(terms)
+    if (held := len(answers & known)) < _FEWEST_TERMS * len(answers):
+        raise RawError(
+            f"{file.name}: holds {held} of the {len(answers)} terms of the corpus's answers; put the sheet of ICD-10 "
+            "terms that the corpus was made with in its place (--use FILE where there are several)"
+        )
     for notes, content in _contents(reading):
         for item in content.answer:
             if item["entity"] not in known:
                 notes.add("kept", "a term that the sheet does not have", int(content.place) + 1, item["entity"])
 
 
-def read_terms(file: RawFile) -> list[str]:
-    """The terms of a table whose rows hold an ICD-10 code and a term, in whichever columns; other rows are headings.
+def read_terms(file: RawFile, answers: Collection[str] = ()) -> list[str]:
+    """The terms of a table whose rows hold an ICD-10 code and a term; other rows are headings.
+
+    They stand in the column with the most of the ``answers``; of several, in the one whose heading says so, or else
+    with the most different names.
 
     Raises:
         RawError: the file cannot be read, or no row is of that kind.
     """
-    terms: dict[str, None] = {}
+    tables: list[tuple[list[int], list[list[str]]]] = [([], [])]  # columns that are headed as terms, and rows
     for row in _sheet_rows(file) if file.path.suffix.lower() == ".xlsx" else _text_rows(file):
-        cells = [str(cell).strip() for cell in row if cell is not None]
-        names = [cell for cell in cells if _CHINESE.search(cell)]
-        if names and any(_CODE.fullmatch(cell) for cell in cells):
-            terms[" ".join(names[0].split())] = None
+        cells = [" ".join(str(cell).split()) if cell is not None else "" for cell in row]
+        if any(map(_CODE.fullmatch, cells)):
+            tables[-1][1].append(cells)
+        elif headed := [place for place, cell in enumerate(cells) if _TERM_HEADING.fullmatch(cell)]:
+            tables.append((headed, []))
+    terms = dict.fromkeys(term for headed, rows in tables for term in _term_column(headed, rows, answers))
     if not terms:
         raise RawError(f"{file.name}: expected rows of an ICD-10 code and a term, found none")
     return list(terms)
+
+
+def _term_column(headed: Sequence[int], rows: Sequence[Sequence[str]], answers: Collection[str]) -> list[str]:
+    """The column of terms of rows that belong together, without codes and empty cells."""
+    columns = {
+        place: [row[place] for row in rows if place < len(row) and row[place] and not _CODE.fullmatch(row[place])]
+        for place in range(max(map(len, rows), default=0))
+    }
+
+    def fits(place: int) -> tuple[int, bool, int]:
+        names = {name for name in columns[place] if _CHINESE.search(name)}
+        return len(names.intersection(answers)), bool(names) and place in headed, len(names)
+
+    found = columns[max(columns, key=fits)] if columns else []
+    return found if any(map(_CHINESE.search, found)) else []
 
 
 def _sheet_rows(file: RawFile) -> Iterator[Sequence[object]]:
@@ -383,7 +415,7 @@ class RetrievalCorpus(Corpus):
             return reading
         try:
             documents, split = self._documents(sources), RawSplit(FileNotes(files[0].name))
-            queries = {query: text for _, query, text in _rows(files[0], split.notes)}
+            queries = _texts(files[0], split.notes)
             for query, found in zip(queries, _nearest(documents, list(queries.values())), strict=True):
                 fields = {"INPUT_TEXT_1": queries[query]}
                 samples = [Content({**fields, "INPUT_TEXT_2": text}, [], sample_id_of(query, i)) for i, text in found]
@@ -409,12 +441,12 @@ class _Tables:
         if not queries:
             raise RawError(f"{self._file.name}: its file of queries is not there; put it beside it")
         self.notes, of_queries = FileNotes(self._file.name), FileNotes(queries[0].name)
-        self._queries = {query: text for _, query, text in _rows(queries[0], of_queries)}
+        self._queries = _texts(queries[0], of_queries)
         self.notes.bad += of_queries.bad
         self.pairs = list(_relevant(self._file, self.notes))
 
     def groups(self, documents: RawFile, offsets: Mapping[str, int], seed: int) -> Iterator[Group]:
-        """A group a query, from where in its file the line of each document begins (-1: it has no text)."""
+        """A group a query, from where in its file the line of each document begins (-1: it has no text, or several)."""
         relevant: dict[str, list[str]] = {}
         for line, query, document in self.pairs:
             if not document:
@@ -425,8 +457,8 @@ class _Tables:
                 relevant.setdefault(query, []).append(document)
                 continue
             field, name = ("document id", document) if known else ("query id", query)
-            message = f"{self.notes.path}: line {line}: field '{field}': expected the id of a text, found {name!r}"
-            self.notes.add("skipped", "an id of no text", line, name, message=message)
+            message = f"{self.notes.path}: line {line}: field '{field}': expected the id of one text, found {name!r}"
+            self.notes.add("skipped", "an id of no text, or of several", line, name, message=message)
         ids = sorted({document for found in relevant.values() for document in found})
 
         def compose(pair: tuple[str, str, str]) -> Content:
@@ -463,11 +495,28 @@ def _rows(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
             yield number, first.strip(), rest.strip()
 
 
+def _texts(file: RawFile, notes: FileNotes) -> dict[str, str]:
+    """The texts of a file by id."""
+    texts: dict[str, str] = {}
+    for number, name, text in _rows(file, notes):
+        if texts.setdefault(name, text) != text:
+            message = f"{file.name}: line {number}: the id {name!r} stands in an earlier line with another text"
+            notes.add("skipped", "an id of several texts", number, name, message=message)
+    return texts
+
+
+#: Above 0 a document is relevant.
+_GRADE = re.compile(r"\+?\d+(\.\d*)?")
+
+
 def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
     """Number, query and document of each line; with a grade behind them, or also a column between, as TREC has it."""
     for number, query, rest in _rows(file, notes):
         cells = [cell.strip() for cell in rest.split("\t")] if "\t" in rest else [rest]
-        if len(cells) > 1 and cells[-1] == "0":
+        if len(cells) > 1 and not _GRADE.fullmatch(cells[-1]):
+            message = f"{file.name}: line {number}: field 'grade': expected a number from 0, found {cells[-1]!r:.80}"
+            notes.add("skipped", "a grade that is no number from 0", number, cells[-1], message=message)
+        elif len(cells) > 1 and float(cells[-1]) == 0:
             notes.add("left out", "a document marked as not relevant", number)
         else:
             yield number, query, cells[len(cells) // 3]
@@ -489,11 +538,17 @@ def _lines(file: RawFile, wanted: Collection[bytes] | None = None) -> Iterator[t
 
 
 def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
-    """Where in the file the lines of the wanted documents begin; -1 for those whose text is empty or not in UTF-8."""
+    """Where in the file the lines of the wanted documents begin.
+
+    It is -1 for those whose text is empty or not in UTF-8, and those with several texts.
+    """
     sought = {document.encode() for document in wanted}
     found: dict[str, int] = {}
+    texts: dict[bytes, int] = {}  # their hashes
     for place, document, text in _lines(file, sought):
-        usable = text.strip() and encodable(text.decode(errors="surrogateescape"))
+        bare = text.strip()
+        one = texts.setdefault(document, hash(bare)) == hash(bare)
+        usable = bare and one and encodable(text.decode(errors="surrogateescape"))
         found[document.decode()] = place if usable else -1
     return found
 

@@ -303,6 +303,21 @@ def test_terms_are_found_in_whichever_columns_they_stand(tmp_path: Path) -> None
         read_terms(raw_file(tmp_path / "broken.xlsx"))
 
 
+def test_terms_are_those_of_one_column(tmp_path: Path) -> None:
+    chapters = "第一章\tA01.000\t伤寒\t肠道\n第一章\tK50.900\tCrohn\t肠道\n第一章\tA02.000\t沙门菌病\t肠道\n"
+    for heading in ("章节\t编码\t名称\t备注\n", "章节名称\t编码\t诊断名称\t上级名称\n", ""):
+        table = put(tmp_path, "ICD10.txt", heading + chapters)
+        assert read_terms(raw_file(table), {"伤寒"}) == read_terms(raw_file(table)) == ["伤寒", "Crohn", "沙门菌病"]
+
+
+def test_a_sheet_of_other_terms_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(RAW / "CHIP-CDN", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.xlsx"))
+    table = put(tmp_path, "ICD10.txt", "".join(f"A{number}\t第{number}章\n" for number in range(10, 60)))
+    refused = read("CHIP-CDN", tmp_path).refused["CHIP-CDN"]
+    assert f"{table}: holds 0 of the" in refused
+    assert "--use FILE" in refused
+
+
 def test_normalization_asks_for_its_sheet(tmp_path: Path) -> None:
     shutil.copy(RAW / "CHIP-CDN/CHIP-CDN_train.json", tmp_path)
     assert "ICD-10" in read("CHIP-CDN", tmp_path).refused["CHIP-CDN"]
@@ -323,6 +338,27 @@ def test_retrieval_pairs_each_query_with_one_that_answers_and_one_that_does_not(
     (message,) = bad(read("KUAKE-IR", tmp_path / "raw"))
     assert "KUAKE-IR_train.tsv: line 5: field 'document id'" in message
     assert "d99" in message
+
+
+def test_grades_are_numbers_and_ids_have_one_text(tmp_path: Path) -> None:
+    names = ("corpus.tsv", "KUAKE-IR_train_query.txt")
+    put(tmp_path, names[0], "d1\t甲文\nd2\t乙文\nd3\t丙文\nd2\t丁文\nd1\t甲文\n")
+    put(tmp_path, names[1], "q1\t甲\nq2\t乙\nq1\t丙\nq2\t乙\n")
+    grades = ("1", "0.0", "2.0", "-1", "高", "nan")
+    lines = [f"q2\td1\t{grade}" for grade in grades] + ["q1\t0\td3\t1", "q2\td2\t1"]
+    put(tmp_path, "KUAKE-IR_train.tsv", "\n".join(lines))
+    reading = read("KUAKE-IR", tmp_path)
+    assert left_out(reading, "KUAKE-IR")["a document marked as not relevant"] == 1
+    right = [content.fields for content in contents(reading, "KUAKE-IR") if content.answer == "相关"]
+    assert right == [
+        {"INPUT_TEXT_1": "乙", "INPUT_TEXT_2": "甲文"},
+        {"INPUT_TEXT_1": "乙", "INPUT_TEXT_2": "甲文"},
+        {"INPUT_TEXT_1": "甲", "INPUT_TEXT_2": "丙文"},
+    ]
+    query, *of_grades, document = bad(reading)
+    assert "KUAKE-IR_train_query.txt: line 3: the id 'q1'" in query
+    assert [message.partition("field ")[2][:7] for message in of_grades] == ["'grade'"] * 3
+    assert "line 8: field 'document id': expected the id of one text, found 'd2'" in document
 
 
 def test_symptoms_pair_with_their_statuses_in_order() -> None:
