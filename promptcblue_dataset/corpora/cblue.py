@@ -353,7 +353,11 @@ def _labels(task: str, *fields: str, finish: Callable[[Reading, Sources], None] 
     @labelled("label", fields[0])
     def content(record: Record) -> Content:
         label = our_label(record, "label", task)
-        return Content({placeholder: record.line(field) for placeholder, field in names}, label)
+        texts = {placeholder: record.line(field) for placeholder, field in names}
+        written = tuple(texts.values())
+        if record.place.notes.labels.setdefault(written, label) != label:
+            record.place.note("kept", "texts of an earlier record, with another label", " | ".join(written))
+        return Content(texts, label)
 
     return RecordCorpus(task, [task], {task: content}, {task: asked_for(**dict(names))}, finish=finish)
 

@@ -91,6 +91,7 @@ class FileNotes:
         path: the file or folder, as messages name it.
         skipped: how many of the records cannot be used, which ``bad`` says why.
         findings: its flaws by what became of them and kind.
+        labels: of the texts that were read so far, while the file is.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class FileNotes:
     skipped: int = 0
     bad: list[str] = field(default_factory=list)
     findings: dict[tuple[Action, str], Finding] = field(default_factory=dict)
+    labels: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
 
     def add(self, action: Action, kind: str, record: int, example: str = "", times: int = 1, message: str = "") -> None:
         """Count a flaw of a record; the message names file, record and field of one that cannot be used."""
@@ -410,7 +412,8 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
     lines = text[:1] == b"{" and b"\n{" in text
     whole: Any = []
     try:
-        whole = [] if lines or not text else json.loads(text)
+        # Only what can be an object of records: to look at the keys of every object takes time.
+        whole = [] if lines or not text else json.loads(text, object_pairs_hook=_once if text[:1] == b"{" else None)
     except (ValueError, RecursionError) as error:
         # More after a first value: lines of something else than objects, or with blanks before them.
         lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and b"\n" in text
@@ -429,12 +432,24 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
     if not text:
         notes.add("left out", "the file is empty", 1)
     if isinstance(whole, dict):
-        whole = next((whole[name] for name in _AROUND if isinstance(whole.get(name), list)), whole)
+        around = [name for name in _AROUND if isinstance(whole.get(name), list)]
+        if len(around) > 1:
+            raise RawError(f"{file.name}: the file: expected one list of records, found {' and '.join(around)}")
+        whole = whole[around[0]] if around else whole
     by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
     named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
     for number, (key, value) in enumerate(named, 1):
         notes.records += 1
         yield number, f"record '{key}'" if by_id else f"record {number}", key, value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, none of whose keys may come up again: only the last would be read."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((key, times),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key '{key}' stands {times} times in one object")
+    return value
 
 
 def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
@@ -532,10 +547,7 @@ class RecordCorpus(Corpus, Generic[R]):
             found[file][task].leave_unlabelled()
         for task, of_task in sources.splits.items():
             results = {split: [found[file][task] for file in files] for split, files in of_task.items()}
-            reading.splits[task] = {
-                split: next((result for result in of_split if result.groups), of_split[0])
-                for split, of_split in results.items()
-            }
+            reading.splits[task] = {split: _first(of_split) for split, of_split in results.items()}
         try:
             if self.finish:
                 self.finish(reading, sources)
@@ -559,7 +571,19 @@ class RecordCorpus(Corpus, Generic[R]):
             of_file.add("skipped", "the file cannot be read", 1, reason(error), message=str(error))
         for split in found.values():
             split.notes.include(of_file)
+            split.notes.labels.clear()
         return found
+
+
+def _first(files: Sequence[RawSplit]) -> RawSplit:
+    """The first of alternative files that has samples; what others have of other records is counted."""
+    taken = next((file for file in files if file.groups), files[0])
+    names = {group.name for group in taken.groups}
+    for other in (file for file in files if file is not taken):
+        if left := {group.name for group in other.groups} - names:
+            kind = f"a record of {other.notes.path.name}, in whose place this file is read"
+            taken.notes.add("left out", kind, 1, min(left), times=len(left))
+    return taken
 
 
 def _ask(asks: Callable[[R], Iterable[Content]], id_field: str | None, record: R) -> Iterable[Group]:

@@ -189,6 +189,14 @@ def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, text: s
     assert all(message.startswith(f"{path}: ") for message in messages)
 
 
+def test_no_record_of_an_object_is_lost(tmp_path: Path) -> None:
+    text = '{"1": {"dialogue": []}, "2": {"dialogue": []}, "1": {"dialogue": [3]}}'
+    with pytest.raises(RawError, match=r"a\.json: the file: .*the key '1' stands 2 times"):
+        records(put(tmp_path, "a.json", text))
+    with pytest.raises(RawError, match=r"b\.json: the file: expected one list of records, found data and rows"):
+        records(put(tmp_path, "b.json", {"rows": [{"text": "甲"}], "data": [{"text": "乙"}]}))
+
+
 def event(**fields: Any) -> dict[str, Any]:
     return {"text": "热", "event": [{"core_name": "热", "tendency": "", "character": [], "anatomy_list": [], **fields}]}
 
@@ -409,6 +417,27 @@ def test_a_tasks_own_file_comes_before_the_shared_one(tmp_path: Path) -> None:
     reading = read("IMCS-V2", tmp_path)
     assert len(contents(reading, "IMCS-V2-NER")) == 1
     assert len(contents(reading, "IMCS-V2-MRG")) == 3
+
+
+def test_records_of_a_file_that_is_not_taken_are_counted(tmp_path: Path) -> None:
+    def consultation(text: str) -> dict[str, Any]:
+        return {"dialogue": [{"speaker": "医生", "sentence": text}], "report": {"主诉": text}}
+
+    put(tmp_path, "IMCS-V2_train.json", {name: consultation(name) for name in ("1", "2", "3")})
+    put(tmp_path, "IMCS-V2-MRG_train.json", {name: consultation(name) for name in ("1", "4")})
+    reading = read("IMCS-V2", tmp_path)
+    assert len(contents(reading, "IMCS-V2-MRG")) == 2
+    assert left_out(reading, "IMCS-V2-MRG") == {"a record of IMCS-V2_train.json, in whose place this file is read": 2}
+
+
+def test_texts_with_several_labels_are_counted(tmp_path: Path) -> None:
+    pairs = [{"id": f"s{label}", "text1": "甲", "text2": "乙", "label": label} for label in ("0", "1", "0")]
+    put(tmp_path, "CHIP-STS_train.json", pairs)
+    put(tmp_path, "CHIP-STS_dev.json", pairs[1:2])
+    reading = read("CHIP-STS", tmp_path)
+    found = {split: read.notes.findings for split, read in reading.splits["CHIP-STS"].items()}
+    assert found["train"].pop(("kept", "texts of an earlier record, with another label")).records == {2: None}
+    assert found == {"train": {}, "validation": {}}
 
 
 def test_each_thing_that_the_doctor_says_is_an_answer_and_what_was_said_in_a_row_one_turn() -> None:
