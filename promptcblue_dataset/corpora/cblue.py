@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-import unicodedata
 import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -171,39 +171,26 @@ def _unique(items: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _offer_relations(reading: Reading, sources: Sources) -> None:
-    """The relations of the schema file, or else of the triples themselves; where there are none, all that there are."""
+    """The relations of the schema file, or else of the triples themselves; where there are none, all that there are.
+
+    The triples' own are spelt as that file does, or else as CMeIE; those that it lacks are counted and not asked for.
+    """
     relations: list[str] = []
     if file := sources.others.get("schemas"):
-        notes = FileNotes(file.name)
-        relations = [record.line("predicate") for record in records_of(file, notes, Record)]
-        if notes.bad:
-            raise RawError(notes.bad[0])
-    _spell_relations(reading, relations)
-    found = sorted(item["predicate"] for _, content in _contents(reading) for item in content.answer)
+        relations = [record.line("predicate") for record in records_of(file, FileNotes(file.name), Record)]
+    spelt = {plain(name): name for name in relations or RAW_LABELS["CMeIE"].ours}
+    for notes, content in _contents(reading):
+        for triple in content.answer:
+            given, number = triple["predicate"], int(content.place) + 1
+            triple["predicate"] = name = given if given in relations else spelt.get(plain(given), given)
+            if name != given:
+                notes.add("mended", f"label {given}: read as {name}", number)
+            elif relations and name not in relations:
+                notes.add("kept", "a relation that the schema file does not have", number, name)
+        content.answer[:] = _unique(content.answer)
+    found = sorted({item["predicate"] for _, content in _contents(reading) for item in content.answer})
     offered = relations if found and relations else found or RAW_LABELS["CMeIE"].ours
     reading.offers["CMeIE"] = list(dict.fromkeys(offered))
-
-
-def _spell_relations(reading: Reading, relations: Sequence[str]) -> None:
-    """Spell the triples' relations as the schema file does, or else as CMeIE; what that file lacks is left out."""
-    names = dict.fromkeys(relations or RAW_LABELS["CMeIE"].ours)
-    spelt = {_folded(name): name for name in names}
-    for notes, content in _contents(reading):
-        number, triples = int(content.place) + 1, []
-        for triple in content.answer:
-            predicate = triple["predicate"]
-            known = predicate if predicate in names else spelt.get(_folded(predicate))
-            if known is None and relations:
-                notes.add("left out", "a triple whose relation the schema file does not have", number, predicate)
-                continue
-            if known not in (None, predicate):
-                notes.add("mended", f"label {predicate}: read as {known}", number)
-            triples.append({**triple, "predicate": known or predicate})
-        content.answer[:] = _unique(triples)
-
-
-def _folded(label: str) -> str:
-    return plain(unicodedata.normalize("NFKC", label))
 
 
 def _contents(reading: Reading) -> Iterator[tuple[FileNotes, Content]]:
@@ -248,16 +235,14 @@ def _offer_terms(reading: Reading, sources: Sources) -> None:
             "its sheet of ICD-10 terms (国际疾病分类 ICD-10北京临床版v601.xlsx) is not there; put it beside the corpus "
             "or leave the task out with --tasks"
         )
-    file, answers = (
-        sources.others["terms"],
-        {item["entity"] for _, found in _contents(reading) for item in found.answer},
-    )
+    file = sources.others["terms"]
+    answers = {item["entity"] for _, content in _contents(reading) for item in content.answer}
     reading.offers["CHIP-CDN"] = terms = read_terms(file, answers)
     known = set(terms)
     if (held := len(answers & known)) < _FEWEST_TERMS * len(answers):
+        counts = f"{held} of the {len(answers)} terms of the answers"
         raise RawError(
-            f"{file.name}: holds {held} of the {len(answers)} terms of the corpus's answers; put the sheet of ICD-10 "
-            "terms that the corpus was made with in its place (--use FILE where there are several)"
+            f"{file.name}: holds {counts}; put the corpus's own sheet in its place, or choose it with --use FILE"
         )
     for notes, content in _contents(reading):
         for item in content.answer:
@@ -268,38 +253,29 @@ def _offer_terms(reading: Reading, sources: Sources) -> None:
 def read_terms(file: RawFile, answers: Collection[str] = ()) -> list[str]:
     """The terms of a table whose rows hold an ICD-10 code and a term; other rows are headings.
 
-    They stand in the column with the most of the ``answers``; of several, in the one whose heading says so, or else
-    with the most different names.
+    They stand in the column with the most of the ``answers``; of several, in the one whose heading says so.
 
     Raises:
         RawError: the file cannot be read, or no row is of that kind.
     """
-    tables: list[tuple[list[int], list[list[str]]]] = [([], [])]  # columns that are headed as terms, and rows
+    headed: set[int] = set()
+    rows: list[list[str]] = []
     for row in _sheet_rows(file) if file.path.suffix.lower() == ".xlsx" else _text_rows(file):
         cells = [" ".join(str(cell).split()) if cell is not None else "" for cell in row]
         if any(map(_CODE.fullmatch, cells)):
-            tables[-1][1].append(cells)
-        elif headed := [place for place, cell in enumerate(cells) if _TERM_HEADING.fullmatch(cell)]:
-            tables.append((headed, []))
-    terms = dict.fromkeys(term for headed, rows in tables for term in _term_column(headed, rows, answers))
-    if not terms:
-        raise RawError(f"{file.name}: expected rows of an ICD-10 code and a term, found none")
-    return list(terms)
-
-
-def _term_column(headed: Sequence[int], rows: Sequence[Sequence[str]], answers: Collection[str]) -> list[str]:
-    """The column of terms of rows that belong together, without codes and empty cells."""
-    columns = {
-        place: [row[place] for row in rows if place < len(row) and row[place] and not _CODE.fullmatch(row[place])]
-        for place in range(max(map(len, rows), default=0))
-    }
+            rows.append(cells)
+        else:
+            headed.update(place for place, cell in enumerate(cells) if _TERM_HEADING.fullmatch(cell))
+    columns = [dict.fromkeys(column) for column in zip_longest(*rows, fillvalue="")]
 
     def fits(place: int) -> tuple[int, bool, int]:
-        names = {name for name in columns[place] if _CHINESE.search(name)}
-        return len(names.intersection(answers)), bool(names) and place in headed, len(names)
+        names = [cell for cell in columns[place] if _CHINESE.search(cell)]
+        return len(set(names).intersection(answers)), bool(names) and place in headed, len(names)
 
-    found = columns[max(columns, key=fits)] if columns else []
-    return found if any(map(_CHINESE.search, found)) else []
+    best = max(range(len(columns)), key=fits, default=0)
+    if not columns or not fits(best)[-1]:
+        raise RawError(f"{file.name}: expected rows of an ICD-10 code and a term, found none")
+    return [cell for cell in columns[best] if cell and not _CODE.fullmatch(cell)]
 
 
 def _sheet_rows(file: RawFile) -> Iterator[Sequence[object]]:
@@ -354,9 +330,8 @@ def _labels(task: str, *fields: str, finish: Callable[[Reading, Sources], None] 
     def content(record: Record) -> Content:
         label = our_label(record, "label", task)
         texts = {placeholder: record.line(field) for placeholder, field in names}
-        written = tuple(texts.values())
-        if record.place.notes.labels.setdefault(written, label) != label:
-            record.place.note("kept", "texts of an earlier record, with another label", " | ".join(written))
+        if record.place.notes.labels.setdefault(tuple(texts.values()), label) != label:
+            record.place.note("kept", "texts of an earlier record, with another label", " | ".join(texts.values()))
         return Content(texts, label)
 
     return RecordCorpus(task, [task], {task: content}, {task: asked_for(**dict(names))}, finish=finish)
@@ -504,22 +479,16 @@ def _texts(file: RawFile, notes: FileNotes) -> dict[str, str]:
     texts: dict[str, str] = {}
     for number, name, text in _rows(file, notes):
         if texts.setdefault(name, text) != text:
-            message = f"{file.name}: line {number}: the id {name!r} stands in an earlier line with another text"
-            notes.add("skipped", "an id of several texts", number, name, message=message)
+            notes.add("skipped", "an id of an earlier line, with another text", number, name)
     return texts
-
-
-#: Above 0 a document is relevant.
-_GRADE = re.compile(r"\+?\d+(\.\d*)?")
 
 
 def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]:
     """Number, query and document of each line; with a grade behind them, or also a column between, as TREC has it."""
     for number, query, rest in _rows(file, notes):
         cells = [cell.strip() for cell in rest.split("\t")] if "\t" in rest else [rest]
-        if len(cells) > 1 and not _GRADE.fullmatch(cells[-1]):
-            message = f"{file.name}: line {number}: field 'grade': expected a number from 0, found {cells[-1]!r:.80}"
-            notes.add("skipped", "a grade that is no number from 0", number, cells[-1], message=message)
+        if len(cells) > 1 and not re.fullmatch(r"\+?\d+(\.\d*)?", cells[-1]):
+            notes.add("skipped", "a grade that is no number from 0", number, cells[-1])
         elif len(cells) > 1 and float(cells[-1]) == 0:
             notes.add("left out", "a document marked as not relevant", number)
         else:
@@ -542,10 +511,7 @@ def _lines(file: RawFile, wanted: Collection[bytes] | None = None) -> Iterator[t
 
 
 def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
-    """Where in the file the lines of the wanted documents begin.
-
-    It is -1 for those whose text is empty or not in UTF-8, and those with several texts.
-    """
+    """Where in the file the lines of the wanted documents begin; -1 where that is not one text in UTF-8."""
     sought = {document.encode() for document in wanted}
     found: dict[str, int] = {}
     texts: dict[bytes, int] = {}  # their hashes

@@ -122,11 +122,8 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     if len(tags) != len(sentence):
         turn.fail("BIO_label", f"{len(sentence)} tags, one a character", tags)
     found: list[dict[str, str]] = []
-    if tags.count("O") == len(tags):
-        record.mentions[place] = found
-        return found
     inside, last = "", -1
-    for at in [at for at, tag in enumerate(tags) if tag != "O"]:
+    for at in [at for at, tag in enumerate(tags) if tag != "O"] if tags.count("O") < len(tags) else ():
         mark, _, kind = tags[at].partition("-")
         if mark == "B" or (mark == "I" and (kind != inside or at > last + 1)):
             known = read_label(kind, "IMCS-V2-NER", turn.place)
@@ -138,10 +135,9 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
         else:
             turn.fail("BIO_label", "O, B-type or I-type", tags[at])
         inside, last = kind, at
-    named = [{**entity, "entity": mention} for entity in found if (mention := entity["entity"].strip())]
-    turn.place.note("left out", "an empty mention", sentence, times=len(found) - len(named))
-    record.mentions[place] = named
-    return named
+    record.mentions[place] = [{**entity, "entity": name} for entity in found if (name := entity["entity"].strip())]
+    turn.place.note("left out", "an empty mention", sentence, times=len(found) - len(record.mentions[place]))
+    return record.mentions[place]
 
 
 def _sentence_text(record: Consultation, place: int) -> str:

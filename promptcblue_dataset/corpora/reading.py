@@ -432,8 +432,7 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
     if not text:
         notes.add("left out", "the file is empty", 1)
     if isinstance(whole, dict):
-        around = [name for name in _AROUND if isinstance(whole.get(name), list)]
-        if len(around) > 1:
+        if len(around := [name for name in _AROUND if isinstance(whole.get(name), list)]) > 1:
             raise RawError(f"{file.name}: the file: expected one list of records, found {' and '.join(around)}")
         whole = whole[around[0]] if around else whole
     by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
