@@ -506,6 +506,13 @@ class CausalLines(AnswerFormat):
             return f"头实体：{head}{self.marker}头实体：{inner_head}；尾实体：{tail}；关系：{self.inner}"
         return f"头实体：{head}；尾实体：{tail}"
 
+    def _is_written(self, item: Mapping[str, Any], line: str) -> bool:
+        """Whether the line is how the triple is written; one with white space at the end of a part is not written."""
+        try:
+            return self._line(item, strict=False) == line
+        except SeparatorError:
+            return False
+
     def _triple(self, line: str, relation: str | None) -> dict[str, Any]:
         """The triple on a line; raises `IndexError` where a marker is missing."""
         subject = line.split("头实体：")[1].split("；尾实体：")[0]
@@ -541,7 +548,7 @@ class CausalLines(AnswerFormat):
                 triples.append(triple)
                 if relation is None:
                     problems.append(Problem("missing lead line", number))
-                elif self._line(triple, strict=False) != line:
+                elif not self._is_written(triple, line):
                     problems.append(Problem("unreadable line", number))
         ends = [*(before for _, before in leads[1:]), len(triples)]
         problems += [Problem("missing line", n) for (n, start), end in zip(leads, ends, strict=False) if start == end]
@@ -614,6 +621,6 @@ class TreeLines(AnswerFormat):
         try:
             members = ast.literal_eval(text)
             found = [member for member in members if len(member) == 3] if isinstance(members, list) else []
+            return [[str(part) for part in member] for member in found]
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return []
-        return [[str(part) for part in member] for member in found]

@@ -47,8 +47,8 @@ class Prediction:
         written_task: the task as the row spells it.
         choices: the row's own answer choices; None where it has none.
         line: 1-based line in the file.
+        field: where the output stood; ``target`` is that of the gold answer in files of samples.
         prompt: the row's own ``input``, or "".
-        is_target: whether the output stood in ``target``, as the gold answer does in files of samples.
     """
 
     sample_id: str
@@ -57,37 +57,49 @@ class Prediction:
     written_task: str | None
     choices: Sequence[str] | None
     line: int
+    field: str
     prompt: str = ""
-    is_target: bool = False
+
+
+#: The fields of outputs, ours first. ``target`` is the output in the official form alone: in a file with another one of
+#: these, it is the gold answer.
+_OUTPUTS = ("prediction", "predict", "output", "response", "generated_text", "completion", "model_output", "pred")
+_OFFICIAL = "target"
+
+
+def _output_field(rows: Iterable[Mapping[str, object]]) -> str:
+    """The field that holds the outputs of a whole file, so that no row answers with its gold in place of its output."""
+    held = {name for row in rows for name in row.keys() & {*_OUTPUTS, _OFFICIAL}}
+    return next((name for name in _OUTPUTS if name in held), _OFFICIAL if _OFFICIAL in held else _OUTPUTS[0])
 
 
 def read_predictions(path: str | Path) -> Iterator[Prediction]:
     """The rows of a predictions file: ``sample_id`` and ``prediction``, or the official form, whose output stands in
-    ``target``. ``task_dataset`` and ``answer_choices`` are read where a row has them.
+    ``target``, and no row of which has another output. ``task_dataset`` and ``answer_choices`` are read where they are.
 
     Raises:
         PromptCBLUEError: at the end, lists every row that cannot be used.
     """
     bad = BadRows()
     foreign = _foreign_rows(path)
+    field = _output_field(foreign[1] if foreign else (row for _, row in read_json_lines(path, BadRows())))
     for line, row in enumerate(foreign[1], 1) if foreign else read_json_lines(path, bad):
         try:
-            yield _prediction_from_row(row, path, line)
+            yield _prediction_from_row(row, field, path, line)
         except RowError as error:
             bad.append(error)
     bad.stop_if_any("mend the predictions file, or predict again")
 
 
-def _failed(row: Mapping[str, object]) -> bool:
+def _failed(row: Mapping[str, object], field: str) -> bool:
     """Whether the row says why its sample has no prediction, in place of one."""
-    return bool(row.get("error")) and "prediction" not in row
+    return bool(row.get("error")) and (field == _OFFICIAL or field not in row)
 
 
-def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) -> Prediction:
-    if _failed(row):
+def _prediction_from_row(row: dict[str, object], output_field: str, path: str | Path, line: int) -> Prediction:
+    if _failed(row, output_field):
         message = f"this sample has no prediction, for {row['error']!r:.120}; predict again, or with --failed-as-empty"
         raise RowError(str(path), line, "error", message)
-    text_field = "prediction" if "prediction" in row else "target"
 
     def text(field: str, wanted: str) -> str:
         if isinstance(value := row.get(field), str):
@@ -96,11 +108,11 @@ def _prediction_from_row(row: dict[str, object], path: str | Path, line: int) ->
         raise RowError(str(path), line, field, f"expected a string in {wanted}, found {found}")
 
     sample_id = text("sample_id", "'sample_id'")
-    output = text(text_field, "'prediction' (or 'target', the official form)")
+    output = text(output_field, f"'{output_field}', the output field of the file")
     written, prompt = (value if isinstance(value := row.get(name), str) else None for name in ("task_dataset", "input"))
     task = None if written is None else task_of(written, path, line).name
     choices = choices_of(row, path, line)
-    return Prediction(sample_id, output, task, written, choices, line, prompt or "", text_field == "target")
+    return Prediction(sample_id, output, task, written, choices, line, output_field, prompt or "")
 
 
 #: By the tool that writes such rows: a field that only they have, and where the output and the prompt stand.
@@ -276,6 +288,8 @@ _MISFIT = "the predictions do not fit the references"
 _OTHER_SPLIT = "are they of another split (--split)?"
 #: So many predictions that all equal their targets are worth a remark.
 _SUSPICIOUS = 20
+#: Such a share of outputs in ``target`` that are the targets, but for white space, is no model's.
+_GOLD = 0.9
 
 
 class _Index:
@@ -287,11 +301,12 @@ class _Index:
         #: Row number by sample id, for each task, and for the rows that do not name theirs (None).
         self._rows: dict[str | None, dict[str, int]] = {}
         self._stream = seekable(content)
+        self._field = _output_field(row for _, row in read_json_lines(content, BadRows()))
         for line, offset, text in numbered_lines(self._stream, path):
             try:
                 row = parse_json_line(text, path, line)
-                if not _failed(row):  # the same as no row: its sample counts as not predicted
-                    self._add(_prediction_from_row(row, path, line), offset, bad)
+                if not _failed(row, self._field):  # the same as no row: its sample counts as not predicted
+                    self._add(_prediction_from_row(row, self._field, path, line), offset, bad)
             except RowError as error:
                 bad.append(error)
         #: The task whose reference has taken each row.
@@ -329,7 +344,8 @@ class _Index:
             bad.append(RowError(str(self._path), line, "sample_id", message))
         self._taken_by[number] = task
         self._stream.seek(self._offsets[number])
-        return _prediction_from_row(parse_json_line(self._stream.readline(), self._path, line), self._path, line)
+        row = parse_json_line(self._stream.readline(), self._path, line)
+        return _prediction_from_row(row, self._field, self._path, line)
 
     def untaken(self, tasks: Collection[str] | None) -> Iterable[RowError]:
         """The predictions that answer no reference, of these tasks or none."""
@@ -359,8 +375,9 @@ def match(
         allow_gold: take the references' own targets for predictions.
 
     Raises:
-        PromptCBLUEError: a reference is doubled; or, at the end, every prediction is its reference's target (in a field
-            of that name), or predictions cannot be read, are doubled, unknown to the references, or fit several.
+        PromptCBLUEError: a reference is doubled; or, at the end, nearly every prediction is its reference's target (in
+            a field of that name), or predictions cannot be read, are doubled, are unknown to the references, or fit
+            several.
     """
     bad = BadRows()
     foreign = _foreign_rows(path)
@@ -375,23 +392,23 @@ def match(
             content.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")
-    outputs = equal = in_target = 0
+    outputs = equal = gold = 0
     for sample in references:
         if prediction := index.take(sample, bad):
             outputs += 1
             equal += prediction.text == sample["target"]
-            in_target += prediction.is_target
+            gold += prediction.field == _OFFICIAL and prediction.text.split() == sample["target"].split()
         yield sample, prediction
     bad.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any(_MISFIT if outputs else f"{_MISFIT}: no sample id is theirs; {_OTHER_SPLIT}")
-    if allow_gold or not 0 < outputs == equal:
+    if allow_gold:
         return
-    if in_target == outputs:
+    if outputs and gold >= _GOLD * outputs:
         raise PromptCBLUEError(
-            f"{path}: every output is the reference's own target, as if the gold answers had been handed in; pass "
-            "--allow-gold if they are to be scored"
+            f"{path}: {gold} of {outputs} outputs are the reference's own target, as if the gold answers had been "
+            "handed in; pass --allow-gold if they are to be scored"
         )
-    if equal >= _SUSPICIOUS:
+    if equal == outputs >= _SUSPICIOUS:
         remark = f"all {equal} predictions equal their targets letter for letter; are they the gold answers?"
         print(f"{path}: {remark}", file=sys.stderr)
 

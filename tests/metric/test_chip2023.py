@@ -19,7 +19,7 @@ from promptcblue_metric import Evaluation
 from promptcblue_metric.answers import CausalLines, TreeLines
 from promptcblue_metric.data.samples import SPLITS, load_samples
 from promptcblue_metric.errors import PromptCBLUEError, SeparatorError
-from promptcblue_metric.evaluation import Result
+from promptcblue_metric.evaluation import Parser, Result, parse_answer
 from promptcblue_metric.report.analysis import analyse
 from promptcblue_metric.scoring import SetF1, sum_counts
 from promptcblue_metric.tasks import CHIP2023, PROMPTCBLUE, TASKS
@@ -98,6 +98,23 @@ def test_any_text_is_read(text: str) -> None:
     for answer_format in FORMATS.values():
         for full in (text, f"节点0：role=C；logical_rel=and；triples={text}", f"因果关系三元组如下\n{text}"):
             assert isinstance(answer_format.parse(full).answer, list)
+
+
+@pytest.mark.parametrize(
+    "line", ["头实体： 甲；尾实体：乙", "头实体：甲　；尾实体：乙", "头实体：；尾实体：乙 ；尾实体：丙"]
+)
+@pytest.mark.parametrize("parser", ["strict", "lenient"])
+def test_a_space_in_a_causal_line_ends_no_run(line: str, parser: Parser) -> None:
+    parsed = parse_answer(CAUSAL, f"{CAUSAL.lead('因果关系')}\n{line}", [], parser, "甲乙")
+    assert len(parsed.answer) == 1
+    assert not parsed.well_formed
+    nested = f"{CAUSAL.lead('条件关系')}\n头实体：甲；尾三元组：头实体： 乙；尾实体：丙 ；关系：因果关系"
+    assert parse_answer(CAUSAL, nested, [], parser, "甲乙丙").answer
+
+
+def test_a_number_too_long_to_write_ends_no_run() -> None:
+    line = f"节点0：role=D；logical_rel=null；triples=[[0x{'f' * 9999}, 'a', 'b']]"
+    assert TREE.parse(f"{TREE.lead}\n{line}").answer == [node("D", "null")]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_openai_batches_are_read_by_their_names(named: str, samples: list[Sample
 def test_an_error_that_is_empty_excuses_no_row(error: str | None, samples: list[Sample], tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     key = {"sample_id": samples[0]["sample_id"], "task_dataset": samples[0]["task_dataset"]}
-    path.write_text(_lines([{**key, "output": "是", "error": error}]), encoding="utf-8")
+    path.write_text(_lines([{**key, "note": "是", "error": error}]), encoding="utf-8")
     with pytest.raises(PromptCBLUEError, match="'prediction'"):
         _texts(path, samples)
     path.write_text(_lines([{**key, "error": "timed out"}]), encoding="utf-8")
@@ -306,3 +306,28 @@ def test_a_perfect_model_is_scored_with_a_note(
     path.write_text(_lines([{**_own(row, 0), "prediction": row["target"]} for row in samples]), encoding="utf-8")
     assert _texts(path, samples) == [sample["target"] for sample in samples]
     assert f"all {len(samples)} predictions equal their targets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["prediction", "output", "response"])
+@pytest.mark.parametrize("form", ["lines", "an array"])
+def test_a_target_beside_an_output_is_never_the_output(
+    field: str, form: str, samples: list[Sample], tmp_path: Path
+) -> None:
+    path = tmp_path / "predictions.json"
+    rows = [{**sample, field: f"答{number}"} for number, sample in enumerate(samples)]
+    path.write_text(_lines(rows) if form == "lines" else json.dumps(rows), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    del rows[1][field]
+    path.write_text(_lines(rows) if form == "lines" else json.dumps(rows), encoding="utf-8")
+    for read in (lambda: _texts(path, samples), lambda: structured_answers(path, None)):
+        with pytest.raises(PromptCBLUEError, match=rf"1 bad row.*\n.*:2: field '{field}'"):
+            read()
+
+
+@pytest.mark.parametrize("end", ["", " ", "\r\n"])
+def test_gold_is_told_although_white_space_or_a_row_differs(end: str, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    rows = [{**sample, "target": sample["target"].replace("\n", "\r\n") + end} for sample in samples]
+    path.write_text(_lines([{**rows[0], "target": "不知道"}, *rows[1:]]), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match="--allow-gold"):
+        _texts(path, samples)
