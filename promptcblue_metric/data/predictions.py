@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zlib
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..evaluation import Parser, Result, TaskResult, parse_answer
@@ -129,6 +131,9 @@ _FOREIGN: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 _SAMPLES = ("doc", "metadata", "raw_input")
 #: Where it can hold that sample's target.
 _LABELS = ("label", "target", "gold")
+#: Other names of the id of a sample, without case and marks, and the fields in which tools number their rows.
+_ID_NAMES = {"sampleid", "id", "uid", "guid", "qid", "exampleid", "questionid"}
+_NUMBERS = ("doc_id", "index", "idx", "id")
 #: The fields in which an output or a prompt can be wrapped.
 _WRAPPERS = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0", "body")
 
@@ -145,6 +150,8 @@ def _text(value: object) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
+        if all(isinstance(part, dict) and isinstance(part.get("index"), int) for part in value):
+            value = sorted(value, key=lambda part: part["index"])
         turns = all(isinstance(part, dict) and "role" in part for part in value)
         if turns:
             value = [part for part in value if part["role"] != "assistant"] or value
@@ -152,9 +159,27 @@ def _text(value: object) -> str | None:
         if parts and not turns:  # of a message, beside those of its thought
             return "".join(_text(part) or "" for part in parts)
         return _text(value[-1 if turns else 0]) if value else None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not _error(value):
         return _first_text(value, _WRAPPERS)
     return None
+
+
+def _error(value: object) -> object:
+    """What a server answered, where that is an error; None otherwise. The message of an error is no output."""
+    if not isinstance(value, dict):
+        return None
+    status, said = value.get("status_code"), isinstance(value.get("message"), str)
+    failed = (isinstance(status, int) and status >= 400) or value.get("object") == "error"
+    if failed or ((said or value.get("error")) and "choices" not in value):
+        return value
+    return _error(value.get("body"))
+
+
+def _outputs(value: object) -> int:
+    """How many outputs a value holds, however they are wrapped; the parts of a message are one."""
+    if isinstance(value, list) and not any(isinstance(part, dict) and {"type", "role"} & part.keys() for part in value):
+        return len(value) if len(value) > 1 else sum(map(_outputs, value))
+    return max((_outputs(value.get(name)) for name in _WRAPPERS), default=1) if isinstance(value, dict) else 1
 
 
 def _values(text: str) -> Iterator[object]:
@@ -187,8 +212,9 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
         values = [row for value in values if isinstance(value, list) for row in value]
         if not values:
             raise PromptCBLUEError(f"{path}: holds no predictions, only an empty array")
-    elif len(values) == 1 and isinstance(values[0], dict) and all(name.isdigit() for name in values[0]):
-        values = list(values[0].values())  # OpenCompass numbers its rows
+    elif len(values) == 1 and isinstance(values[0], dict) and all(name.isdecimal() for name in values[0]):
+        # OpenCompass numbers its rows
+        values = [{"index": int(name), **row} if isinstance(row, dict) else row for name, row in values[0].items()]
     if not values or not all(isinstance(value, dict) for value in values):
         return None
     rows = [value for value in values if isinstance(value, dict)]
@@ -201,7 +227,18 @@ def _foreign_rows(path: str | Path) -> tuple[str, list[dict[str, object]]] | Non
             f"{path}: the output of {tool} holds the answers of several filters "
             f"(field 'filter': {', '.join(filters)}); keep the rows of one"
         )
-    return (tool, [_in_our_form(row, tool) for row in rows]) if tool else None
+    if not tool:
+        return None
+    _, outputs, _ = _FOREIGN[tool]
+    for number, row in enumerate(rows, 1):
+        if (several := next((_outputs(row[name]) for name in outputs if name in row), 1)) > 1:
+            raise RowError(str(path), number, None, f"holds {several} outputs; keep one a row")
+    return tool, [_in_our_form(row, tool) for row in rows]
+
+
+def _ids(row: Mapping[str, object]) -> list[str]:
+    """The fields of a row that can hold the id of its sample."""
+    return [name for name in row if re.sub(r"[\W_]", "", name).lower() in _ID_NAMES]
 
 
 def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
@@ -211,15 +248,17 @@ def _in_our_form(row: Mapping[str, object], tool: str) -> dict[str, object]:
         with suppress(ValueError, RecursionError):
             prompt = _text(json.loads(prompt)) or prompt
     inner: list[dict[str, object]] = [value for name in _SAMPLES if isinstance(value := row.get(name), dict)]
-    sample = next((value for value in inner if "sample_id" in value), row)
+    sample = next((value for value in inner if _ids(value)), row)
     if prompt is None:
         prompt = next((said for value in inner if isinstance(said := value.get("input"), str)), None)
-    ours = {name: sample[name] for name in ("sample_id", "task_dataset", "answer_choices") if name in sample}
-    if isinstance(named := row.get("custom_id"), str) and not ours:
-        ours = _named(named)
+    ours = {name: row[name] for name in _NUMBERS if name in row}
+    ours |= {name: sample[name] for name in (*_ids(sample), "task_dataset", "answer_choices") if name in sample}
+    if isinstance(named := row.get("custom_id"), str) and "sample_id" not in ours:
+        ours |= _named(named)
     if labels := [row[name] for name in _LABELS if isinstance(row.get(name), str)]:
         ours["label"] = labels[0]
-    said = {"error": row["error"]} if output is None and row.get("error") else {"prediction": output}
+    error = row.get("error") or next(filter(None, (_error(row.get(name)) for name in outputs)), None)
+    said = {"error": error} if output is None and error else {"prediction": output}
     return {**ours, **said, **({} if prompt is None else {"input": prompt})}
 
 
@@ -236,54 +275,118 @@ def _identify(rows: Sequence[dict[str, object]], references: Sequence[Sample], p
     """Give rows without an id those of the samples that they answer; how they were told.
 
     Raises:
-        PromptCBLUEError: lists the rows that no sample is known for.
+        PromptCBLUEError: lists the rows that no sample is known for, or that contradict theirs.
     """
-    if all("sample_id" in row for row in rows):
+    bad = BadRows()
+    if (id_field := _id_field(rows, references)) is not None:
+        for number, row in enumerate(rows, 1):
+            if row.get(id_field) is None:
+                bad.append(RowError(str(path), number, id_field, "no id, which other rows have; add it"))
+            elif id_field != "sample_id":
+                row["sample_id"] = str(row[id_field])
+        bad.stop_if_any("mend the predictions file, or predict again")
         return "by id"
-    prompts = [str(row.get("input", "")) for row in rows]
+    numbered = _numbered(rows)
+    prompts = [str(row.get("input") or "") for _, _, row in numbered]
     if not any(prompts):
-        _check_order(rows, references, path)
-    pairs = zip(prompts, references, strict=False)
-    if len(rows) == len(references) and all(sample["input"] in (prompt or sample["input"]) for prompt, sample in pairs):
-        found: list[Sample | None] = list(references)
-        how = "by order"
-    else:
+        _check_order(numbered, references, path)
+    asked, found, how = _asked(prompts, references), list[Sample | None](references), "by order"
+    pairs = zip(prompts, asked, references, strict=False)
+    if len(rows) != len(references) or any(prompt and text != sample["input"] for prompt, text, sample in pairs):
         how = "by prompt"
         left: dict[str, list[Sample]] = {}
         for sample in references:
             left.setdefault(sample["input"], []).append(sample)
-        longest = sorted(left, key=len, reverse=True)
-        found = []
-        for prompt in prompts:
-            held = prompt if prompt in left else next((text for text in longest if left[text] and text in prompt), "")
-            found.append(left[held].pop(0) if left.get(held) else None)
-    bad = BadRows()
-    for number, (row, answered) in enumerate(zip(rows, found, strict=True), 1):
+        found = [left[text].pop(0) if left.get(text) else None for text in asked]
+    targets = {sample["target"].strip() for sample in references}
+    for (_, number, row), prompt, answered in zip(numbered, prompts, found, strict=True):
         if answered is None:
-            why = "its prompt is that of no sample left" if prompts[number - 1] else "no prompt"
+            why = "its prompt is that of no sample left" if prompt else "no prompt"
             bad.append(RowError(str(path), number, None, f"has no sample_id, and {why}"))
+        elif (field := _contradicted(row, answered, targets if prompt else None)) is not None:
+            of_sample = answered["task_dataset" if field == "task_dataset" else "target"]
+            order = "; the rows are not in the order of the samples" if how == "by order" else ""
+            message = f"{row[field]!r:.60}, and {of_sample!r:.60} of '{answered['sample_id']}', matched {how}{order}"
+            bad.append(RowError(str(path), number, field, f"{message}; {_REMEDY}"))
         else:
             row.update(sample_id=answered["sample_id"], task_dataset=answered["task_dataset"])
     bad.stop_if_any(_MISFIT if any(found) else f"{_MISFIT}: no prompt is theirs; {_OTHER_SPLIT}")
     return how
 
 
-def _check_order(rows: Sequence[dict[str, object]], references: Sequence[Sample], path: str | Path) -> None:
+def _id_field(rows: Sequence[Mapping[str, object]], references: Sequence[Sample]) -> str | None:
+    """The field that holds the ids of samples: ``sample_id``, or one of another name that names some of them."""
+    if any(row.get("sample_id") is not None for row in rows):
+        return "sample_id"
+    known = {sample["sample_id"] for sample in references}
+    names = dict.fromkeys(name for row in rows for name in _ids(row))
+    return next((name for name in names if any(str(row.get(name)) in known for row in rows)), None)
+
+
+class _Numbered(NamedTuple):
+    """A row, the number that it carries (without one its line), and its line in the file."""
+
+    number: int
+    line: int
+    row: dict[str, object]
+
+
+def _numbered(rows: Sequence[dict[str, object]]) -> list[_Numbered]:
+    """The rows in the order of their numbers."""
+    name = next((name for name in _NUMBERS if all(type(row.get(name)) is int for row in rows)), "")
+    numbered = (_Numbered(int(str(row.get(name, line))), line, row) for line, row in enumerate(rows, 1))
+    return sorted(numbered, key=itemgetter(0))
+
+
+def _contradicted(row: Mapping[str, object], sample: Sample, targets: Collection[str] | None) -> str | None:
+    """The field in which a row says that it answers another sample; None where none does.
+
+    Args:
+        targets: those of all samples; beside a prompt only one of these contradicts, as tools cut and clean labels.
+    """
+    task, label = row.get("task_dataset"), row.get("label")
+    with suppress(UnknownTaskError):  # said where the row is read
+        if isinstance(task, str) and get_task(task).name != sample["task_dataset"]:
+            return "task_dataset"
+    if not isinstance(label, str) or label.strip() == sample["target"].strip():
+        return None
+    return "label" if targets is None or label.strip() in targets else None
+
+
+def _asked(prompts: Iterable[str], references: Sequence[Sample]) -> list[str]:
+    """The input that ends last in each prompt: the question's, which stands behind those of demonstrations. Of several
+    that end there it is the longest; "" where there is none.
+    """
+    inputs = {sample["input"] for sample in references}
+    size = min(map(len, inputs), default=1)
+    by_tail: dict[str, list[str]] = {}
+    for text in inputs:
+        by_tail.setdefault(text[-size:], []).append(text)
+
+    def asked(prompt: str) -> str:
+        for end in range(len(prompt), size - 1, -1):
+            if held := [text for text in by_tail.get(prompt[end - size : end], ()) if prompt.endswith(text, 0, end)]:
+                return max(held, key=len)
+        return ""
+
+    return [prompt if prompt in inputs else asked(prompt) for prompt in prompts]
+
+
+def _check_order(rows: Sequence[_Numbered], references: Sequence[Sample], path: str | Path) -> None:
     """Raise `PromptCBLUEError` where rows with nothing but their order cannot be the samples' in that order."""
     if len(rows) != len(references):
         raise PromptCBLUEError(
             f"{path}: has {len(rows)} rows with neither an id nor a prompt, for {len(references)} samples; by their "
             f"order alone as many rows as samples can be matched; {_OTHER_SPLIT}"
         )
-    for number, (row, sample) in enumerate(zip(rows, references, strict=True), 1):
-        label = row.get("label")
-        if isinstance(label, str) and label.strip() != sample["target"].strip():
-            raise PromptCBLUEError(
-                f"{path}:{number}: the rows have neither an id nor a prompt and are not in the order of the samples: "
-                f"the label here is {label!r:.60}, and the target of '{sample['sample_id']}' {sample['target']!r:.60}"
-            )
+    for number, (found, line, row) in enumerate(rows, rows[0].number):
+        if found != number:
+            raise RowError(str(path), line, None, f"its number {found} leaves a gap or comes twice; {_REMEDY}")
+        if named := next((field for field in _ids(row) if isinstance(row[field], str)), None):
+            raise RowError(str(path), line, named, f"{row[named]!r:.60} is the id of no sample; {_OTHER_SPLIT}")
 
 
+_REMEDY = "write a 'sample_id' in every row"
 _MISFIT = "the predictions do not fit the references"
 _OTHER_SPLIT = "are they of another split (--split)?"
 #: So many predictions that all equal their targets are worth a remark.

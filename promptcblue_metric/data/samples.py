@@ -103,6 +103,8 @@ def other_encoding(start: bytes) -> str | None:
         start: its first bytes; the last line may be cut off.
     """
     encoding = "UTF-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "GB18030"
+    if encoding == "GB18030" and b"\0" in start:  # no byte order mark: the zeros of ASCII tell
+        encoding = "UTF-16LE" if start[1::2].count(0) > start[::2].count(0) else "UTF-16BE"
     lines = [line for line in start.split(b"\n") if not line.isascii()]
     if encoding == "GB18030" and sum(not _decodes(line) for line in lines) * 2 <= len(lines):
         return None

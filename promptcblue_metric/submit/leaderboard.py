@@ -183,15 +183,13 @@ def _broken_rules(prediction: Prediction, sample: Sample, where: str) -> Iterato
         yield "input", touched
     if prediction.choices is not None and prediction.choices != sample["answer_choices"]:
         yield "answer_choices", touched
+    field = prediction.field
     try:
         if (size := len(prediction.text.encode())) > MAX_OUTPUT_BYTES:
-            yield (
-                prediction.field,
-                f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition",
-            )
+            yield field, f"{size:,} bytes, more than {MAX_OUTPUT_BYTES:,}; generate fewer tokens, or cut the repetition"
     except UnicodeEncodeError as error:
         half = f"character {error.start} is half of a surrogate pair, which UTF-8 cannot hold"
-        yield prediction.field, f"{half}; decode the output again"
+        yield field, f"{half}; decode the output again"
 
 
 def make_program(tasks: Iterable[str], parser: Parser) -> str:

@@ -276,7 +276,10 @@ def test_chats_of_lm_eval_are_decoded(wrapped: str, samples: list[Sample], tmp_p
     assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
 
 
-@pytest.mark.parametrize(("encoding", "named"), [("utf-16", "UTF-16"), ("gb18030", "GB18030")])
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE"), ("gb18030", "GB18030")],
+)
 def test_another_encoding_is_named_in_one_line(
     encoding: str, named: str, samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -330,4 +333,110 @@ def test_gold_is_told_although_white_space_or_a_row_differs(end: str, samples: l
     rows = [{**sample, "target": sample["target"].replace("\n", "\r\n") + end} for sample in samples]
     path.write_text(_lines([{**rows[0], "target": "不知道"}, *rows[1:]]), encoding="utf-8")
     with pytest.raises(PromptCBLUEError, match="--allow-gold"):
+        _texts(path, samples)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, {"message": "rate limit"}),
+        (500, {"error": {"message": "overloaded"}}),
+        (400, {"object": "error", "message": "too long", "code": 400}),
+        (200, {"object": "error", "message": "too long"}),
+        (503, {"choices": [{"message": {"content": "请稍后再试"}}]}),
+    ],
+)
+def test_an_error_of_a_server_is_no_output(
+    status: int, body: dict[str, Any], samples: list[Sample], tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    rows = [_batch(sample["sample_id"], number) for number, sample in enumerate(samples)]
+    rows[1]["response"] = {"status_code": status, "body": body}
+    path.write_text(_lines(rows), encoding="utf-8")
+    assert _texts(path, samples) == ["答0", None, *(f"答{number}" for number in range(2, len(samples)))]
+
+
+@pytest.mark.parametrize("name", ["id", "sampleId", "Sample_ID", "sample-id", "uid"])
+@pytest.mark.parametrize("form", ["lines", "Parquet", "lm-evaluation-harness"])
+def test_ids_under_other_names_are_ids(name: str, form: str, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows = [{name: sample["sample_id"], "prediction": f"答{number}"} for number, sample in enumerate(samples)][::-1]
+    if form == "Parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "lines":
+        path.write_text(_lines(rows), encoding="utf-8")
+    else:
+        path.write_text(_lines([{"doc": row, "resps": [[row["prediction"]]]} for row in rows]), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    other: list[Sample] = [{**sample, "sample_id": f"x{sample['sample_id']}"} for sample in samples]
+    with pytest.raises(PromptCBLUEError, match="--split"):
+        _texts(path, other)
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_row_without_the_id_that_others_have_is_named(at: int, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    rows = [_own(sample, number) for number, sample in enumerate(samples)]
+    del rows[at]["sample_id"]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=rf"1 bad row.*\n.*json:{at + 1}: field 'sample_id'"):
+        _texts(path, samples)
+
+
+def test_order_has_to_agree_with_the_tasks(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows = [{"task_dataset": sample["task_dataset"], "prediction": f"答{n}"} for n, sample in enumerate(samples)]
+    path.write_text(_lines(rows), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    number = next(n for n, row in enumerate(rows) if row["task_dataset"] != rows[0]["task_dataset"])
+    rows[0], rows[number] = rows[number], rows[0]
+    path.write_text(_lines(rows), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=rf"2 bad row.*\n.*:1: field 'task_dataset'.*\n.*:{number + 1}: "):
+        _texts(path, samples)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_question_is_the_last_input_of_a_prompt(order: int, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "generated_predictions.jsonl"
+    longest = max(samples, key=lambda sample: len(sample["input"]))
+    rows = []
+    for number, sample in enumerate(samples):
+        shots = f"{samples[number - 1]['input']}甲\n\n{longest['input']}乙\n\n"
+        label = sample["target"]
+        rows.append({"prompt": f"{shots}{sample['input']}\nassistant\n", "predict": f"答{number}", "label": label})
+    path.write_text(_lines(rows[::order]), encoding="utf-8")
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    rows[0]["label"] = samples[1]["target"]
+    path.write_text(_lines(rows), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"1 bad row.*\n.*jsonl:1: field 'label'"):
+        _texts(path, samples)
+
+
+@pytest.mark.parametrize("form", ["OpenCompass", "evalscope", "lm-evaluation-harness"])
+def test_numbers_give_the_order(form: str, samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+
+    def write(numbers: Sequence[int]) -> None:
+        if form == "OpenCompass":
+            named = {str(number): {"origin_prompt": "", "prediction": f"答{number}"} for number in numbers}
+            path.write_text(json.dumps(named), encoding="utf-8")
+        elif form == "evalscope":
+            path.write_text(_lines([{"index": n, "model_output": f"答{n}"} for n in numbers]), encoding="utf-8")
+        else:
+            path.write_text(_lines([{"doc_id": n, "resps": [[f"答{n}"]]} for n in numbers]), encoding="utf-8")
+
+    write(sorted(range(len(samples)), key=str))
+    assert _texts(path, samples) == [f"答{number}" for number in range(len(samples))]
+    for numbers in ([*range(len(samples) - 1), len(samples)], [*range(len(samples) - 1), 0]):
+        write(numbers)
+        with pytest.raises(PromptCBLUEError, match=r"\d: .* a gap|rows with neither"):
+            _texts(path, samples)
+
+
+def test_of_several_outputs_none_is_taken_in_silence(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows = [_lm_eval(sample, number) for number, sample in enumerate(samples)]
+    rows[1] |= {"resps": [["甲"], ["乙"]], "filtered_resps": ["甲", "乙"]}
+    path.write_text(_lines(rows), encoding="utf-8")
+    with pytest.raises(PromptCBLUEError, match=r"jsonl:2: holds 2 outputs"):
         _texts(path, samples)
