@@ -1474,131 +1474,90 @@ class Dialect(Reader[F]):
 
 #: Names of what a tree's nodes hold and of the branches below them.
 _NODE_NAMES = _words("""
-role: role 角色 node_type; relation: logical_rel logical_relation logic relation 逻辑关系 逻辑
-condition: condition conditions 条件 判断条件 判断 if 如果 若
-decision: triples triple 三元组 decision decisions action 决策 决定 处理 治疗 结果 结论
+C: c condition conditions 条件 判断条件 判断 if 如果 若
+D: d decision decisions action 决策 决定 处理 治疗 结果 结论
 left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左子树 左子节点 true_branch yes_branch
 right: right right_child no false else 否 不是 不满足 不符合 否则 右 右子树 右子节点 false_branch no_branch
-children: children child nodes tree root 子节点 节点 决策树 诊疗决策树 根节点 branches
+and: and 且 与 并且; or: or 或 或者; null: null none
+-: role 角色 node_type logical_rel logical_relation logic 逻辑关系 逻辑 triples triple 三元组 relation
+-: children child nodes node tree root 子节点 节点 决策树 诊疗决策树 根节点 branches id
 """)
-_BRANCHES = ("left", "right", "children")
+_PART = rf"""(?:["']?(?:{ROLES.pattern})["']?\s{{0,3}}:\s{{0,3}})?"""
+_PART += r"""(?:"([^"\n]{1,80})"|([^\s()（）\[\]{},，、;；|:"][^()（）\[\]{},，、;；|\n"]{0,60}))\s{0,40}"""
 
 
-class Trees(Dialect[TreeLines]):
-    """Decision trees as nested objects, lists of nodes, outlines or rules, in which every node is said by triples.
+class Trees(Reader[TreeLines]):
+    """Decision trees in which every node is said by triples: in the dialect, JSON, a table, an outline or rules.
 
-    Each is a stream in preorder of what nodes say and of the branches that they stand on.
+    All of these say the nodes in preorder, so that one scan reads them: a node begins at its role, or at the branch
+    that it stands on, and holds the triples up to the next one.
     """
 
-    _field = re.compile(r"[\s:：;；,，]{1,5}(role|logical_rel|triples)\s{0,3}[=:：]\s{0,3}")
-    _part = r"([^()（）\[\]，,、；;|\n]{1,60})"
-    _triple = re.compile(rf"[(（\[]{_part}[，,、；;|]{_part}[，,、；;|]([^()（）\[\]；;|\n]{{1,60}})[)）\]]")
-    _begins = re.compile(
-        rf"(?<!否)(?=(?:{_NODE_NAMES.pattern})\s{{0,3}}(?:[:：]|[，,]?\s{{0,3}}[(（\[]|(?:如果|若)\s{{0,3}}[(（]))"
+    _triple = re.compile(
+        rf"[(（\[{{]\s{{0,40}}{_PART}[，,、;；|]\s{{0,40}}{_PART}[，,、;；|]\s{{0,40}}{_PART}[)）\]}}]"
     )
-    _name = re.compile(rf"({_NODE_NAMES.pattern})[\s:：，,]{{0,5}}")
-    _alike: ClassVar[Mapping[str, str]] = dict(_names("C: c 条件 condition\nD: d 决策 decision"))
-    _joins: ClassVar[Mapping[str, str]] = dict(_names("and: and 且 与 并且\nor: or 或 或者\nnull: null none"))
+    _token = re.compile(
+        rf"(?P<triple>{_triple.pattern})"
+        # A branch can be said to hold nothing.
+        rf"|[\"']?(?:{_NODE_NAMES.pattern})[\"']?\s{{0,3}}:\s{{0,3}}(?:null|None|\{{\s{{0,9}}\}}|\"\")"
+        rf"|(?P<name>(?<![a-z])(?:{_NODE_NAMES.pattern})(?![a-z]))|(?P<words>[^\W\d])|\W|[\d_]",
+        re.IGNORECASE,
+    )
+    _begins = re.compile(r"[(（\[{|]|(?:条件|如果|若|condition|if)\s{0,3}[:：]", re.IGNORECASE)
 
     def _understand(self, text: str) -> bool:
-        """Read the tree that the dialect's lines say, or one of the other ways."""
-        dialect = self._field.sub(lambda match: ("：" if match[1] == "role" else "；") + match[1] + "=", text)
-        super()._understand("\n".join(line.text for line in content_lines(dialect)))
-        if self.understood and self.parsed.answer != [dict(TreeLines.empty)]:
-            return False
-        self.problems, self.understood = [], False
-        values, cut = json_values(text)
-        rows = table_rows(content_lines(text))
-        outline = [piece for line in content_lines(text) for piece in self._begins.split(line.text) if piece.strip()]
-        ways: Mapping[str, Json] = {
-            "json": values[0] if len(values) == 1 else [],
-            "table": [dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[1:] if cells],
-            "bullets": [
-                {match[1]: piece[match.end() :]} if (match := self._name.match(piece)) else piece for piece in outline
-            ],
-        }
-        for kind, value in ways.items():
-            try:
-                self.parsed = self.format.parse(self.format.render(list(self._nodes(value)), strict=False))
-            except ValueError:
-                continue
-            certain = kind != "bullets" or not self.parsed.problems
-            self.understood = certain and any(node["triples"] for node in self.parsed.answer)
-            if self.understood:
-                self.note(kind)
-                self.problems += self.parsed.problems
-                return cut
-        return False
+        lines = text.replace(self.lead, "").split("\n")
+        first = next((at for at, line in enumerate(lines) if self._begins.search(line)), len(lines))
+        nodes, cut = self._nodes("\n".join(lines[first:]))
+        parsed = self.format.parse(self.format.render(nodes, strict=False))
+        # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
+        self.understood = any(node["triples"] for node in nodes) and (self.stated or not parsed.problems)
+        if self.understood:
+            self.tree = parsed.answer
+            self.note("preamble", first > 0)
+            self.problems += parsed.problems
+        return cut
 
-    def _nodes(self, value: Json) -> Iterator[dict[str, Any]]:
-        """The nodes that a value says, in preorder; raises `ValueError` where it says anything else."""
+    def _nodes(self, text: str) -> tuple[list[dict[str, Any]], bool]:
+        """The nodes that a text says in preorder, none where it says anything else, and whether it breaks off."""
+        nodes = list[dict[str, Any]]()
         #: The branch that the next node of each open condition stands on.
-        due: list[str] = []
-        stack: list[tuple[str, Json]] = [("", value)]
-        while stack:
-            name, node = stack.pop()
-            if name and due[-1:] != [name]:
-                raise ValueError("a branch of no condition")
-            role, relation, said, below = "D", "", node, list[tuple[str, Json]]()
-            if isinstance(node, list) and any(isinstance(item, dict) and not self._ends(item) for item in node):
-                stack += [("", item) for item in reversed(node)]
-                continue
-            if isinstance(node, dict) and not self._ends(node):
-                named = [(known, inner) for word, inner in node.items() if (known := _NODE_NAMES.exact(word))]
-                fields = dict(reversed(named))
-                own = [known for known in ("condition", "decision", "role") if known in fields]
-                below = [("left", fields.get("decision"))] * (own[:2] == ["condition", "decision"])
-                below += [(known * (known != "children"), inner) for known, inner in named if known in _BRANCHES]
-                if not named or not own:
-                    stack += reversed(below or [("", node.get("", True))])
+        due, branch, self.stated = list[str](), "", False
+        empty = {"role": "", "logical_rel": "", "triples": []}
+        for token in self._token.finditer(text):
+            name = _NODE_NAMES.found[folded(token["name"])] if token["name"] else ""
+            if token["words"]:
+                # What comes after the last triple is a remark, or where the output breaks off.
+                rest = text[token.start() :]
+                return ([], False) if self._triple.search(rest) else (nodes, rest.count("[") > rest.count("]"))
+            if name in ("left", "right"):
+                if due[-1:] != [name]:
+                    return [], False
+                branch = name
+            elif name in ("C", "D") or (token["triple"] and branch):
+                role, branch, stated = name or "D", "", token.group().upper() == name
+                self.stated |= stated
+                if nodes and not stated and nodes[-1] == {**empty, "role": role}:
                     continue
-                role = "C" if own[0] == "condition" or any(inner for _, inner in below) else "D"
-                stated, relation = (str(fields.get(known, "")).lower() for known in ("role", "relation"))
-                role, said = self._alike.get(stated, role), fields.get(own[0]) if own != ["role"] else []
-            elif isinstance(node, str) and not self._triple.search(node) and (not bare(node) or not name):
-                continue
-            triples, joined = self._said(said)
-            stated = self._joins.get(relation, "null" if len(triples) < 2 else joined)
-            yield {"role": role, "logical_rel": stated, "triples": triples}
-            if role == "C":
-                due.append("left")
-                stack += reversed(below)
-                continue
-            while due and due[-1] == "right":
-                due.pop()
-            due[-1:] = ["right"] * bool(due)
+                nodes.append({**empty, "role": role, "triples": []})
+                if role == "C":
+                    due.append("left")
+                    continue
+                while due[-1:] == ["right"]:
+                    due.pop()
+                due[-1:] = ["right"] * bool(due)
+            if name in ("and", "or", "null") and nodes:
+                nodes[-1]["logical_rel"] = name
+            elif token["triple"] and not nodes:
+                return [], False
+            elif token["triple"]:
+                nodes[-1]["triples"].append([clean(part) for part in token.groups()[1:7] if part])
+        for node in nodes:
+            node["logical_rel"] = node["logical_rel"] or ("null" if len(node["triples"]) < 2 else "and")
+        return nodes, False
 
-    @staticmethod
-    def _ends(value: Json) -> list[str] | None:
-        """The three parts of a triple that is an object or a list."""
-        roles = _roles_of(value) if isinstance(value, dict) else {}
-        if {"subject", "object"} <= roles.keys():
-            return leaves([roles["subject"], roles.get("predicate"), roles["object"]])
-        whole = isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) for part in value)
-        return leaves(value) if whole else None
-
-    def _said(self, value: Json) -> tuple[list[list[str]], str]:
-        """The triples that a value says, and how they are joined; raises `ValueError` where it says anything else."""
-        triples, joined, stack = list[list[str]](), "and", [value]
-        while stack:
-            node = stack.pop()
-            if ends := self._ends(node):
-                triples.append([clean(part) for part in ends])
-            elif isinstance(node, list):
-                stack += reversed(node)
-            elif isinstance(node, str) and bare(node) and not _is_none(node):
-                values, _ = json_values(node)
-                rest = "" if values else self._triple.sub("", node).strip(_LIST_END)
-                if rest and rest not in self._joins:
-                    raise ValueError("words that are no triple")
-                joined = self._joins.get(rest, joined)
-                stack += values
-                triples += [] if values else [list(map(clean, match)) for match in self._triple.findall(node)]
-            elif node and not isinstance(node, str):
-                raise ValueError("an object that is no triple")
-        if any(len(triple) != 3 for triple in triples):
-            raise ValueError("a triple has three parts")
-        return triples, joined
+    def answer(self) -> Answer:
+        return self.tree
 
 
 READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {

@@ -264,82 +264,65 @@ def table_rows(lines: Sequence[Line]) -> list[tuple[int, list[str]]]:
     return rows
 
 
-# Numbers stay text: a long one is no reason to fail, and an answer's parts are text.
-_DECODER = json.JSONDecoder(strict=False, parse_int=str, parse_float=str, parse_constant=str)
-_OPENING = re.compile(r"\{|\[(?=\s{0,20}[\"'“{\[\]])")
-_JSON_LIKE = re.compile(r"[{\[]\s{0,20}[\"'“{\[]")
-_TRAILING_COMMA = re.compile(r",(?=\s{0,200}[}\]])")
-_PYTHON_WORDS = re.compile(r"(?<=[\s:,\[])(?:True|False|None)(?=\s{0,9}[,\]}])")
-_TOKEN = re.compile(r"\\.|[\"{}\[\],]", re.DOTALL)
-_CLOSING = {"{": "}", "[": "]"}
-_ATTEMPTS = 4
+_OPENING = re.compile(r"[{\[](?=\s{0,20}[\"'“{}\[\]])")
+_TOKEN = re.compile(
+    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”)|(?P<open>[{\[])|(?P<close>[}\]])|(?P<colon>[:：])"""
+    r"""|(?P<comma>[,，])|(?P<word>-?\d[\d.eE+-]*|[A-Za-z]+)|(?P<cut>["'“])|\S""",
+    re.DOTALL,
+)
+_CONSTANTS: Mapping[str, Json] = {"true": True, "false": False, "null": None, "none": None}
 
 
 def json_values(text: str) -> tuple[list[Json], bool]:
-    """The JSON values in ``text``, and whether it ends within the last; a loosely written one is mended."""
-    values: list[Json] = []
-    attempts = _ATTEMPTS
-    match = _OPENING.search(text)
-    while match and attempts:
-        found, end = _decode(text, match.start())
+    """The JSON values in ``text``, and whether it ends within the last.
+
+    Other quotes, spare commas, Python's constants and a broken end are read over. Numbers stay text: a long one is no
+    reason to fail, and an answer's parts are text.
+    """
+    values, cut, at = list[Json](), False, 0
+    while match := _OPENING.search(text, at):
+        found, at, cut = _json_value(text, match.start())
         values += found
-        if not end and _JSON_LIKE.match(text, match.start()):
-            found, cut = _decode_loose(text[match.start() :])
-            return values + found, cut
-        attempts -= not end
-        match = _OPENING.search(text, end or match.end())
-    return values, False
+    return values, cut
 
 
-def _decode_loose(text: str) -> tuple[list[Json], bool]:
-    """The JSON value that ``text`` starts with, if other quotes, spare commas or a broken end are all that is wrong."""
-    text = _TRAILING_COMMA.sub("", text)
-    if '"' not in text:
-        text = text.replace("'", '"').translate(str.maketrans("“”：，", '"":,'))
-        text = _PYTHON_WORDS.sub(lambda word: {"N": "null"}.get(word.group()[0], word.group().lower()), text)
-    found, _ = _decode(text, 0)
-    if found:
-        return found, False
-    closed, cut = _closed(text)
-    return _decode(closed, 0)[0], cut
-
-
-def _decode(text: str, start: int) -> tuple[list[Json], int]:
-    """The JSON value that starts at ``start`` and where it ends, or none and 0."""
-    try:
-        value, end = _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return [], 0
-    return [value], end
-
-
-def _closed(text: str) -> tuple[str, bool]:
-    """JSON that breaks off, cut after its last whole member and closed; and whether it did break off."""
-    # The open brackets are a linked list, which a place can remember without copying it.
-    opened: Any = None
-    end, rest, in_string = 0, opened, False
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        if token == '"':
-            in_string = not in_string
-        elif in_string or token[0] == "\\":
-            continue
-        elif token in _CLOSING:
-            opened = (_CLOSING[token], opened)
-        elif token == ",":
-            end, rest = match.start(), opened
-        elif opened is None or opened[0] != token:
+def _json_value(text: str, start: int) -> tuple[list[Json], int, bool]:
+    """The value that starts at ``start`` or none, where it ends, and whether the text ends within it."""
+    root: list[Any] = []
+    # What is open, each with the name that waits for its value.
+    stack: list[tuple[Any, list[str]]] = [(root, [])]
+    for token in _TOKEN.finditer(text, start):
+        kind, said = token.lastgroup, token.group()
+        inside, name = stack[-1]
+        if kind == "cut":
             break
-        else:
-            opened = opened[1]
-            end, rest = match.end(), opened
-            if opened is None:
-                break
-    closers = []
-    while rest is not None:
-        closer, rest = rest
-        closers.append(closer)
-    return text[:end] + "".join(closers), opened is not None or in_string
+        if kind == "close":
+            while len(stack) > 1 and isinstance(stack.pop()[0], dict) != (said == "}"):
+                pass
+            if len(stack) == 1:
+                return root, token.end(), False
+        elif kind is None or (kind == "comma" and name):
+            return [], token.end(), False
+        elif kind in ("text", "word", "open"):
+            value: Any = ({} if said == "{" else []) if kind == "open" else _literal(said)
+            if isinstance(inside, list):
+                inside.append(value)
+            elif name:
+                inside[name.pop()] = value
+            else:
+                name.append(str(value))
+            if kind == "open":
+                stack.append((value, []))
+    return root, len(text), True
+
+
+def _literal(token: str) -> Json:
+    if token[0] not in "\"'“":
+        return _CONSTANTS.get(token.lower(), token)
+    try:
+        return str(json.loads(token, strict=False))
+    except ValueError:
+        return token[1:-1]
 
 
 def leaves(value: Json) -> list[str]:
