@@ -261,6 +261,9 @@ class Reader(ABC, Generic[F]):
     spans: ClassVar[bool] = True
     #: Whether a number before a line is its place in a list, and no answer.
     bulleted: ClassVar[bool] = True
+    #: What stands between the pieces of the format, and what an unfinished one ends in.
+    between: ClassVar[str] = "[\n；;]"
+    open_ends: ClassVar[tuple[str, ...]] = ("，", "、", "（", "(", "尾实体为")
 
     def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
         self.format, self.choices, self.source = answer_format, choices, source
@@ -270,14 +273,14 @@ class Reader(ABC, Generic[F]):
         self.problems: list[Problem] = []
         #: What is wrong with an output in which nothing can be read.
         self.unread: ProblemKind = "nothing readable"
-        self.understood = self.lead_seen = self.unfinished = False
+        self.understood = self.lead_seen = False
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
         self.open = self.last = ""
         self.lead = "" if isinstance(answer_format, CausalLines) else getattr(answer_format, "lead", "")
         # The paper's lead line has one word less.
         self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
-        #: What the next line could begin with.
+        #: What the next piece could begin with.
         self.coming = [self.leads]
         self.set_up()
 
@@ -347,7 +350,9 @@ class Reader(ABC, Generic[F]):
             self.note("json")
         if self.understood or (values and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
-        lines = content_lines(text)
+        whole = self.whole(text.rstrip())
+        cut |= whole != text.rstrip() or whole.endswith(self.open_ends)
+        lines = content_lines(whole)
         rows = table_rows(lines)
         tabular = len(rows) > 1 and not rows[1][1]
         self.note("table", bool(rows))
@@ -363,7 +368,7 @@ class Reader(ABC, Generic[F]):
         self.note("preamble", 0 < len(own) < len(lines))
         self.open = self.last = ""
         self.lines(own or lines)
-        return cut or (bool(lines) and self.stops_short(lines))
+        return cut
 
     def structure(self, value: Json) -> bool:
         """Read a JSON value or the rows of a table as the lines that would say the same; whether it was understood."""
@@ -381,7 +386,7 @@ class Reader(ABC, Generic[F]):
             else:
                 text = "，".join(leaves(node))
                 self._read_line(Line(1, "" if name else "-", f"{name}：{text}" if name else text))
-        self.unfinished, self.fields = False, {}
+        self.fields = {}
         self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
         if not self.understood:
             del self.problems[problems:], self.repairs[repairs:]
@@ -451,14 +456,11 @@ class Reader(ABC, Generic[F]):
             self.member(name, value)
         return True
 
-    def breaks_off(self, text: str) -> bool:
-        """Whether ``text`` begins what could come next, and does not end it."""
-        return any(known.begins_with(text) for known in self.coming)
-
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        """Whether the last of ``lines`` is an unfinished piece of the format."""
-        last = re.split("[；;]", lines[-1].text)[-1]
-        return self.unfinished or self.breaks_off(last) or last.endswith(("，", "、", "(", "（"))
+    def whole(self, text: str) -> str:
+        """``text`` without a last piece that begins a word which can come there, and does not end it."""
+        last = re.split(self.between, text)[-1]
+        begun = any(known.begins_with(last) for known in self.coming)
+        return text.removesuffix(last) if begun and not any(known.exact(last) for known in self.coming) else text
 
     def _lead(self, text: str) -> bool:
         self.lead_seen |= (lead := self.leads.exact(text) is not None)
@@ -609,7 +611,7 @@ class Entities(Reader[EntityLines]):
 
     def free(self, line: Line) -> bool:
         short = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
-        alone = line.mark or (short and not self.breaks_off(line.text))
+        alone = line.mark or short
         if not self.open or not alone or _REMARK.match(line.text):
             return False
         # An item can be a mention and a remark on it.
@@ -677,7 +679,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         return self._pairs(line.text) if of and self.source and self.source.span(clean(before)) else super().line(line)
 
     def free(self, line: Line) -> bool:
-        return not self.breaks_off(line.text) and self._pairs(line.text)
+        return self._pairs(line.text)
 
     def _pairs(self, text: str) -> bool:
         """Read entity pairs of the current relation, or triples; whether there were any."""
@@ -691,9 +693,6 @@ class Triples(Reader[TripleLines | CausalLines]):
             if both:
                 self._add(self.relation, *ends, self._named(self._pair_end.split(tail, maxsplit=1)[0]))
             outer = ends if not both and "尾三元组" in subject else []
-        # The released dialect ends every pair; the paper's puts a mark between pairs only.
-        unended = len(heads) > 1 and subject.startswith("为") and not text.endswith(_SENTENCE_ENDS)
-        self.unfinished = not both or not bare(tail) or unended
         return True
 
     def _named(self, text: str) -> str:
@@ -755,7 +754,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         return bool(predicate) or stated is not None
 
     def member(self, name: str, value: Json) -> None:
-        self.relation, self.understood, self.unfinished = name, True, False
+        self.relation, self.understood = name, True
         text = str(value or "")
         if text and not _is_none(text) and not self._pairs(text):
             self.problem("unreadable line")
@@ -808,9 +807,7 @@ class Events(Reader[EventLines]):
         if not self.events or name in self.events[-1]:
             self.events.append({"": self.last} if self.last else {})
         self.last = ""
-        # What follows the last semicolon can be the beginning of the next field's name.
-        whole, mark, rest = str(value).replace(";", "；").rpartition("；")
-        self.events[-1][name] = whole if mark and self.names.begins_with(rest) else value
+        self.events[-1][name] = value
         self.understood = True
 
     def answer(self, *, dialect: bool = False) -> Answer:
@@ -839,12 +836,6 @@ class Events(Reader[EventLines]):
         if len(found) != 1:
             self.problem("unknown status")
         return found.pop() if len(found) == 1 else text
-
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        *others, event = map(list, self.events or [{}])
-        fields = list(self.format.fields)
-        begun = bool(others or self.lead_seen) and event < fields and event == fields[: len(event)] != []
-        return super().stops_short(lines) or (begun and all(len(other) == len(fields) for other in others))
 
 
 class ReportSections(Reader[Report]):
@@ -876,7 +867,7 @@ class ReportSections(Reader[Report]):
         headlike = not (line.mark or self.open) and (
             re.match("[^,.:]{1,6}:", flat := folded(line.text)) or re.match(self.names.pattern, flat)
         )
-        if not self.last or self._after.match(line.text) or self.breaks_off(line.text) or headlike:
+        if not self.last or self._after.match(line.text) or headlike:
             return False
         self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
         return True
@@ -884,11 +875,6 @@ class ReportSections(Reader[Report]):
     def answer(self) -> Answer:
         self.note("missing line", bool(set(self.format.sections) - self.sections.keys()))
         return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
-
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        found, asked = tuple(self.sections), self.format.sections
-        begun = found < asked and found == asked[: len(found)] != ()
-        return super().stops_short(lines) or (begun and not lines[-1].text.endswith(_SENTENCE_ENDS))
 
 
 DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
@@ -1150,6 +1136,8 @@ class Choosing(Reader[Label | TermList]):
         self.apart = isinstance(self.format, TermList)
         terms = {choice: choice for choice in self.choices}
         self.known = words(terms) if self.apart else label_words(self.format, self.choices)
+        self.coming.append(self.known)
+        self.between = "[\n，,、；;]" if self.apart else "(?!)"
         self.labels: set[str] = set()
 
     def accept(self, labels: set[str], repair: str) -> bool:
@@ -1185,7 +1173,7 @@ class Choosing(Reader[Label | TermList]):
         return any(self._decide("\n".join(texts)) for texts in spoken) or (self.apart and super().structure(value))
 
     def lines(self, lines: Sequence[Line]) -> None:
-        if not lines or (not self.apart and self.stops_short(lines)):
+        if not lines:
             return
         # A number can be an option's.
         numbered = [line.mark * any(map(str.isalnum, line.mark)) + line.text for line in lines]
@@ -1238,12 +1226,6 @@ class Choosing(Reader[Label | TermList]):
             self.unread = "ambiguous label"
         return self.accept(labels, verdicts.repair)
 
-    def stops_short(self, lines: Sequence[Line]) -> bool:
-        text = re.split("[，,、；;]", lines[-1].text)[-1] if self.apart else lines[0].text
-        alone = self.apart or (len(lines) == 1 and not self.understood and not text.endswith(_SENTENCE_ENDS))
-        partial = alone and self.known.begins_with(bare(text)) and self.known.exact(text) is None
-        return partial or (self.apart and super().stops_short(lines))
-
     def answer(self) -> Answer:
         kind = getattr(self.format, "type", "")
         return [{"entity": term, "type": kind} for term in sorted(self.labels)] if self.apart else self.labels.pop()
@@ -1253,6 +1235,8 @@ class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     roles = frozenset({"entity", "attr"})
+    between = "[\n；;：:]"
+    open_ends = (*Reader.open_ends, "：")
     _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
     _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
     _joined = re.compile(
@@ -1267,6 +1251,7 @@ class Statuses(Reader[StatusLines]):
     def set_up(self) -> None:
         self.name({})
         self.statuses = label_words(self.format, self.choices)
+        self.coming.append(self.statuses)
         self.findings: dict[str, str] = {}
 
     def polished(self, answer: Answer) -> Answer:
@@ -1275,19 +1260,12 @@ class Statuses(Reader[StatusLines]):
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
         text = text.rstrip(_LIST_END + "吗?？")
-        if self.statuses.begins_with(bare(text)) and self.statuses.exact(text) is None:
-            return None
         verdicts = Verdicts(self.statuses, self.choices, self.source)
         labels = verdicts.read(_PARENTHESES.sub("", text)) or verdicts.read(text)
         if len(labels) != 1:
             return None
         self.note(verdicts.repair, text not in labels)
         return labels.pop()
-
-    def group(self, text: str) -> str | None:
-        """The status that heads the findings that have it."""
-        shorter = re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", text)
-        return self.statuses.exact(shorter) or self.statuses.exact(text)
 
     def add(self, status: str, said: str | Sequence[str]) -> bool:
         """Enter findings: those of a list, or what a text names as the prompt writes it; whether it names any."""
@@ -1307,47 +1285,17 @@ class Statuses(Reader[StatusLines]):
         ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
         return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
 
-    def lines(self, lines: Sequence[Line]) -> None:
-        # What is said later of a finding holds, so that a correction is a line like the others.
-        starts = (match.end() if (match := _CORRECTION.match(folded(line.text))) else 0 for line in lines)
-        super().lines([line._replace(text=line.text[at:]) for line, at in zip(lines, starts, strict=True)])
-
     def line(self, line: Line) -> bool:
-        self.unfinished, read = False, False
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        heads = list(self._head.finditer(text))
-        before = text[: heads[0].start() if heads else 0].strip(self._marks)
-        for head, said in _headed(text, heads):
-            name, value = head["name"], said.strip()
-            if head is heads[0] and before and self.source and self.source.span(before):
-                name = f"{before}、{name}"
-            known = self._finding(name, value)
-            if not value:
-                self.fields = {"entity": name}
-            self.unfinished = not known and (not value or self.statuses.begins_with(value))
-            if not known and value and (self.unfinished or len(name) <= 12):
-                self.problem("unknown status", line.number)
-                known = True
-            read |= known
-        if heads:
-            return read
-        if (grouped := self.group(bare(text))) is not None:
-            self.open, self.understood = grouped, True
+        if heads := list(self._head.finditer(text)):
+            return sum(self._finding(head["name"], said.strip()) for head, said in _headed(text, heads)) > 0
+        if self._group(bare(text), ""):
             return True
         if self.source and len(text) <= 20 and self.source.span(text):
             self.fields = {"entity": text}
         if sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))):
             return True
-        if any(self.statuses.hits(folded(text))):
-            self.problem("unreadable line", line.number)
-            return True
-        talk = _REMARK.match(text) or line.text.endswith(_SENTENCE_ENDS) or _says_nothing(text)
-        if self.open and line.mark and not _REMARK.match(text):
-            return self.add(self.open, [text])
-        # A finding of the prompt without its status, or what follows others, is where an output breaks off.
-        begun = self.source.span(text) is not None if self.source else bool(self.findings)
-        self.unfinished = len(text) <= 12 and begun and not talk and not self.open
-        return False
+        return bool(self.open and line.mark) and not _REMARK.match(text) and self.add(self.open, [text])
 
     def _clause(self, text: str) -> bool:
         """Read a clause that names a finding and its status; whether it does."""
@@ -1364,37 +1312,45 @@ class Statuses(Reader[StatusLines]):
         label = self.statuses.exact(next((name for name, said in has.groupdict().items() if said), "")) if has else None
         return bool(label) and all(map(self.source.span, findings)) and self.add(str(label), findings)
 
+    def _group(self, name: str, text: str) -> bool:
+        """Read a status and the findings that have it, here or below; whether it is one."""
+        status = self.statuses.exact(re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
+        status = status or self.statuses.exact(name)
+        if status is None or not (self.statuses.exact(text) is None or _is_none(text)):
+            return False
+        self.open, self.understood = status, True
+        self.add(status, self.parts(text))
+        return True
+
     def _finding(self, name: str, text: str) -> bool:
         """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
-        grouped, plain = self.group(name), self.statuses.exact(text)
-        if grouped is not None and (plain is None or _is_none(text)):
-            self.open, self.understood = grouped, True
-            self.add(grouped, self.parts(text))
-            return True
-        if _REMARK.match(name) and plain is None:
+        if self._group(name, text):
             return True
         label = self.status(text) if text and ROLES.exact(name) in (None, "entity") else None
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
         ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
         role = next((hit.label for hit in ROLES.hits(ends) if hit.end == len(ends)), None)
-        self.fields = {role: text} if label is None and role == "entity" and text else self.fields
-        if label is not None and role == "attr" and not (self.source and self.source.span(name)):
+        if label is None:
+            self.fields = (
+                {"entity": text if role == "entity" else name} if role == "entity" or not text else self.fields
+            )
+            unknown = bool(text) and role != "entity" and len(name) <= 12
+            self.problems += [Problem("unknown status", 1)] * unknown
+            return unknown
+        if role == "attr" and not (self.source and self.source.span(name)):
             return not self.fields or self.record({}, {**self.fields, "attr": text})
-        return label is not None and self.add(label, name)
+        return self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
-        # The status can stand in a field of any name, or be the name of the field that is ticked.
-        others = [(name, text) for name, value in record.items() for text in leaves(value)]
-        others = [(name, text) for name, text in others if not ROLES.exact(name) and not _REASON.exact(name)]
-        said = {self.group(name) if _TICKED.match(text) else self.status(text) for name, text in others}
-        said = {self.status(" ".join(leaves(roles["attr"])))} if "attr" in roles else said
-        label = next(iter(labels), None) if len(labels := said - {None}) == 1 else None
-        if "entity" not in roles or (label is None and "attr" not in roles):
+        if not self.roles <= roles.keys():
             return False
+        label = self.status(" ".join(leaves(roles["attr"])))
         if label is None:
             self.problem("unknown status")
-        findings = re.split("[、，,；;]", "、".join(leaves(roles["entity"])))
-        return label is None or sum(self.add(label, finding) for finding in findings) > 0
+            return True
+        return (
+            sum(self.add(label, finding) for finding in re.split("[、，,；;]", "、".join(leaves(roles["entity"])))) > 0
+        )
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
