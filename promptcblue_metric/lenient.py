@@ -877,7 +877,7 @@ class ReportSections(Reader[Report]):
         return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
 
 
-DENIED, WEAK, PLAIN, SAID, CONCLUDED = range(-1, 4)
+DENIED, WEAK, PLAIN, SAID = range(-1, 3)
 _CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
 _TICKED = re.compile(r"[✓✔√✅☑](?=[^,\n]{0,2}$)|^[✓✔√✅☑]|\[[x√]\](?=\s{0,3}$)")
 _CROSSED = re.compile(r"[✗✘×❌](?=[^,\n]{0,2}$)|^[✗✘×❌]|\[\s\](?=\s{0,3}$)")
@@ -907,7 +907,6 @@ _HEDGES = re.compile(
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
-_DEGREE = re.compile("[性度](?:(?:很|较|非常)?[高强大]|[，。,.]|$)")
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
@@ -945,8 +944,6 @@ def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
         return False
     # In a text of little more than the word there is nothing else that it could be a piece of.
     near = not apart and hit.start <= 2 and len(text) <= hit.end + 2
-    if after[:1] in ("性", "度") and not _DENIES_AFTER.match(after) and not _DEGREE.match(after):
-        return False
     if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW and not _MAY_BE_SAID.match(after):
         return False
     within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
@@ -975,8 +972,6 @@ def _weight(before: str, after: str, rest: str) -> int | None:
     if _HEDGES.search(turned):
         return WEAK
     whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
-    if _CONCLUDES.search(left) and _LEADS.search(before[-8:]):
-        return CONCLUDED
     return SAID if whole or turns or _LEADS.search(before[-8:]) else PLAIN
 
 
@@ -986,8 +981,6 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     none_of_these = getattr(answer_format, "none_of_these", None)
     known = [*choices, none_of_these] if none_of_these else list(choices)
     spellings = {label: synonyms.get(label, label) for label in known}
-    if set(spellings.values()) & set(synonyms.values()):
-        spellings |= {label: label for label in synonyms.values()} | dict(synonyms)
     labels = set(spellings.values())
     # These two are other words within a sentence.
     short = {name: spellings.pop(name) for name in ("是的", "不是") if name in spellings}
@@ -997,12 +990,9 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
         if label in labels:
             spellings = dict.fromkeys(often.split(), label) | spellings
             short |= dict.fromkeys(seldom.split(), label)
-    # What stands before the parentheses of a label, or ends it, is its name where it is no other's.
+    # What stands before the parentheses of a label is its name.
     for label in choices:
-        ends = (label[at:] for at in range(1, len(label) - 1) if label[at - 1] not in "不没无未非")
-        for name in (re.split("[(（]", label)[0], *ends):
-            if name and "\n".join(known).count(name) == 1:
-                short.setdefault(name, synonyms.get(label, label))
+        short.setdefault(re.split("[(（]", label)[0], synonyms.get(label, label))
     return words(spellings, short)
 
 
@@ -1011,9 +1001,6 @@ _OPTION = re.compile(
     r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$",
     re.DOTALL,
 )
-_PICKED = re.compile(r"(?:选择?|选项|答案[是为]?)\s{0,3}(?P<sign>[a-z])(?![a-z])")
-#: What heads terms that are not the answer.
-_UNCHOSEN = re.compile("候选|选项|排除|未选|不匹配|不符|不选|不相关|无关|原词|原文[:是]?$|原诊断$|输入")
 
 
 class Verdicts:
@@ -1025,14 +1012,13 @@ class Verdicts:
 
     def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
         self.known, self.choices, self.source, self.apart = known, choices, source, apart
-        self.weights: dict[str, int] = {}
-        self.scores: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
         labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
         self.repair = "sentence around label"
 
-    def say(self, label: str, weight: int) -> None:
+    def say(self, label: str, weight: float) -> None:
         """Weigh a label, at the most that is ever said of it."""
         if weight == DENIED and label in self.opposite:
             label, weight = self.opposite[label], PLAIN
@@ -1041,22 +1027,19 @@ class Verdicts:
     def judge(self, name: str, text: str) -> bool:
         """Read a verdict on a choice; whether it is one."""
         label = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name)))
-        if label is None or (self.apart and text.strip() in self.choices):
-            return False
         verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
-        score = re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip())
-        if score:
-            self.scores[label] = float(text)
-        elif verdict:
-            self.say(label, SAID if verdict == "yes" else DENIED)
-        self.repair = "judged choices" if score or verdict else self.repair
-        return bool(score or verdict)
+        score = float(text) if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip()) else None
+        if label is None or (verdict is None and score is None):
+            return False
+        # Any number of terms are right, but one label is.
+        weighed = self.apart or score is None
+        self.say(label, (SAID if verdict == "yes" or (score or 0) >= 0.5 else DENIED) if weighed else score or DENIED)
+        self.repair = "judged choices"
+        return True
 
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
         label = self.known.exact(text)
-        if label is None and len(text) < 200 and (repeated := re.fullmatch(r"(.{2,20}?)\1+", key(bare(text)))):
-            label = self.known.exact(repeated.group(1))
         if label is not None:
             self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
@@ -1069,39 +1052,29 @@ class Verdicts:
         self.repair = "option letter" if label is not None else self.repair
         return label
 
-    def hear(self, text: str, most: int = CONCLUDED) -> None:
+    def hear(self, text: str, most: int = SAID) -> None:
         """Weigh what a text says of the choices."""
         for hit, weight in statements(self.known, text, apart=self.apart):
-            # A short name says too little within a sentence of something else.
-            length = hit.end - hit.start
-            brief = length < 4 and len(bare(text)) > length + 4 and not self.opposite and not self.apart
-            if weight != PLAIN or not brief:
-                self.say(hit.label, min(weight, most))
+            self.say(hit.label, min(weight, most))
 
     def hear_lines(self, text: str) -> None:
         """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
         for line in re.split("[\n；;]" if self.apart else "\n", text):
             name, colon, value = line.replace("：", ":").partition(":")
-            unchosen = self.apart and _UNCHOSEN.match(name.strip(" -*·")) and not any(self.known.hits(folded(name)))
-            if colon and (unchosen or self.judge(name, value.strip())):
+            if colon and self.judge(name, value.strip()):
                 continue
-            self.hear(line, CONCLUDED if not _REMARK.match(line) else WEAK if self.apart else PLAIN)
+            self.hear(line, SAID if not _REMARK.match(line) else WEAK if self.apart else PLAIN)
             if self.apart or _MARKED.search(line):
                 continue
             pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
             for sentence, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
                 clauses = [sentence, *re.split("[,，]", sentence)[: bool(self.opposite)]]
-                if picked := _PICKED.search(folded(sentence)):
-                    clauses.append(picked["sign"])
                 for clause in clauses if end not in ("？", "?") else ():
                     if bare(clause) and (label := self.whole(clause)) is not None:
                         self.say(label, SAID)
 
     def decided(self) -> set[str]:
         """The labels that are said most firmly; of two that exclude each other, any that is said."""
-        top = max(self.scores.values(), default=0.0)
-        if scored := {label for label, score in self.scores.items() if 0 < (0.5 if self.apart else top) <= score}:
-            return scored
         best = max(self.weights.values(), default=DENIED)
         least = min(best, PLAIN) if self.opposite else best
         return {label for label, weight in self.weights.items() if weight >= least > DENIED}
@@ -1115,11 +1088,7 @@ class Verdicts:
             self.hear_lines(variant)
             if labels := self.decided():
                 return labels
-        # The end of a label stands for it, where a sentence that names none in full ends in it.
-        said, _, end = re.sub("[是为]|属于", "\0", bare(text)).rpartition("\0")
-        spoken = self.apart or _DENIES_BEFORE.search(said[-6:]) or any(self.known.hits(folded(text)))
-        label = self.known.exact(end) if len(end) > 1 and said and not spoken else None
-        return {label} if label is not None else set()
+        return set()
 
 
 class Choosing(Reader[Label | TermList]):
