@@ -163,11 +163,9 @@ _MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』
 _AND = re.compile("以及|[和与及]")
 _MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
-_NUMBER = re.compile(r"^\s{0,9}(?:\d{1,2}[.、)）](?!\d)|[①-⑳])\s{0,9}")
 _AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
 _COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
-_SAYS_WHERE = re.compile(r"[(（][^()（）]{0,60}(?:文中|原文|句中|提到|提及|患者|用于|一种)")
 _ORGANS = ("身体部位", "解剖部位")
 #: An organ or a side that shares what follows the next one, as in 头、颈部肿瘤, where parts are no organs.
 _SHARED = frozenset("头颈面眼耳鼻口咽喉胸腹背腰心肝脾肺肾胃肠胆脑上下左右前后内外大小急慢")
@@ -361,7 +359,6 @@ class Reader(ABC, Generic[F]):
         # Without a head that is understood, each row speaks for itself.
         rows = rows[tabular:]
         alone = {number for number, cells in rows if not cells or self._row(cells)}
-        alone |= {line.number for line in lines if line.text.startswith("|") and tabular and line.number < rows[0][0]}
         self.note("bullets", self.bulleted and any(line.mark for line in lines))
         lines = [line for line in lines if line.number not in alone and (line.text or not self.bulleted)]
         own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
@@ -404,21 +401,14 @@ class Reader(ABC, Generic[F]):
         return False
 
     def lines(self, lines: Sequence[Line]) -> None:
-        """Read an output line by line, from the last place where it begins anew if anything is said from there."""
+        """Read an output line by line, and set aside what is said before and after the answer."""
+        # What comes before the last place where an answer begins anew is a draft of it.
         starts = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
-        if starts:
+        if starts and (starts[-1] + 1 < len(lines) or re.search(r"[:：]\s*\S", lines[-1].text)):
             first, *rest = lines[starts[-1] :]
             text = re.split("[:：]", first.text, maxsplit=1)[1].strip()
-            again = type(self)(self.format, self.choices, self.source)
-            again.read_lines([first._replace(text=text)] * bool(text) + rest)
-            if again.understood:
-                again.repairs[:0], again.problems[:0] = [*self.repairs, "answer marker"], self.problems
-                self.__dict__.update(again.__dict__)
-                return
-        self.read_lines(lines)
-
-    def read_lines(self, lines: Sequence[Line]) -> None:
-        """Read lines, and set aside what is said before and after the answer."""
+            lines = [first._replace(text=text)] * bool(text) + rest
+            self.note("answer marker")
         unread = [line for line in lines if not self._read_line(line)]
         read = sorted({line.number for line in lines} - {line.number for line in unread})
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
@@ -449,7 +439,6 @@ class Reader(ABC, Generic[F]):
                 self.open = name
                 self.member(name, "")
             return name is not None or self.free(line)
-        self._lead(line.text[: heads[0].start()])
         for head, said in _headed(line.text, heads):
             value, name = said.strip().rstrip("【["), self.names.found[head["name"]]
             self.open = "" if value else name
@@ -469,9 +458,6 @@ class Reader(ABC, Generic[F]):
 
     def _fields_in(self, text: str) -> bool:
         """Read a line that names the fields of records itself, or one of them."""
-        pieces = [piece.strip() for piece in re.split("[；;。]", text) if piece.strip()] if self.roles else []
-        if len(pieces) > 1 and all(len(_ROLE_HEAD.findall(folded(piece))) > 1 for piece in pieces):
-            return sum(map(self._fields_in, pieces)) > 0
         heads = list(_ROLE_HEAD.finditer(folded(text))) if self.roles else []
         record = {head[1]: unparenthesised(clean(said.rstrip(" |(（["))) for head, said in _headed(text, heads)}
         if len(heads) != 1 or heads[0].start():
@@ -549,8 +535,8 @@ class Reader(ABC, Generic[F]):
             self.note("empty marker", bool(word))
             return ""
         if not self.source:
-            return outer if outer and _SAYS_WHERE.search(word) else word
-        for part in (word, unparenthesised(word), outer, bare(word), _NUMBER.sub("", word), _NUMBER.sub("", outer)):
+            return word
+        for part in (word, outer, bare(word)):
             span = next(filter(None, map(self.source.span, map(clean, (part, _AFTER_LIST.sub("", part))))), None)
             if span:
                 self.note("marks at a part", part != text.strip())
@@ -596,7 +582,7 @@ class Entities(Reader[EntityLines]):
         if not self.heads.match(flat):
             # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
             readings, headed = [], self.heads.search(flat)
-            for separator in (_COMMA, _MARKS, re.compile("(?!)")):
+            for separator in (_COMMA, _MARKS):
                 pieces = [clean(piece) for piece in _cut(line.text.rstrip(_LIST_END), separator) if piece.strip()]
                 pieces = [unparenthesised(piece) if piece.startswith(("(", "（")) else piece for piece in pieces]
                 typed = [(piece, self._typed.match(folded(piece))) for piece in pieces]
@@ -623,8 +609,6 @@ class Entities(Reader[EntityLines]):
         kind = self.names.exact(str(roles.get("type")))
         if kind is not None and "entity" in roles:
             self.member(kind, roles["entity"])
-        elif self.is_whole(roles):
-            self.problem("unreadable line")
         return self.is_whole(roles)
 
     def answer(self) -> Answer:
@@ -659,7 +643,6 @@ class Triples(Reader[TripleLines | CausalLines]):
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
-        self.literal: Answer = None
 
     def polished(self, answer: Answer) -> Answer:
         for item in answer if isinstance(self.format, TripleLines) else ():
@@ -759,15 +742,6 @@ class Triples(Reader[TripleLines | CausalLines]):
         if text and not _is_none(text) and not self._pairs(text):
             self.problem("unreadable line")
 
-    def _understand(self, text: str) -> bool:
-        cut = super()._understand(text)
-        if isinstance(self.format, CausalLines):
-            # What is in the dialect is kept, as elsewhere, whether it stands in the prompt or not.
-            strict = self.format.parse(self.tidy(text))
-            if len(strict.answer) > len(self.triples) and len(strict.problems) <= text.count("\n"):
-                self.literal, self.understood = strict.answer, True
-        return cut
-
     def answer(self) -> Answer:
         order = {choice: place for place, choice in enumerate(self.choices)}
         found: list[dict[str, Any]] = []
@@ -776,7 +750,7 @@ class Triples(Reader[TripleLines | CausalLines]):
             if isinstance(self.format, CausalLines) and len(tail) > 1:
                 inner = {"predicate": self.format.inner, "subject": tail[0], "object": tail[1]}
                 found[-1] |= {"subject": head + self.format.marker, "object": inner}
-        return found if self.literal is None else self.literal
+        return found
 
 
 class Events(Reader[EventLines]):
@@ -851,15 +825,8 @@ class ReportSections(Reader[Report]):
         self.coming.append(self.names)
         self.sections: dict[str, list[str]] = {}
 
-    def read_lines(self, lines: Sequence[Line]) -> None:
-        # A section's text can hold another's name; only a report on one line has all its heads within that line.
-        if sum(bool(self.heads.match(folded(line.text).lstrip("["))) for line in lines) > 1:
-            self.heads = re.compile(rf"^\[?(?:{self.heads.pattern})")
-        super().read_lines(lines)
-
     def member(self, name: str, value: Json) -> None:
-        marks = "" if self.heads.pattern.startswith("^") else "；;，,"
-        self.sections[name] = [text.rstrip(marks)] if (text := str(value).strip()) else []
+        self.sections[name] = [text.rstrip("；;，,")] if (text := str(value).strip()) else []
         self.last, self.understood = name, True
 
     def free(self, line: Line) -> bool:
