@@ -489,43 +489,39 @@ class Reader(ABC, Generic[F]):
             known = [self.parts(text, shared=shared) if self.source else [self.part(text)] for text in leaves(value)]
             return list(dict.fromkeys(part for parts in known for part in parts if part))
         text = value.strip(" \t　|").rstrip(_LIST_END)
-        pieces = self._listed(text[1:-1] if text.startswith("[") and text.endswith("]") else text, _COMMA)
+        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return list(dict.fromkeys(filter(None, self._divided(text, (_COMMA, _MARKS, _MAYBE), dialect, shared))))
+
+    def _divided(self, text: str, separators: Sequence[re.Pattern[str]], dialect: bool, shared: bool) -> list[str]:
+        """The parts of a list that is cut at the first separators, and what is no part at the next ones."""
+        pieces, (_, *finer) = _cut(text, separators[0]), separators
+        if len(pieces) > 1 and not self.source:
+            # A part of a known text may end so.
+            pieces[-1] = pieces[-1].rstrip().removesuffix("等")
+        for at in range(len(pieces) - 2, -1, -1) if shared and self.source and len(finer) == 1 else ():
+            joined = f"{pieces[at].strip()}、{pieces[at + 1]}"
+            if pieces[at].strip() in _SHARED and len(pieces[at + 1]) > 2 and self.part(joined):
+                pieces[at : at + 2] = [joined]
         found: list[str] = []
         for piece in pieces:
             whole = self.part(piece)
-            # The dialect's own comma leaves the other marks to the parts.
-            literal = dialect or len(pieces) > 1 or not _MARKS.search(piece)
-            found += [whole] if whole is not None and literal else self._divided(piece, dialect, shared)
-        return list(dict.fromkeys(filter(None, found)))
-
-    def _listed(self, text: str, separator: re.Pattern[str]) -> list[str]:
-        """The pieces of a list, without the 等 that ends it; a part of a known text may end in one."""
-        pieces = _cut(text, separator)
-        return [*pieces[:-1], pieces[-1].rstrip().removesuffix("等")] if len(pieces) > 1 and not self.source else pieces
-
-    def _divided(self, piece: str, dialect: bool, shared: bool) -> list[str]:
-        """The parts of what is no part itself."""
-        tokens = self._listed(piece, _MARKS)
-        for at in range(len(tokens) - 2, -1, -1) if shared and self.source else ():
-            joined = f"{tokens[at].strip()}、{tokens[at + 1]}"
-            if tokens[at].strip() in _SHARED and len(tokens[at + 1]) > 2 and self.part(joined):
-                tokens[at : at + 2] = [joined]
-        found, lost = list[str](), list[str]()
-        for token in tokens:
-            part = self.part(token)
-            inner = [self.part(word) for word in _cut(token, _AND if part else _MAYBE)] if self.source else []
             # What joins two parts within a list joins two of its own.
-            if part is not None and not (len(tokens) > 1 and len(inner) > 1 and all(inner)):
-                found.append(part)
-            elif any(inner):
-                found += filter(None, inner)
-            else:
-                lost.append(clean(token))
-        self.note("list separator", len(tokens) > 1 or len(found) > 1)
-        if lost and self.spans:
-            self.problem("not in the prompt")
-        kept = lost if dialect or not self.spans else []
-        return found + kept if found or not dialect else [piece.strip()]
+            listed = len(finer) == 1 and len(pieces) > 1 and bool(self.source)
+            two = list(map(self.part, _AND.split(piece))) if listed else []
+            if len(two) > 1 and all(two):
+                found += filter(None, two)
+                continue
+            # The dialect's own comma leaves the other marks to the parts.
+            sure = dialect or len(finer) < 2 or len(pieces) > 1 or not _MARKS.search(piece)
+            if whole is not None and sure:
+                found.append(whole)
+            elif finer and (inner := self._divided(piece, finer, dialect, shared)):
+                found += inner
+            elif len(finer) == 1:
+                self.problems += [Problem("not in the prompt", 1)] * self.spans
+                found += [clean(piece)] * (dialect or not self.spans)
+        self.note("list separator", len(finer) < 2 and len(found) > 1)
+        return found
 
     def part(self, text: str) -> str | None:
         """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
@@ -724,8 +720,7 @@ class Triples(Reader[TripleLines | CausalLines]):
             under = [(self.names.exact(name), head, tails) for head, inner in heads for name, tails in inner.items()]
             return not roles and sum(self._add(name, head, tails) for name, head, tails in under if name) > 0
         stated = roles.get("predicate", roles.get("type"))
-        said = clean(" ".join(leaves(stated)))
-        predicate = self.relation if stated is None else self.names.exact(said) or ("" if self.choices else said)
+        predicate = self.relation if stated is None else self.names.exact(clean(" ".join(leaves(stated))))
         if stated is not None and not predicate:
             self.problem("unknown relation")
         if predicate:
