@@ -260,7 +260,7 @@ class Reader(ABC, Generic[F]):
     #: Whether a number before a line is its place in a list, and no answer.
     bulleted: ClassVar[bool] = True
     #: What stands between the pieces of the format, and what an unfinished one ends in.
-    between: ClassVar[str] = "[\n；;]"
+    between: str = "[\n；;]"
     open_ends: ClassVar[tuple[str, ...]] = ("，", "、", "（", "(", "尾实体为")
 
     def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
@@ -1409,14 +1409,17 @@ class Trees(Reader[TreeLines]):
         """The nodes that a text says in preorder, none where it says anything else, and whether it breaks off."""
         nodes = list[dict[str, Any]]()
         #: The branch that the next node of each open condition stands on.
-        due, branch, self.stated = list[str](), "", False
+        due, branch, self.stated, cut = list[str](), "", False, False
         empty = {"role": "", "logical_rel": "", "triples": []}
         for token in self._token.finditer(text):
             name = _NODE_NAMES.found[folded(token["name"])] if token["name"] else ""
             if token["words"]:
                 # What comes after the last triple is a remark, or where the output breaks off.
                 rest = text[token.start() :]
-                return ([], False) if self._triple.search(rest) else (nodes, rest.count("[") > rest.count("]"))
+                cut = rest.count("[") > rest.count("]")
+                if self._triple.search(rest):
+                    return [], False
+                break
             if name in ("left", "right"):
                 if due[-1:] != [name]:
                     return [], False
@@ -1441,7 +1444,7 @@ class Trees(Reader[TreeLines]):
                 nodes[-1]["triples"].append([clean(part) for part in token.groups()[1:7] if part])
         for node in nodes:
             node["logical_rel"] = node["logical_rel"] or ("null" if len(node["triples"]) < 2 else "and")
-        return nodes, False
+        return nodes, cut
 
     def answer(self) -> Answer:
         return self.tree
