@@ -156,6 +156,8 @@ _CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\
 _RESTART = re.compile(
     r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
 )
+#: The same within a text: 其他意图: names no answer.
+_ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})|{_CORRECTION.pattern}")
 _HALF_WIDTH = re.compile(r"[^\x00-\x7f][:;,]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
@@ -1025,7 +1027,7 @@ class Verdicts:
             name, colon, value = line.replace("：", ":").partition(":")
             if colon and self.judge(name, value.strip()):
                 continue
-            self.hear(line, SAID if not _REMARK.match(line) else WEAK if self.apart else PLAIN)
+            self.hear(line, PLAIN if _REMARK.match(line) else SAID)
             if self.apart or _MARKED.search(line):
                 continue
             pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
@@ -1045,12 +1047,8 @@ class Verdicts:
         """The labels between which a short text leaves the choice."""
         if (label := self.whole(text)) is not None:
             return {label}
-        variants = (re.sub("[(（][^()（）\n]{0,60}[)）]", "", text), text.replace("的", ""))
-        for variant in (text, *(() if self.apart else variants)):
-            self.hear_lines(variant)
-            if labels := self.decided():
-                return labels
-        return set()
+        self.hear_lines(text)
+        return self.decided()
 
 
 class Choosing(Reader[Label | TermList]):
@@ -1134,11 +1132,9 @@ class Choosing(Reader[Label | TermList]):
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
         flat = folded(text)
-        corrections = [match.end() for match in _CORRECTION.finditer(flat)]
-        before = [(match.end(), flat[max(0, match.start() - 3) : match.start()]) for match in _MARK.finditer(flat)]
-        marks = [end for end, said in before if not re.search("次|其他|备选", said)]
+        marks = [match.end() for match in _ANSWER.finditer(flat)]
         # Time stays linear: of many marks the last few are enough.
-        for place in [*corrections[-1:], *[mark for mark in marks[:-9:-1] if mark > max([0, *corrections])]]:
+        for place in marks[:-9:-1]:
             if self._hear(text[place:].strip()):
                 self.note("answer marker")
                 return True
@@ -1192,7 +1188,7 @@ class Statuses(Reader[StatusLines]):
         """The only status that ``text`` gives."""
         text = text.rstrip(_LIST_END + "吗?？")
         verdicts = Verdicts(self.statuses, self.choices, self.source)
-        labels = verdicts.read(_PARENTHESES.sub("", text)) or verdicts.read(text)
+        labels = verdicts.read(text)
         if len(labels) != 1:
             return None
         self.note(verdicts.repair, text not in labels)
