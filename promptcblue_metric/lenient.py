@@ -147,7 +147,6 @@ _REFUSAL = re.compile("抱歉|对不起|无法|不能")
 _REMARK = re.compile(
     r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|总之|综上|如需|如果您|其中|免责)"
 )
-_SENTENCE_ENDS = ("。", "！", "？", "!", "?", "；", ";", ".", "…", "”", "）")
 #: What stands before an answer that comes after something else, and before one that replaces another.
 _MARK = re.compile(
     r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
@@ -292,6 +291,7 @@ class Reader(ABC, Generic[F]):
         """Set the names that head what is said under them, and what may stand right before one."""
         known = set(names.values())
         self.names = words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
+        self.coming.append(self.names)
         self.heads = re.compile(
             rf"(?:^|(?<=[\s,.:;(\[\"'|中的]){before})(?P<name>{self.names.pattern})"
             rf"[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?\s{{0,3}}(?:{self.joint})"
@@ -450,8 +450,8 @@ class Reader(ABC, Generic[F]):
     def whole(self, text: str) -> str:
         """``text`` without a last piece that begins a word which can come there, and does not end it."""
         last = re.split(self.between, text)[-1]
-        begun = any(known.begins_with(last) for known in self.coming)
-        return text.removesuffix(last) if begun and not any(known.exact(last) for known in self.coming) else text
+        begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
+        return text.removesuffix(last) if begun else text
 
     def _lead(self, text: str) -> bool:
         self.lead_seen |= (lead := self.leads.exact(text) is not None)
@@ -469,14 +469,9 @@ class Reader(ABC, Generic[F]):
         if role not in self.roles or not value or self.names.exact(heads[0][1]) is not None:
             return False
         self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
-        if self.is_whole(self.fields):
-            self.record(self.fields, self.fields)
+        if self.record(self.fields, self.fields):
             self.fields = {}
         return True
-
-    def is_whole(self, roles: Mapping[str, Json]) -> bool:
-        """Whether these roles make a record."""
-        return self.roles <= roles.keys()
 
     def parts(self, value: Json, *, dialect: bool = False, shared: bool = True) -> list[str]:
         """The parts that a list names, each as the prompt writes it.
@@ -560,9 +555,9 @@ class Entities(Reader[EntityLines]):
             self.joint = Entities.joint + "|[是为有]|包[括含]"
         endings = ("", "实体", "实体名称", "类实体", "类", "类型")
         self.name({choice + end: choice for end in endings for choice in self.choices})
+        self.coming.append(words({f"{choice}实体：": choice for choice in self.choices}))
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
-        self.coming.append(words({f"{choice}实体：": choice for choice in self.choices}))
         self._typed = re.compile(
             rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
         )
@@ -607,7 +602,7 @@ class Entities(Reader[EntityLines]):
         kind = self.names.exact(str(roles.get("type")))
         if kind is not None and "entity" in roles:
             self.member(kind, roles["entity"])
-        return self.is_whole(roles)
+        return self.roles <= roles.keys()
 
     def answer(self) -> Answer:
         self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
@@ -712,9 +707,6 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.understood |= all_
         return all_
 
-    def is_whole(self, roles: Mapping[str, Json]) -> bool:
-        return super().is_whole(roles) or (bool(self.relation) and {"subject", "object"} <= roles.keys())
-
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         if not {"subject", "object"} <= roles.keys():
             # Relations and tails can stand under their head.
@@ -759,7 +751,6 @@ class Events(Reader[EventLines]):
 
     def set_up(self) -> None:
         self.name({name: name for name in self.format.fields})
-        self.coming.append(self.names)
         self.events: list[dict[str, Json]] = []
         self.statuses = label_words(self.format, self.format.statuses)
 
@@ -819,7 +810,6 @@ class ReportSections(Reader[Report]):
 
     def set_up(self) -> None:
         self.name({section: section for section in self.format.sections})
-        self.coming.append(self.names)
         self.sections: dict[str, list[str]] = {}
 
     def member(self, name: str, value: Json) -> None:
@@ -1016,18 +1006,14 @@ class Verdicts:
         self.repair = "option letter" if label is not None else self.repair
         return label
 
-    def hear(self, text: str, most: int = SAID) -> None:
-        """Weigh what a text says of the choices."""
-        for hit, weight in statements(self.known, text, apart=self.apart):
-            self.say(hit.label, min(weight, most))
-
-    def hear_lines(self, text: str) -> None:
+    def hear(self, text: str) -> None:
         """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
         for line in re.split("[\n；;]" if self.apart else "\n", text):
             name, colon, value = line.replace("：", ":").partition(":")
             if colon and self.judge(name, value.strip()):
                 continue
-            self.hear(line, PLAIN if _REMARK.match(line) else SAID)
+            for hit, weight in statements(self.known, line, apart=self.apart):
+                self.say(hit.label, min(weight, PLAIN) if _REMARK.match(line) else weight)
             if self.apart or _MARKED.search(line):
                 continue
             pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
@@ -1037,18 +1023,15 @@ class Verdicts:
                     if bare(clause) and (label := self.whole(clause)) is not None:
                         self.say(label, SAID)
 
-    def decided(self) -> set[str]:
-        """The labels that are said most firmly; of two that exclude each other, any that is said."""
-        best = max(self.weights.values(), default=DENIED)
-        least = min(best, PLAIN) if self.opposite else best
-        return {label for label, weight in self.weights.items() if weight >= least > DENIED}
-
     def read(self, text: str) -> set[str]:
         """The labels between which a short text leaves the choice."""
         if (label := self.whole(text)) is not None:
             return {label}
-        self.hear_lines(text)
-        return self.decided()
+        self.hear(text)
+        # The most firmly said is meant; of two that exclude each other, any that is said.
+        best = max(self.weights.values(), default=DENIED)
+        least = min(best, PLAIN) if self.opposite else best
+        return {label for label, weight in self.weights.items() if weight >= least > DENIED}
 
 
 class Choosing(Reader[Label | TermList]):

@@ -189,12 +189,8 @@ def clean(part: str) -> str:
 
 
 def unparenthesised(text: str) -> str:
-    """``text`` without a pair of parentheses around it, or one at an end that lost its other half."""
-    opens, closes = text.startswith(("(", "（")), text.endswith((")", "）"))
-    surplus = sum(text.count(sign) for sign in "(（") - sum(text.count(sign) for sign in ")）")
-    if opens and closes:
-        return text[1:-1].strip()
-    return text[:-1].strip() if closes and surplus < 0 else text[1:].strip() if opens and surplus > 0 else text
+    """``text`` without a pair of parentheses around it."""
+    return text[1:-1].strip() if text.startswith(("(", "（")) and text.endswith((")", "）")) else text
 
 
 class Hit(NamedTuple):
