@@ -266,6 +266,8 @@ _TOKEN = re.compile(
     r"""|(?P<comma>[,，])|(?P<word>-?\d[\d.eE+-]*|[A-Za-z]+)|(?P<cut>["'“])|\S""",
     re.DOTALL,
 )
+#: No answer nests as deep; without a limit, time would grow with depth times length.
+_DEEPEST = 50
 _CONSTANTS: Mapping[str, Json] = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -297,7 +299,7 @@ def _json_value(text: str, start: int) -> tuple[list[Json], int, bool]:
                 pass
             if len(stack) == 1:
                 return root, token.end(), False
-        elif kind is None or (kind == "comma" and name):
+        elif kind is None or (kind == "comma" and name) or len(stack) > _DEEPEST:
             return [], token.end(), False
         elif kind in ("text", "word", "open"):
             value: Any = ({} if said == "{" else []) if kind == "open" else _literal(said)
