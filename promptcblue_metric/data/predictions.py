@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from ..errors import PromptCBLUEError, RowError, UnknownTaskError
 from ..evaluation import Parser, Result, TaskResult, parse_answer
@@ -134,6 +134,8 @@ _LABELS = ("label", "target", "gold")
 #: Other names of the id of a sample, without case and marks, and the fields in which tools number their rows.
 _ID_NAMES = {"sampleid", "id", "uid", "guid", "qid", "exampleid", "questionid"}
 _NUMBERS = ("doc_id", "index", "idx", "id")
+#: The number that a row carries (without one its line), its line in the file, and the row.
+_Numbered: TypeAlias = tuple[int, int, dict[str, object]]
 #: The fields in which an output or a prompt can be wrapped.
 _WRAPPERS = ("content", "text", "prompt", "message", "choices", "input", "gen_args_0", "arg_0", "body")
 
@@ -323,18 +325,10 @@ def _id_field(rows: Sequence[Mapping[str, object]], references: Sequence[Sample]
     return next((name for name in names if any(str(row.get(name)) in known for row in rows)), None)
 
 
-class _Numbered(NamedTuple):
-    """A row, the number that it carries (without one its line), and its line in the file."""
-
-    number: int
-    line: int
-    row: dict[str, object]
-
-
 def _numbered(rows: Sequence[dict[str, object]]) -> list[_Numbered]:
     """The rows in the order of their numbers."""
     name = next((name for name in _NUMBERS if all(type(row.get(name)) is int for row in rows)), "")
-    numbered = (_Numbered(int(str(row.get(name, line))), line, row) for line, row in enumerate(rows, 1))
+    numbered = ((int(str(row.get(name, line))), line, row) for line, row in enumerate(rows, 1))
     return sorted(numbered, key=itemgetter(0))
 
 
@@ -379,7 +373,7 @@ def _check_order(rows: Sequence[_Numbered], references: Sequence[Sample], path: 
             f"{path}: has {len(rows)} rows with neither an id nor a prompt, for {len(references)} samples; by their "
             f"order alone as many rows as samples can be matched; {_OTHER_SPLIT}"
         )
-    for number, (found, line, row) in enumerate(rows, rows[0].number):
+    for number, (found, line, row) in enumerate(rows, rows[0][0]):
         if found != number:
             raise RowError(str(path), line, None, f"its number {found} leaves a gap or comes twice; {_REMEDY}")
         if named := next((field for field in _ids(row) if isinstance(row[field], str)), None):
@@ -495,18 +489,19 @@ def match(
             content.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         index = _Index(path, bad, content)
     bad.stop_if_any("mend the predictions file, or predict again")
-    outputs = equal = gold = 0
+    outputs = equal = gold = labelled = 0
     for sample in references:
         if prediction := index.take(sample, bad):
             outputs += 1
             equal += prediction.text == sample["target"]
+            labelled += bool(sample["target"].strip())
             gold += prediction.field == _OFFICIAL and prediction.text.split() == sample["target"].split()
         yield sample, prediction
     bad.extend(index.untaken(None if configs is None else {get_task(name).name for name in configs}))
     bad.stop_if_any(_MISFIT if outputs else f"{_MISFIT}: no sample id is theirs; {_OTHER_SPLIT}")
     if allow_gold:
         return
-    if outputs and gold >= _GOLD * outputs:
+    if outputs and gold >= (_GOLD if labelled else 1) * outputs:  # without gold answers, some outputs may be empty too
         raise PromptCBLUEError(
             f"{path}: {gold} of {outputs} outputs are the reference's own target, as if the gold answers had been "
             "handed in; pass --allow-gold if they are to be scored"

@@ -440,3 +440,10 @@ def test_of_several_outputs_none_is_taken_in_silence(samples: list[Sample], tmp_
     path.write_text(_lines(rows), encoding="utf-8")
     with pytest.raises(PromptCBLUEError, match=r"jsonl:2: holds 2 outputs"):
         _texts(path, samples)
+
+
+def test_outputs_may_be_empty_where_there_is_no_gold(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "test_predictions.json"
+    unlabelled: list[Sample] = [{**sample, "target": ""} for sample in samples]
+    path.write_text(_lines([{**unlabelled[0], "target": "答"}, *map(dict, unlabelled[1:])]), encoding="utf-8")
+    assert _texts(path, unlabelled) == ["答"] + [""] * (len(samples) - 1)
