@@ -438,7 +438,9 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     shutil.copytree(RAW, raw)
     with (raw / "KUAKE-IR/corpus.tsv").open("a", encoding="utf-8") as stream:
         stream.writelines(f"x{number}\t很长的文档\n" for number in range(3_000_000))
-    command = "from promptcblue_dataset.cli import main; main()"
+    # A shell may have started the tests with the signal ignored.
+    command = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command += "; from promptcblue_dataset.cli import main; main()"
     output = tmp_path / "here" / "promptcblue"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "build", str(raw), "--output", str(output), "--workers", "1", "--no-cache"],

@@ -106,7 +106,8 @@ def test_any_text_is_read(text: str) -> None:
 @pytest.mark.parametrize("parser", ["strict", "lenient"])
 def test_a_space_in_a_causal_line_ends_no_run(line: str, parser: Parser) -> None:
     parsed = parse_answer(CAUSAL, f"{CAUSAL.lead('因果关系')}\n{line}", [], parser, "甲乙")
-    assert len(parsed.answer) == 1
+    # A triple without a subject is one for the official code only.
+    assert len(parsed.answer) == (parser == "strict" or "头实体：；" not in line)
     assert not parsed.well_formed
     nested = f"{CAUSAL.lead('条件关系')}\n头实体：甲；尾三元组：头实体： 乙；尾实体：丙 ；关系：因果关系"
     assert parse_answer(CAUSAL, nested, [], parser, "甲乙丙").answer

@@ -91,14 +91,16 @@ class VllmBackend(LocalBackend):
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion | Failure]:
         """Answer every request, each as soon as the engine is done with it."""
-        from vllm.lora.request import LoRARequest
-
         items = self._encode(requests)
         if self.engine is None or _needed(items) > self._length:
             self._length = max(_needed(items), self.engine_options.get("max_model_len", 0))
             self.engine = self._load_engine(self._length)
         left = {str(item.request.index): item for item in items}
-        adapter = LoRARequest("adapter", 1, self.source.adapter) if self.source.adapter else None
+        adapter = None
+        if self.source.adapter:
+            from vllm.lora.request import LoRARequest
+
+            adapter = LoRARequest("adapter", 1, self.source.adapter)
         for name, item in left.items():
             prompt = {"prompt_token_ids": item.ids.tolist()}
             self.engine.add_request(name, prompt, self._sampling(item.request), lora_request=adapter)

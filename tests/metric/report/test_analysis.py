@@ -83,8 +83,8 @@ def test_entities_are_correct_wrong_in_type_or_boundary_spurious_or_missed() -> 
             "missed",
         ),
         ("IMCS-V2-MRG", {"诊断": "溃疡"}, "要考虑十二指肠溃疡。做过胃镜吗？", "unreadable", "missing section"),
-        # What the prompt names without its status is where an output broke off.
-        ("CHIP-MDCFNPC", "上述对话中临床发现实体以及其阴阳性判别如下：\n腹痛：不标注", "腹痛", "truncated", "missed"),
+        # A finding whose status is about to come is where an output broke off.
+        ("CHIP-MDCFNPC", "上述对话中临床发现实体以及其阴阳性判别如下：\n腹痛：不标注", "腹痛：", "truncated", "missed"),
         ("IMCS-V2-MRG", {"诊断": "溃疡"}, " \n", "empty", "empty"),
     ],
 )
