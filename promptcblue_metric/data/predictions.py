@@ -71,8 +71,12 @@ _OFFICIAL = "target"
 
 def _output_field(rows: Iterable[Mapping[str, object]]) -> str:
     """The field that holds the outputs of a whole file, so that no row answers with its gold in place of its output."""
-    held = {name for row in rows for name in row.keys() & {*_OUTPUTS, _OFFICIAL}}
-    return next((name for name in _OUTPUTS if name in held), _OFFICIAL if _OFFICIAL in held else _OUTPUTS[0])
+    held: set[str] = set()
+    for row in rows:
+        if _OUTPUTS[0] in row:
+            return _OUTPUTS[0]
+        held |= row.keys() & {*_OUTPUTS, _OFFICIAL}
+    return next((name for name in (*_OUTPUTS, _OFFICIAL) if name in held), _OUTPUTS[0])
 
 
 def read_predictions(path: str | Path) -> Iterator[Prediction]:
@@ -386,7 +390,7 @@ _OTHER_SPLIT = "are they of another split (--split)?"
 #: So many predictions that all equal their targets are worth a remark.
 _SUSPICIOUS = 20
 #: Such a share of outputs in ``target`` that are the targets, but for white space, is no model's.
-_GOLD = 0.9
+_GOLD = 0.97
 
 
 class _Index:
