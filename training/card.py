@@ -87,7 +87,7 @@ def write_card(folder: Path, **results: Mapping[str, float]) -> None:
     Raises:
         PromptCBLUEError: the folder is not that of a run, or cannot be written.
     """
-    replace_bytes(folder / run.CARD, _written(folder, **results))
+    replace_bytes(folder / run.CARD, _written(folder, run.read_run(folder, **results)))
 
 
 def renew_card(folder: Path, *, overwrite: bool = False) -> None:
@@ -100,8 +100,7 @@ def renew_card(folder: Path, *, overwrite: bool = False) -> None:
     Raises:
         PromptCBLUEError: the folder is not that of a finished run, or its card holds what would be lost.
     """
-    _check_finished(folder)
-    path, content = folder / run.CARD, _written(folder)
+    path, content = folder / run.CARD, _written(folder, _finished(folder))
     if path.is_file() and path.read_bytes() != content and not overwrite:
         raise PromptCBLUEError(
             f"{path}: holds scores or what somebody wrote, which would be lost; --scores FILE puts scores into it as "
@@ -110,8 +109,7 @@ def renew_card(folder: Path, *, overwrite: bool = False) -> None:
     replace_bytes(path, content)
 
 
-def _written(folder: Path, **results: Mapping[str, float]) -> bytes:
-    facts = run.read_run(folder, **results)
+def _written(folder: Path, facts: run.RunFacts) -> bytes:
     return _content(_card_data(folder, facts), _body(folder, facts))
 
 
@@ -330,12 +328,14 @@ def _content(data: ModelCardData, text: str) -> bytes:
     return f"---\n{data.to_yaml()}\n---\n\n{text}".encode()
 
 
-def _check_finished(folder: Path) -> None:
-    run.read_run(folder)
+def _finished(folder: Path) -> run.RunFacts:
+    """The facts of a run that is finished."""
+    facts = run.read_run(folder)
     if not (folder / run.FINISHED).is_file():
         raise PromptCBLUEError(
             f"{folder}: the run is not finished (no {run.FINISHED}); give its `promptcblue-train sft` command again"
         )
+    return facts
 
 
 def publication(folder: Path, repo: str) -> Publication:
@@ -349,8 +349,7 @@ def publication(folder: Path, repo: str) -> Publication:
     """
     from huggingface_hub import ModelCard
 
-    _check_finished(folder)
-    facts = run.read_run(folder)
+    facts = _finished(folder)
     if not any(path for pattern in run.WEIGHTS for path in folder.glob(pattern)):
         raise PromptCBLUEError(f"{folder}: holds no weights ({', '.join(run.WEIGHTS)})")
     if not (folder / run.CARD).is_file():

@@ -2,6 +2,10 @@
 
 import sys
 from importlib import import_module
+from typing import NoReturn
+
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
 
 
 def start(module: str) -> None:
@@ -9,8 +13,13 @@ def start(module: str) -> None:
     try:
         import_module(module).main()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        interrupted()
+
+
+def interrupted() -> NoReturn:
+    """End after Ctrl-C."""
+    print("interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def metric() -> None:

@@ -26,6 +26,7 @@ from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
 from ..scoring import Protocol
 from ..version import VERSION
+from . import INTERRUPTED, interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -333,10 +334,6 @@ def _all_seen() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-#: The exit code after Ctrl-C.
-INTERRUPTED = 130
-
-
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
@@ -355,8 +352,7 @@ def run(app: Callable[[], object]) -> None:
         # Typer makes an exit code of Ctrl-C, in silence.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        interrupted()
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
         sys.stderr.close()

@@ -15,7 +15,16 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from ..adapters.prompts import virtual_tokens
-from ..model import best_device, best_dtype, choose_dtype, context_length, four_bit, load_for_prediction, spare_threads
+from ..model import (
+    best_device,
+    best_dtype,
+    choose_dtype,
+    context_length,
+    first_line,
+    four_bit,
+    load_for_prediction,
+    spare_threads,
+)
 from ..processes import process_state, quiet_libraries
 from ..prompts import PromptEncoder
 from ..recipe import FOUR_BIT
@@ -257,7 +266,7 @@ class TransformersBackend(LocalBackend):
             return self._answer(make(), alone=alone)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):  # the CPU's allocator
-                return str(error).strip().splitlines()[0]
+                return first_line(error)
             raise
 
     def _in_halves(self, batch: Sequence[Encoded]) -> Iterator[Completion | Failure]:
