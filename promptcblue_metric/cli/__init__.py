@@ -2,10 +2,6 @@
 
 import sys
 from importlib import import_module
-from typing import NoReturn
-
-#: The exit code after Ctrl-C.
-INTERRUPTED = 130
 
 
 def start(module: str) -> None:
@@ -13,13 +9,8 @@ def start(module: str) -> None:
     try:
         import_module(module).main()
     except KeyboardInterrupt:
-        interrupted()
-
-
-def interrupted() -> NoReturn:
-    """End after Ctrl-C."""
-    print("interrupted", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def metric() -> None:

@@ -26,7 +26,6 @@ from ..errors import EXTRAS, MissingLibraryError, PromptCBLUEError
 from ..evaluation import Parser
 from ..scoring import Protocol
 from ..version import VERSION
-from . import INTERRUPTED, interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -334,6 +333,10 @@ def _all_seen() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
+
+
 def run(app: Callable[[], object]) -> None:
     """Run a command line; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
@@ -352,7 +355,8 @@ def run(app: Callable[[], object]) -> None:
         # Typer makes an exit code of Ctrl-C, in silence.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        interrupted()
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
         sys.stderr.close()
