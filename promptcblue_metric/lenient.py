@@ -145,7 +145,7 @@ _SAYS_NOTHING = re.compile(
 )
 _REFUSAL = re.compile("抱歉|对不起|无法|不能")
 _REMARK = re.compile(
-    r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|总之|综上|如需|如果您|其中|免责)"
+    r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|请注意|总之|综上|如需|如果您|其中|免责)"
 )
 #: What stands before an answer that comes after something else, and before one that replaces another.
 _MARK = re.compile(
@@ -161,16 +161,12 @@ _HALF_WIDTH = re.compile(r"[^\x00-\x7f][:;,]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
 _MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』])(?=[“「『])")
+_LISTED = re.compile(f"{_COMMA.pattern}|{_MARKS.pattern}")
 _AND = re.compile("以及|[和与及]")
-_MAYBE = re.compile(_AND.pattern + r"|/|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
+_MAYBE = re.compile(_AND.pattern + r"|/|等[^，,、；;]{0,8}$|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
-_AFTER_LIST = re.compile(r"等[^，,、；;]{0,8}$")
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
 _COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
-_ORGANS = ("身体部位", "解剖部位")
-#: An organ or a side that shares what follows the next one, as in 头、颈部肿瘤, where parts are no organs.
-_SHARED = frozenset("头颈面眼耳鼻口咽喉胸腹背腰心肝脾肺肾胃肠胆脑上下左右前后内外大小急慢")
-
 #: What makes the answer that says nothing, where that is no list.
 _NOTHING: Mapping[type[AnswerFormat], type[Answer]] = {Label: str, FreeText: str, Report: dict}
 
@@ -256,8 +252,6 @@ class Reader(ABC, Generic[F]):
     joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
-    #: Whether parts are spans of the prompt's text, and not put together from its words.
-    spans: ClassVar[bool] = True
     #: Whether a number before a line is its place in a list, and no answer.
     bulleted: ClassVar[bool] = True
     #: What stands between the pieces of the format, and what an unfinished one ends in.
@@ -473,70 +467,58 @@ class Reader(ABC, Generic[F]):
             self.fields = {}
         return True
 
-    def parts(self, value: Json, *, dialect: bool = False, shared: bool = True) -> list[str]:
+    def parts(self, value: Json, *, dialect: bool = False) -> list[str]:
         """The parts that a list names, each as the prompt writes it.
 
         A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
-        leaves no doubt what its parts are, it is kept, and counted. So it is where parts are no `spans`.
-
-        Args:
-            shared: whether an organ or a side alone is a piece of the part after it.
+        leaves no doubt what its parts are, it is kept, and counted.
         """
-        if not isinstance(value, str):
-            known = [self.parts(text, shared=shared) if self.source else [self.part(text)] for text in leaves(value)]
-            return list(dict.fromkeys(part for parts in known for part in parts if part))
-        text = value.strip(" \t　|").rstrip(_LIST_END)
-        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        return list(dict.fromkeys(filter(None, self._divided(text, (_COMMA, _MARKS, _MAYBE), dialect, shared))))
+        if isinstance(value, str):
+            found = self._divided(value.strip("[]|" + _LIST_END), (_COMMA, _MARKS, _MAYBE), dialect)
+        else:
+            known = (self.parts(text) if self.source else [self.part(text) or ""] for text in leaves(value))
+            found = [part for parts in known for part in parts]
+        return list(dict.fromkeys(filter(None, found)))
 
-    def _divided(self, text: str, separators: Sequence[re.Pattern[str]], dialect: bool, shared: bool) -> list[str]:
+    def _divided(self, text: str, separators: Sequence[re.Pattern[str]], dialect: bool) -> list[str]:
         """The parts of a list that is cut at the first separators, and what is no part at the next ones."""
         pieces, (_, *finer) = _cut(text, separators[0]), separators
         if len(pieces) > 1 and not self.source:
             # A part of a known text may end so.
             pieces[-1] = pieces[-1].rstrip().removesuffix("等")
-        for at in range(len(pieces) - 2, -1, -1) if shared and self.source and len(finer) == 1 else ():
+        for at in range(len(pieces) - 2, -1, -1):
+            # An organ or a side shares what follows the next one: 头、颈部肿瘤.
             joined = f"{pieces[at].strip()}、{pieces[at + 1]}"
-            if pieces[at].strip() in _SHARED and len(pieces[at + 1]) > 2 and self.part(joined):
+            if len(pieces[at].strip()) == 1 and len(pieces[at + 1]) > 2 and self.source and self.source.span(joined):
                 pieces[at : at + 2] = [joined]
         found: list[str] = []
         for piece in pieces:
             whole = self.part(piece)
             # What joins two parts within a list joins two of its own.
-            listed = len(finer) == 1 and len(pieces) > 1 and bool(self.source)
-            two = list(map(self.part, _AND.split(piece))) if listed else []
-            if len(two) > 1 and all(two):
-                found += filter(None, two)
-                continue
+            two = list(map(self.part, _AND.split(piece))) if len(finer) == 1 and self.source else []
             # The dialect's own comma leaves the other marks to the parts.
             sure = dialect or len(finer) < 2 or len(pieces) > 1 or not _MARKS.search(piece)
-            if whole is not None and sure:
+            if len(two) > 1 and all(two):
+                found += filter(None, two)
+            elif whole is not None and sure:
                 found.append(whole)
-            elif finer and (inner := self._divided(piece, finer, dialect, shared)):
+            elif finer and (inner := self._divided(piece, finer, dialect)):
                 found += inner
             elif len(finer) == 1:
-                self.problems += [Problem("not in the prompt", 1)] * self.spans
-                found += [clean(piece)] * (dialect or not self.spans)
+                self.problems.append(Problem("not in the prompt", 1))
+                found += [clean(piece)] * dialect
         self.note("list separator", len(finer) < 2 and len(found) > 1)
         return found
 
     def part(self, text: str) -> str | None:
         """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
         word = clean(text)
-        outer = clean(_PARENTHESES.sub("", word))
         if not word or _is_none(word):
             self.note("empty marker", bool(word))
             return ""
-        if not self.source:
-            return word
-        for part in (word, outer, bare(word)):
-            span = next(filter(None, map(self.source.span, map(clean, (part, _AFTER_LIST.sub("", part))))), None)
-            if span:
-                self.note("marks at a part", part != text.strip())
-                return span
-        denies = re.match("无|未|没有|暂无", word)
-        self.note("empty marker", bool(denies))
-        return "" if denies else None
+        spans = map(self.source.span, (word, clean(_PARENTHESES.sub("", word)), bare(word)))
+        denied = "" if re.match("无|未|没有", word) else None
+        return next(filter(None, spans), denied) if self.source else word
 
     @abstractmethod
     def answer(self) -> Answer:
@@ -547,19 +529,15 @@ class Entities(Reader[EntityLines]):
     """Mentions under their types, or followed by them."""
 
     roles = frozenset({"entity", "type"})
-    # A sentence names the type as such: 疾病实体是…; of a known text it can say 疾病是….
-    joint = Reader.joint + r"|->|→|=>?|——|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)(?:[是为有]|包[括含])"
+    joint = Reader.joint + r"|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)[是为有]"
 
     def set_up(self) -> None:
-        if self.source:
-            self.joint = Entities.joint + "|[是为有]|包[括含]"
-        endings = ("", "实体", "实体名称", "类实体", "类", "类型")
-        self.name({choice + end: choice for end in endings for choice in self.choices})
-        self.coming.append(words({f"{choice}实体：": choice for choice in self.choices}))
+        self.name({choice + end: choice for end in ("", "实体", "类", "类型") for choice in self.choices})
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self._typed = re.compile(
-            rf"(?P<said>.{{1,300}}?)\s{{0,3}}(?:[:(→=/,\t]|->|=>|[-—]{{1,2}}|属于|[是为])\s{{0,3}}(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?(?:\)|,[^()]{{0,30}}\))?$"
+            r"(?P<said>.{1,300}?)\s{0,3}(?:[:(→=/,\t]|->|[-—]{1,2}|属于|[是为])\s{0,3}(?:属于)?[\"']?"
+            rf"(?P<name>{self.names.pattern})[\"']?\)?$"
         )
 
     def polished(self, answer: Answer) -> Answer:
@@ -571,27 +549,21 @@ class Entities(Reader[EntityLines]):
         self.understood = True
 
     def line(self, line: Line) -> bool:
-        flat = folded(line.text)
-        if not self.heads.match(flat):
-            # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
-            readings, headed = [], self.heads.search(flat)
-            for separator in (_COMMA, _MARKS):
-                pieces = [clean(piece) for piece in _cut(line.text.rstrip(_LIST_END), separator) if piece.strip()]
-                pieces = [unparenthesised(piece) if piece.startswith(("(", "（")) else piece for piece in pieces]
-                typed = [(piece, self._typed.match(folded(piece))) for piece in pieces]
-                read = [(piece[: match.end("said")], match["name"]) for piece, match in typed if match]
-                if read and ((self.source and not headed) or len(read) == len(pieces) > bool(headed)):
-                    readings.append(read)
-            for said, name in max(readings, key=len, default=()):
-                self.member(self.names.found[name], said)
-            if readings:
-                return True
-        return super().line(line)
+        # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
+        pieces = [unparenthesised(clean(piece)) for piece in _cut(line.text, _LISTED) if clean(piece)]
+        typed = [self._typed.match(folded(piece)) for piece in pieces]
+        if self.heads.search(folded(line.text)) or not any(typed) or not (self.source or all(typed)):
+            return super().line(line)
+        said = list[Json]()
+        for piece, match in zip(pieces, typed, strict=True):
+            said.append(piece[: match.end("said")] if match else piece)
+            if match:
+                self.member(self.names.found[match["name"]], said)
+                said = []
+        return True
 
     def free(self, line: Line) -> bool:
-        short = len(line.text) <= 60 and ":" not in folded(line.text) and not line.text.endswith("。")
-        alone = line.mark or short
-        if not self.open or not alone or _REMARK.match(line.text):
+        if not self.open or not (line.mark or not line.text.endswith("。")) or _REMARK.match(line.text):
             return False
         # An item can be a mention and a remark on it.
         item = re.split("[：:]|—|\\s-\\s", line.text, maxsplit=1)[0] if self.source and line.mark else ""
@@ -606,7 +578,7 @@ class Entities(Reader[EntityLines]):
 
     def answer(self) -> Answer:
         self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
-        found = [(kind, part) for kind, said in self.found for part in self.parts(said, shared=kind not in _ORGANS)]
+        found = [(kind, part) for kind, said in self.found for part in self.parts(said)]
         in_order = sorted(dict.fromkeys(found), key=lambda item: self.choices.index(item[0]))
         return [{"entity": part, "type": kind} for kind, part in in_order]
 
@@ -745,8 +717,6 @@ class Triples(Reader[TripleLines | CausalLines]):
 class Events(Reader[EventLines]):
     """Events whose fields stand on one line or on several."""
 
-    # 主体词 does not stand in the text in a fifth of the gold events, such as 体重变化 of 体重无明显变化.
-    spans = False
     _caption = re.compile(r"^(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}(?:[：:.、]|$)")
 
     def set_up(self) -> None:
@@ -761,52 +731,43 @@ class Events(Reader[EventLines]):
     def free(self, line: Line) -> bool:
         # An event can be headed by its 主体词 itself.
         heading = _PARENTHESES.sub("", bare(self._caption.sub("", line.text)))
-        known = len(heading) <= 20 and bool(self.source or line.mark) and self.source.span(heading)
-        self.last = known or ""
-        return bool(known or self._caption.match(line.text))
+        self.last = heading if self.source and self.source.span(heading) else ""
+        return bool(self.last or self._caption.match(line.text))
 
     def member(self, name: str, value: Json) -> None:
         if not self.events or name in self.events[-1]:
-            self.events.append({"": self.last} if self.last else {})
-        self.last = ""
+            self.events.append({"": self.last})
+        self.last, self.understood = "", True
         self.events[-1][name] = value
-        self.understood = True
 
     def answer(self, *, dialect: bool = False) -> Answer:
-        self.note("missing line", any(set(self.format.fields) - event.keys() for event in self.events))
-        events: dict[str, dict[str, object]] = {}
+        events = list[dict[str, Answer]]()
         for said in self.events:
-            event: dict[str, object] = {}
+            event: dict[str, Answer] = {}
             for name, is_list in self.format.fields.items():
-                text = clean(" ".join(leaves(said.get(name, said.get("") if name == "主体词" else ""))))
-                if is_list:
-                    event[name] = self.parts(said.get(name, ""), dialect=dialect, shared=False)
-                else:
-                    whole = self._status(text) if name == "发生状态" else self.part(text)
-                    event[name] = whole if whole is not None else _PARENTHESES.sub("", text)
-            if any(event.values()) and (event["主体词"] or not self.source):
-                events[str(event)] = event
-            elif any(event.values()):
-                self.problem("unreadable line")
-        return list(events.values())
+                value = said.get(name, said.get("") if name == "主体词" else "")
+                text = clean(" ".join(leaves(value)))
+                whole = self._status(text) if name == "发生状态" else self.part(text)
+                # 主体词 does not stand in the text in a fifth of the gold events: 体重变化 of 体重无明显变化.
+                outer = _PARENTHESES.sub("", text) if whole is None else whole
+                event[name] = self.parts(value, dialect=dialect) if is_list else outer
+            if event not in events and event["主体词"]:
+                events.append(event)
+        return events
 
     def _status(self, text: str) -> str:
-        whole = self.statuses.exact(_PARENTHESES.sub("", text))
-        if whole is None and (not text or _is_none(text)):
-            return ""
-        found = {hit.label for hit in self.statuses.hits(folded(text))} if whole is None else {whole}
-        if len(found) != 1:
-            self.problem("unknown status")
-        return found.pop() if len(found) == 1 else text
+        status = self.statuses.exact(_PARENTHESES.sub("", text))
+        if status is None and text and not _is_none(text):
+            labels = {hit.label for hit in self.statuses.hits(folded(text))}
+            self.problems += [Problem("unknown status", 1)] * (len(labels) != 1)
+            status = labels.pop() if len(labels) == 1 else text
+        return status or ""
 
 
 class ReportSections(Reader[Report]):
     """Sections headed by their names."""
 
     joint = r":|(?<=\])"
-    _after = re.compile(
-        r"[(（【*]?(?:注[：:]|注意[：:]|备注|说明[：:]|温馨提示|以上|希望|祝|免责|请注意|如有|如需|本报告|此报告)|[^\n]{0,40}仅供参考"
-    )
 
     def set_up(self) -> None:
         self.name({section: section for section in self.format.sections})
@@ -817,17 +778,14 @@ class ReportSections(Reader[Report]):
         self.last, self.understood = name, True
 
     def free(self, line: Line) -> bool:
-        # A line with a head that is none, as garbled ones are, belongs to no section.
-        headlike = not (line.mark or self.open) and (
-            re.match("[^,.:]{1,6}:", flat := folded(line.text)) or re.match(self.names.pattern, flat)
-        )
-        if not self.last or self._after.match(line.text) or headlike:
+        # A line with a head that is none belongs to no section.
+        headlike = not (line.mark or self.open) and re.match("[^,.:]{1,6}:", folded(line.text))
+        if not self.last or _REMARK.match(line.text) or headlike:
             return False
-        self.sections[self.last].append((line.mark if len(line.mark) > 1 else "") + line.text)
+        self.sections[self.last].append(line.mark * (len(line.mark) > 1) + line.text)
         return True
 
     def answer(self) -> Answer:
-        self.note("missing line", bool(set(self.format.sections) - self.sections.keys()))
         return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
 
 
@@ -1145,13 +1103,17 @@ class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     roles = frozenset({"entity", "attr"})
-    # Tasks have their own names of findings, such as 发热 of 发烧.
-    spans = False
     between = "[\n；;：:]"
     open_ends = (*Reader.open_ends, "：")
+    _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
     _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
     _joined = re.compile(
-        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t|]|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}(?P<said>.{1,60}?)[)）]?$"
+        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t]|-{1,2}>|=>)[—>\s]{0,3}(?P<status>.{1,60}?)[)）]?$"
+    )
+    #: A finding that a clause says somebody has or has not, or of which nothing is known.
+    _has = re.compile(
+        "(?:根据对话)?(?:该|此)?(?:病人|患者|患儿|孩子|宝宝|宝贝|他|她|我)?(?:目前|现在|已|也|还|并|且|但)?"
+        "(?:(?P<阴性>未患有|没有患有|没有|不存在|否认|无)|(?P<阳性>患有|出现|存在|有)|(?P<不确定>(?:不确定|无法确定|不清楚)是否有?))(?P<name>.{1,30})$"
     )
 
     def set_up(self) -> None:
@@ -1173,46 +1135,79 @@ class Statuses(Reader[StatusLines]):
         self.note(verdicts.repair, text not in labels)
         return labels.pop()
 
-    def add(self, status: str, said: str) -> bool:
-        """Enter the findings of a list, if it is none that the prompt holds as one; whether it names any."""
-        text = clean(_CONCLUDES.split(said)[-1]).strip("\"'“‘")
-        whole = not self.source or self.source.span(text) is not None
-        for finding in [text] if whole else map(clean, re.split("[、和]", text)):
+    def add(self, status: str, said: str | Sequence[str]) -> bool:
+        """Enter findings: those of a list, or what a text names as the prompt writes it; whether it names any."""
+        for finding in map(clean, self._named(clean(said).strip(self._marks)) if isinstance(said, str) else said):
             outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
             self.note("empty marker", _is_none(finding))
             if outer and not _is_none(finding):
                 self.findings[self.source.span(outer) or outer] = status
-        self.understood |= bool(text)
-        return bool(text)
+        self.understood |= bool(said)
+        return bool(said)
+
+    def _named(self, text: str) -> list[str]:
+        """What the prompt holds, or a list's parts, or the end that the prompt holds."""
+        if not self.source or self.source.span(text) is not None:
+            return [text]
+        listed = re.split("[、和]", text)
+        ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
+        return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
 
     def line(self, line: Line) -> bool:
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        said = [(head["name"], said.strip()) for head, said in _headed(text, list(self._head.finditer(text)))]
-        clauses = [] if said else _cut(text, re.compile("[；;。，,]|(?<=[)）])、"))
-        said += [(match["name"], match["said"]) for match in map(self._joined.match, clauses) if match]
-        if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):
-            return self.add(self.open, text)
-        return sum(itertools.starmap(self._finding, said or [(text, "")])) > 0
+        if heads := list(self._head.finditer(text)):
+            return sum(self._finding(head["name"], said.strip()) for head, said in _headed(text, heads)) > 0
+        if self._group(bare(text), ""):
+            return True
+        if self.source and len(text) <= 20 and self.source.span(text):
+            self.fields = {"entity": text}
+        if sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))):
+            return True
+        return bool(self.open and line.mark) and not _REMARK.match(text) and self.add(self.open, [text])
+
+    def _clause(self, text: str) -> bool:
+        """Read a clause that names a finding and its status; whether it does."""
+        joined = self._joined.match(text)
+        if joined and (label := self.status(joined["status"])):
+            return self.add(label, joined["name"])
+        hits = list(self.statuses.hits(folded(text)))
+        if len(hits) == 1 and not bare(text[hits[0].end :]).strip(")）"):
+            finding = text[: hits[0].start].rstrip(self._marks + "是为有").strip(self._marks)
+            apart = text[hits[0].start - 1 : hits[0].start] in self._marks + "是为有" or self.source.span(finding)
+            return bool(apart) and self.add(hits[0].label, finding)
+        has = self._has.match(text.strip()) if self.source else None
+        findings = re.split("[、和及或]|以及", clean(has["name"])) if has else []
+        label = self.statuses.exact(next((name for name, said in has.groupdict().items() if said), "")) if has else None
+        return bool(label) and all(map(self.source.span, findings)) and self.add(str(label), findings)
+
+    def _group(self, name: str, text: str) -> bool:
+        """Read a status and the findings that have it, here or below; whether it is one."""
+        status = self.statuses.exact(re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
+        status = status or self.statuses.exact(name)
+        if status is None or not (self.statuses.exact(text) is None or _is_none(text)):
+            return False
+        self.open, self.understood = status, True
+        self.add(status, self.parts(text))
+        return True
 
     def _finding(self, name: str, text: str) -> bool:
         """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
-        status = self.statuses.exact(re.sub("的(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
-        if status and (self.statuses.exact(text) is None or _is_none(text)):
-            self.open, self.understood = status, True
-            return sum(self.add(status, finding) for finding in self.parts(text)) > 0 or not text
+        if self._group(name, text):
+            return True
+        label = self.status(text) if text and ROLES.exact(name) in (None, "entity") else None
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
         ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
-        known = self.source and self.source.span(name)
-        roles = (hit.label for hit in ROLES.hits(ends) if hit.end == len(ends) and not (known and hit.start))
-        role = next(roles, None)
-        if role == "entity" or not text:
-            self.fields = {"entity": text or known}
-            return False
-        if role == "attr":
-            return self.record({}, {**self.fields, "attr": text})
-        label = self.status(text)
-        self.problems += [Problem("unknown status", 1)] * (label is None and len(name) <= 12)
-        return label is not None and self.add(label, name)
+        role = next((hit.label for hit in ROLES.hits(ends) if hit.end == len(ends)), None)
+        if label is None:
+            self.fields = (
+                {"entity": text if role == "entity" else name} if role == "entity" or not text else self.fields
+            )
+            unknown = bool(text) and role != "entity" and len(name) <= 12
+            self.problems += [Problem("unknown status", 1)] * unknown
+            return unknown
+        if role == "attr" and not (self.source and self.source.span(name)):
+            return not self.fields or self.record({}, {**self.fields, "attr": text})
+        return self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         if not self.roles <= roles.keys():
@@ -1221,7 +1216,9 @@ class Statuses(Reader[StatusLines]):
         if label is None:
             self.problem("unknown status")
             return True
-        return sum(self.add(label, finding) for finding in self.parts(roles["entity"])) > 0
+        return (
+            sum(self.add(label, finding) for finding in re.split("[、，,；;]", "、".join(leaves(roles["entity"])))) > 0
+        )
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
