@@ -1103,17 +1103,13 @@ class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     roles = frozenset({"entity", "attr"})
+    # Tasks have their own names of findings, such as 发热 of 发烧.
+    spans = False
     between = "[\n；;：:]"
     open_ends = (*Reader.open_ends, "：")
-    _marks = " \t　：:-—–→>=＝，,、（([【|\"'“‘"
     _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
     _joined = re.compile(
-        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t]|-{1,2}>|=>)[—>\s]{0,3}(?P<status>.{1,60}?)[)）]?$"
-    )
-    #: A finding that a clause says somebody has or has not, or of which nothing is known.
-    _has = re.compile(
-        "(?:根据对话)?(?:该|此)?(?:病人|患者|患儿|孩子|宝宝|宝贝|他|她|我)?(?:目前|现在|已|也|还|并|且|但)?"
-        "(?:(?P<阴性>未患有|没有患有|没有|不存在|否认|无)|(?P<阳性>患有|出现|存在|有)|(?P<不确定>(?:不确定|无法确定|不清楚)是否有?))(?P<name>.{1,30})$"
+        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t|]|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}(?P<said>.{1,60}?)[)）]?$"
     )
 
     def set_up(self) -> None:
@@ -1135,79 +1131,46 @@ class Statuses(Reader[StatusLines]):
         self.note(verdicts.repair, text not in labels)
         return labels.pop()
 
-    def add(self, status: str, said: str | Sequence[str]) -> bool:
-        """Enter findings: those of a list, or what a text names as the prompt writes it; whether it names any."""
-        for finding in map(clean, self._named(clean(said).strip(self._marks)) if isinstance(said, str) else said):
+    def add(self, status: str, said: str) -> bool:
+        """Enter the findings of a list, if it is none that the prompt holds as one; whether it names any."""
+        text = clean(_CONCLUDES.split(said)[-1]).strip("\"'“‘")
+        whole = not self.source or self.source.span(text) is not None
+        for finding in [text] if whole else map(clean, re.split("[、和]", text)):
             outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
             self.note("empty marker", _is_none(finding))
             if outer and not _is_none(finding):
                 self.findings[self.source.span(outer) or outer] = status
-        self.understood |= bool(said)
-        return bool(said)
-
-    def _named(self, text: str) -> list[str]:
-        """What the prompt holds, or a list's parts, or the end that the prompt holds."""
-        if not self.source or self.source.span(text) is not None:
-            return [text]
-        listed = re.split("[、和]", text)
-        ends = [text[at:] for at in range(1, min(len(text) - 1, 12)) if self.source.span(text[at:]) is not None]
-        return listed if len(listed) > 1 else ends[:1] or [text] * (not text.isascii())
+        self.understood |= bool(text)
+        return bool(text)
 
     def line(self, line: Line) -> bool:
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        if heads := list(self._head.finditer(text)):
-            return sum(self._finding(head["name"], said.strip()) for head, said in _headed(text, heads)) > 0
-        if self._group(bare(text), ""):
-            return True
-        if self.source and len(text) <= 20 and self.source.span(text):
-            self.fields = {"entity": text}
-        if sum(map(self._clause, _cut(text, re.compile("[；;。，,]|(?<=[)）])、")))):
-            return True
-        return bool(self.open and line.mark) and not _REMARK.match(text) and self.add(self.open, [text])
-
-    def _clause(self, text: str) -> bool:
-        """Read a clause that names a finding and its status; whether it does."""
-        joined = self._joined.match(text)
-        if joined and (label := self.status(joined["status"])):
-            return self.add(label, joined["name"])
-        hits = list(self.statuses.hits(folded(text)))
-        if len(hits) == 1 and not bare(text[hits[0].end :]).strip(")）"):
-            finding = text[: hits[0].start].rstrip(self._marks + "是为有").strip(self._marks)
-            apart = text[hits[0].start - 1 : hits[0].start] in self._marks + "是为有" or self.source.span(finding)
-            return bool(apart) and self.add(hits[0].label, finding)
-        has = self._has.match(text.strip()) if self.source else None
-        findings = re.split("[、和及或]|以及", clean(has["name"])) if has else []
-        label = self.statuses.exact(next((name for name, said in has.groupdict().items() if said), "")) if has else None
-        return bool(label) and all(map(self.source.span, findings)) and self.add(str(label), findings)
-
-    def _group(self, name: str, text: str) -> bool:
-        """Read a status and the findings that have it, here or below; whether it is one."""
-        status = self.statuses.exact(re.sub("的?(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
-        status = status or self.statuses.exact(name)
-        if status is None or not (self.statuses.exact(text) is None or _is_none(text)):
-            return False
-        self.open, self.understood = status, True
-        self.add(status, self.parts(text))
-        return True
+        said = [(head["name"], said.strip()) for head, said in _headed(text, list(self._head.finditer(text)))]
+        clauses = [] if said else _cut(text, re.compile("[；;。，,]|(?<=[)）])、"))
+        said += [(match["name"], match["said"]) for match in map(self._joined.match, clauses) if match]
+        if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):
+            return self.add(self.open, text)
+        return sum(itertools.starmap(self._finding, said or [(text, "")])) > 0
 
     def _finding(self, name: str, text: str) -> bool:
         """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
-        if self._group(name, text):
-            return True
-        label = self.status(text) if text and ROLES.exact(name) in (None, "entity") else None
+        status = self.statuses.exact(re.sub("的(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
+        if status and (self.statuses.exact(text) is None or _is_none(text)):
+            self.open, self.understood = status, True
+            return sum(self.add(status, finding) for finding in self.parts(text)) > 0 or not text
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
         ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
-        role = next((hit.label for hit in ROLES.hits(ends) if hit.end == len(ends)), None)
-        if label is None:
-            self.fields = (
-                {"entity": text if role == "entity" else name} if role == "entity" or not text else self.fields
-            )
-            unknown = bool(text) and role != "entity" and len(name) <= 12
-            self.problems += [Problem("unknown status", 1)] * unknown
-            return unknown
-        if role == "attr" and not (self.source and self.source.span(name)):
-            return not self.fields or self.record({}, {**self.fields, "attr": text})
-        return self.add(label, name)
+        known = self.source and self.source.span(name)
+        roles = (hit.label for hit in ROLES.hits(ends) if hit.end == len(ends) and not (known and hit.start))
+        role = next(roles, None)
+        if role == "entity" or not text:
+            self.fields = {"entity": text or known}
+            return False
+        if role == "attr":
+            return self.record({}, {**self.fields, "attr": text})
+        label = self.status(text)
+        self.problems += [Problem("unknown status", 1)] * (label is None and len(name) <= 12)
+        return label is not None and self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         if not self.roles <= roles.keys():
@@ -1216,9 +1179,7 @@ class Statuses(Reader[StatusLines]):
         if label is None:
             self.problem("unknown status")
             return True
-        return (
-            sum(self.add(label, finding) for finding in re.split("[、，,；;]", "、".join(leaves(roles["entity"])))) > 0
-        )
+        return sum(self.add(label, finding) for finding in self.parts(roles["entity"])) > 0
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
