@@ -125,8 +125,8 @@ _OTHER_LABELS = """
 不确定: 疑似 可疑 可能 无法确定 不能确定 不肯定 待定 待查 不明确
 """
 _VERDICTS = _words("""
-yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的
-no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n
+yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的 ✓ ✔ √ ✅ ☑ [x] [√]
+no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n ✗ ✘ × ❌ [_]
 """)
 _NONE = EMPTY_MARKERS.union(
     dict(_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现"))
@@ -791,34 +791,34 @@ class ReportSections(Reader[Report]):
 
 DENIED, WEAK, PLAIN, SAID = range(-1, 3)
 _CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
-_TICKED = re.compile(r"[✓✔√✅☑](?=[^,\n]{0,2}$)|^[✓✔√✅☑]|\[[x√]\](?=\s{0,3}$)")
-_CROSSED = re.compile(r"[✗✘×❌](?=[^,\n]{0,2}$)|^[✗✘×❌]|\[\s\](?=\s{0,3}$)")
-_MARKED = re.compile(r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]")
-_CLAUSE_END, _SENTENCE_END = re.compile(r"[,!?:\n()]|\.(?!\d)"), re.compile(r"[!?\n]|\.(?!\d)")
+#: A verdict on a choice, and what ticks or crosses it, before it too.
+_SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
+_VERDICT = re.compile(
+    rf"[\"'\s\]]{{0,3}}(?:性|与否)?(?:[(:]\s{{0,3}}([01]\.\d{{1,9}}|[^\s,.()]{{1,6}})|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
+)
+_CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
+_CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = re.compile(
     r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
 )
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
-_TURN = re.compile(
-    "而(?!非|不)|但|只(?:能|是)|才是|因此|所以|最终|更|其实|(?<!不)应该?(?=是|为|选|归|属)|(?<!不)选(?=$|择)"
-)
 _DENIES_BEFORE = re.compile(
     "不是|并非|与其说|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
     "|(?:不|非|未|无|没|否|勿).{0,4}$"
 )
-_DOUBTS = re.compile("难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _DENIES_AFTER = re.compile(
     "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
     "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
-    r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小)|:\s{0,3}(?:否|no|false|0)(?![\w.])"
+    r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小|[为是:]0)"
 )
+_ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
+_ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
     "虽然|尽管|看起来|看似|乍看|似乎|一开始|起初|也许|或许|可能|其次|次要|容易|误|介于"
     "|(?:措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
-_MAY_BE_SAID = re.compile("合适|符合|匹配|对应|一致|正确|贴切|准确|吻合|显然|明显|作为|属于|范畴|范围|大类")
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
@@ -854,9 +854,7 @@ def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
     opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
     if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
         return False
-    # In a text of little more than the word there is nothing else that it could be a piece of.
-    near = not apart and hit.start <= 2 and len(text) <= hit.end + 2
-    if not near and after[:1].isalnum() and after[0] not in _MAY_FOLLOW and not _MAY_BE_SAID.match(after):
+    if after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
         return False
     within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
     return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
@@ -864,52 +862,48 @@ def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
 
 def _weight(before: str, after: str, rest: str) -> int | None:
     """The weight of what stands between ``before`` and ``after``, or None where it is asked and not said."""
+    verdict = _VERDICT.match(rest) or _CHECKED.search(before[-6:])
+    if verdict and (word := _verdict(verdict.group(verdict.lastindex or 0))):
+        return SAID if word == "yes" else DENIED
     left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
-    turns = list(_TURN.finditer(left))
-    turned = left[turns[-1].end() :] if turns else left
-    judged = after.lstrip("\"'] ").startswith(":")
-    right = (_SENTENCE_END if judged else _CLAUSE_END).split(after)[0]
-    ends = re.search(r"[.!?\n]", rest)
-    asked = re.match(r"[\"'\s]{0,3}(?:吗|呢|么|还是)", rest) or left.endswith(("还是", "是否"))
-    if asked or (ends and ends.group() == "?") or _DOUBTS.search(turned):
+    right = _CLAUSE_END.split(after.lstrip("\"'] :"))[0]
+    if _ASKS.search(left) or _ASKED.match(rest):
         return None
-    verdict = re.match(r"[\"'\s\]]{0,3}[(:]\s{0,3}([^\s,.()]{1,6})(?=[\s,.()]|$)", rest)
-    word = _VERDICTS.exact(verdict.group(1)) if verdict else None
-    if word == "no" or _CROSSED.search(before[-6:]) or _CROSSED.match(after.lstrip(" :(")[:3]):
+    if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(right):
         return DENIED
-    if word == "yes" or _TICKED.search(before[-6:]) or _TICKED.match(after.lstrip(" :(")[:3]):
-        return SAID
-    if _DENIES_BEFORE.search(turned) or _DENIES_AFTER.search(right):
-        return DENIED
-    if _HEDGES.search(turned):
+    if _HEDGES.search(left):
         return WEAK
     whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
-    return SAID if whole or turns or _LEADS.search(before[-8:]) else PLAIN
+    return SAID if whole or _LEADS.search(before[-8:]) else PLAIN
+
+
+def _verdict(text: str) -> str | None:
+    """What a word or a score from 0 to 1 says of a choice."""
+    if re.fullmatch(r"[01](?:\.\d{1,9})?", text):
+        return "yes" if float(text) >= 0.5 else "no"
+    return _VERDICTS.exact(text)
 
 
 def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     """The spellings of the labels or statuses that ``choices`` offer."""
     synonyms: Mapping[str, str] = getattr(answer_format, "synonyms", {})
-    none_of_these = getattr(answer_format, "none_of_these", None)
-    known = [*choices, none_of_these] if none_of_these else list(choices)
-    spellings = {label: synonyms.get(label, label) for label in known}
+    known = [*choices, *filter(None, [getattr(answer_format, "none_of_these", None)])]
+    spellings = {name: synonyms.get(name, name) for name in known}
     labels = set(spellings.values())
-    # These two are other words within a sentence.
-    short = {name: spellings.pop(name) for name in ("是的", "不是") if name in spellings}
+    # What stands before the parentheses of a label is its name; the two below are other words within a sentence.
+    short = {re.split("[(（]", name)[0]: label for name, label in spellings.items()}
+    spellings = {name: label for name, label in spellings.items() if name not in ("是的", "不是")}
     for entry in re.split("; |\n", _OTHER_LABELS.strip()):
         label, _, names = entry.partition(": ")
         often, _, seldom = names.partition("|")
         if label in labels:
             spellings = dict.fromkeys(often.split(), label) | spellings
             short |= dict.fromkeys(seldom.split(), label)
-    # What stands before the parentheses of a label is its name.
-    for label in choices:
-        short.setdefault(re.split("[(（]", label)[0], synonyms.get(label, label))
     return words(spellings, short)
 
 
 _OPTION = re.compile(
-    r"(?:[\u4e00-\u9fff]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
+    r"(?:[^\W\da-z不非排]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
     r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$",
     re.DOTALL,
 )
@@ -924,30 +918,17 @@ class Verdicts:
 
     def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
         self.known, self.choices, self.source, self.apart = known, choices, source, apart
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, int] = {}
         labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
         self.repair = "sentence around label"
 
-    def say(self, label: str, weight: float) -> None:
+    def say(self, label: str, weight: int) -> None:
         """Weigh a label, at the most that is ever said of it."""
         if weight == DENIED and label in self.opposite:
             label, weight = self.opposite[label], PLAIN
         self.weights[label] = max(self.weights.get(label, weight), weight)
-
-    def judge(self, name: str, text: str) -> bool:
-        """Read a verdict on a choice; whether it is one."""
-        label = self.known.exact(re.sub("^.{0,9}是否|性$|与否$", "", bare(name)))
-        verdict = _VERDICTS.exact(re.split("[,.(]", folded(text))[0])
-        score = float(text) if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?", text.strip()) else None
-        if label is None or (verdict is None and score is None):
-            return False
-        # Any number of terms are right, but one label is.
-        weighed = self.apart or score is None
-        self.say(label, (SAID if verdict == "yes" or (score or 0) >= 0.5 else DENIED) if weighed else score or DENIED)
-        self.repair = "judged choices"
-        return True
 
     def whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
@@ -955,37 +936,26 @@ class Verdicts:
         if label is not None:
             self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
-        if label is not None or match is None or re.search("不|非|排除", match.string[: match.start("sign")]):
+        if label is not None or match is None:
             return label
-        said = (match["label"] or "").strip(" .()[]\"'")
         offered = self.known.exact(self.source.option(match["sign"], self.choices) or "")
-        spoken = {hit.label for hit in self.known.hits(folded(said))}
-        label = self.known.exact(said) or (offered if spoken <= {offered} else None)
-        self.repair = "option letter" if label is not None else self.repair
-        return label
-
-    def hear(self, text: str) -> None:
-        """Weigh what the lines and sentences of a text say; what is said in a remark is said in passing."""
-        for line in re.split("[\n；;]" if self.apart else "\n", text):
-            name, colon, value = line.replace("：", ":").partition(":")
-            if colon and self.judge(name, value.strip()):
-                continue
-            for hit, weight in statements(self.known, line, apart=self.apart):
-                self.say(hit.label, min(weight, PLAIN) if _REMARK.match(line) else weight)
-            if self.apart or _MARKED.search(line):
-                continue
-            pieces = re.split(r"([。！？!?；;]|\.(?=\s|$))", line)
-            for sentence, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
-                clauses = [sentence, *re.split("[,，]", sentence)[: bool(self.opposite)]]
-                for clause in clauses if end not in ("？", "?") else ():
-                    if bare(clause) and (label := self.whole(clause)) is not None:
-                        self.say(label, SAID)
+        if offered is None or {hit.label for hit in self.known.hits(match["label"] or "")} - {offered}:
+            return None
+        self.repair = "option letter"
+        return offered
 
     def read(self, text: str) -> set[str]:
         """The labels between which a short text leaves the choice."""
         if (label := self.whole(text)) is not None:
             return {label}
-        self.hear(text)
+        for line in re.split("[\n；;]" if self.apart else "\n", text):
+            for hit, weight in statements(self.known, line, apart=self.apart):
+                # What is said in a remark is said in passing.
+                self.say(hit.label, min(weight, PLAIN) if _REMARK.match(line) else weight)
+            clauses = re.split(r"[。！!；;]|(?<=[？?])" + "|[,，]" * bool(self.opposite), line)
+            for clause in clauses if not self.apart and not re.search(_SIGN, line) else ():
+                if (label := self.whole(clause)) is not None:
+                    self.say(label, SAID)
         # The most firmly said is meant; of two that exclude each other, any that is said.
         best = max(self.weights.values(), default=DENIED)
         least = min(best, PLAIN) if self.opposite else best
@@ -997,9 +967,6 @@ class Choosing(Reader[Label | TermList]):
 
     bulleted = False
     _other_names = re.compile("候选|选项|排除|未选|不|原|输入|unmatched|query|input|rejected")
-    _none_of_these = re.compile(
-        r"(?:都|均)(?:不|没有)(?:太)?(?:是|符合?|属于|匹配|对应|合适|在)|不(?:属于|在)(?:以上|上述|任何)|任何一[个类项][^,.]{0,6}不"
-    )
 
     def set_up(self) -> None:
         self.name({})
@@ -1010,70 +977,57 @@ class Choosing(Reader[Label | TermList]):
         self.between = "[\n，,、；;]" if self.apart else "(?!)"
         self.labels: set[str] = set()
 
-    def accept(self, labels: set[str], repair: str) -> bool:
-        """Take labels for the answer, if they are one; whether they are."""
-        self.understood = len(labels) == 1 or (self.apart and bool(labels))
-        self.labels = labels if self.understood else set()
-        self.note(repair, self.understood)
-        self.unread = "ambiguous label" if labels else self.unread
-        return self.understood
-
     def structure(self, value: Json) -> bool:
-        # What a value says is what its fields would say as lines, those first that are named as the answer.
-        named, others = dict[str, str](), list[str]()
-        stack: list[tuple[str, Json]] = [("", value)]
-        while stack:
-            name, node = stack.pop()
-            if isinstance(node, dict):
-                fields = [(word, inner) for word, inner in node.items() if not _REASON.exact(word)]
-                texts = [text for _, inner in fields for text in leaves(inner)]
-                found = [text for text in texts if self.known.exact(text) is not None]
-                rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
-                judged = len(found) == len(rest) == 1
-                stack += [(found[0], rest[0])] if judged else reversed(fields)
-            elif self.apart and name not in self.choices and self._other_names.search(folded(name)):
-                continue
-            elif isinstance(node, list) and not all(isinstance(item, str) for item in node):
-                stack += [(name, inner) for inner in reversed(node)]
-            elif (text := "\n".join(leaves(node))) and _MARK.match(folded(f"{name}:")):
-                named[name] = f"{named.get(name, name + '：')}\n{text}"
-            elif text:
+        # What a value says is what its fields would say as lines, those last that are named as the answer.
+        named, others = list[str](), list[str]()
+        for name, text in self._fields("", value):
+            if _MARK.match(folded(f"{name}:")):
+                named.append(text)
+            else:
                 others.append(text if self.known.exact(text) or not name else f"{name}：{text}")
-        spoken = (texts for texts in (named.values(), [*named.values(), *others]) if texts)
-        return any(self._decide("\n".join(texts)) for texts in spoken) or (self.apart and super().structure(value))
+        lines = [*others, *(["答案：", *named] if named else [])]
+        return self._decide("\n".join(lines)) or (self.apart and super().structure(value))
+
+    def _fields(self, name: str, value: Json) -> Iterator[tuple[str, str]]:
+        """The fields of a JSON value that say something, a choice and the verdict on it as one."""
+        if isinstance(value, dict):
+            fields = {word: inner for word, inner in value.items() if not _REASON.exact(word)}
+            texts = leaves(fields)
+            found = [text for text in texts if self.known.exact(text) is not None]
+            rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
+            if len(found) == len(rest) == 1:
+                yield "", f"{found[0]}：{rest[0]}"
+            else:
+                for word, inner in fields.items():
+                    yield from self._fields(word, inner)
+        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            for inner in value:
+                yield from self._fields(name, inner)
+        elif name in self.choices or not (self.apart and self._other_names.search(folded(name))):
+            yield from ((name, text) for text in ["\n".join(leaves(value))] if text)
 
     def lines(self, lines: Sequence[Line]) -> None:
-        if not lines:
-            return
         # A number can be an option's.
         numbered = [line.mark * any(map(str.isalnum, line.mark)) + line.text for line in lines]
         text = "\n".join(numbered)
         # A line that begins as one of the prompt does asks another question, after the answer.
-        heads = [re.match(r"[^：:]{2,10}[：:]", line) for line in numbered]
-        asked = [at for at, head in enumerate(heads) if at and head and f"\n{head[0]}" in f"\n{self.source}"]
-        ends = [at for at in asked if not _MARK.match(folded(numbered[at]))][:9]
-        flat, none = folded(text), getattr(self.format, "none_of_these", None)
+        heads = (head for head in re.finditer("\n[^：:\n]{2,10}[：:]", text) if head[0] in f"\n{self.source}")
+        text = text[: next((head.start() for head in heads if not _MARK.match(folded(head[0][1:]))), None)]
         # What is concluded outweighs what was said before.
         last = _CONCLUDES.split(text)[-1]
-        open_ = re.search("其[他余它]|别的", last) or any(self.known.hits(folded(last)))
-        nothing = self.apart and not open_ and _says_nothing(last)
-        if not nothing and any(self._decide("\n".join(numbered[:end])) for end in [*ends, len(numbered)]):
-            pass
-        elif self.apart:
-            self.understood = nothing or any(map(_says_nothing, text.split("\n")))
+        others = re.search("其[他余它]|别的", last) or any(self.known.hits(folded(last)))
+        nothing = self.apart and not others and _says_nothing(last)
+        if (nothing or not self._decide(text)) and self.apart:
+            self.understood = nothing or any(map(_says_nothing, numbered))
             self.note("empty marker", self.understood)
-        elif none and not any(self.known.hits(flat)) and self._none_of_these.search(flat):
-            self.accept({none}, "sentence around label")
-        for line in lines if self.apart and self.labels else ():
-            # What stands in a list among offered terms may be none.
-            pieces = list(filter(bare, re.split("[，,、；;]", line.text)))
-            if not all(map(self.known.exact, pieces)) and any(map(self.known.exact, pieces)):
-                self.problem("unknown term", line.number)
+        # What stands in a list among offered terms may be none.
+        pieces = [list(map(self.known.exact, filter(bare, re.split("[，,、；;]", line)))) for line in numbered]
+        if self.apart and any(any(labels) and not all(labels) for labels in pieces):
+            self.problem("unknown term")
 
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
-        flat = folded(text)
-        marks = [match.end() for match in _ANSWER.finditer(flat)]
+        marks = [match.end() for match in _ANSWER.finditer(folded(text))]
         # Time stays linear: of many marks the last few are enough.
         for place in marks[:-9:-1]:
             if self._hear(text[place:].strip()):
@@ -1084,15 +1038,17 @@ class Choosing(Reader[Label | TermList]):
     def _hear(self, text: str) -> bool:
         """Read what ``text`` says; whether that is an answer."""
         verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
-        labels = verdicts.read(text)
+        self.labels = verdicts.read(text)
         listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(re.split("[:：]", text)[-1])) if bare(piece)]
         if not self.apart and self.known.exact(text) is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
             # Of a list of labels none is the answer, though not all of them were offered.
             named = [self.known.exact(piece) for piece in listed]
-            labels = {*filter(None, named), ""} if any(named) and not all(named) else labels
-        if not labels and len({hit.label for hit in self.known.hits(folded(text))}) > 1:
+            self.labels |= {""} if any(named) and not all(named) else set()
+        self.understood = len(self.labels) == 1 or (self.apart and bool(self.labels))
+        self.note(verdicts.repair, self.understood)
+        if not self.understood and any(self.known.hits(folded(text))):
             self.unread = "ambiguous label"
-        return self.accept(labels, verdicts.repair)
+        return self.understood
 
     def answer(self) -> Answer:
         kind = getattr(self.format, "type", "")
