@@ -588,10 +588,7 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     roles = frozenset({"subject", "predicate", "object"})
     joint = ":"
-    _endings = (
-        "",
-        *(f"{of}{end}" for of in ("关系的头尾实体对", "关系的实体对", "三元组", "关系") for end in ("如下", "")),
-    )
+    _endings = ("", "关系的头尾实体对", "关系的实体对", "三元组", "关系")
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
     _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
@@ -602,29 +599,28 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.nested = ""
         if isinstance(self.format, CausalLines):
             self.nested, self.choices = self.format.nested, [relation for _, relation in self.format.openings]
-        names = {choice + end: choice for end in self._endings for choice in self.choices}
-        self.name(names, before="|(?<=具有)|(?<=抽取的)")
+        endings = [end + below for end in self._endings for below in ("", "如下")]
+        self.name({choice + end: choice for end in endings for choice in self.choices}, before="|(?<=具有)|(?<=抽取的)")
         self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
 
     def polished(self, answer: Answer) -> Answer:
-        for item in answer if isinstance(self.format, TripleLines) else ():
+        if not isinstance(self.format, TripleLines):
+            return answer
+        for item in answer:
             self._add(item["predicate"], item["subject"], item["object"], dialect=True)
-        return self.answer() if isinstance(self.format, TripleLines) else answer
+        return self.answer()
 
     def line(self, line: Line) -> bool:
         flat = folded(line.text)
-        match, head = self._dialect.search(flat), self.heads.search(flat)
-        self.note("paper dialect", bool(match) and flat.startswith("句子中"))
-        if match and not head:
-            self.problem("unknown relation", line.number)
-            self.member(line.text[match.start("relation") : match.end("relation")].strip(), line.text[match.end() :])
-            return True
-        # The head of a pair can stand before the relation: 肺炎的病因：病毒.
-        before, of, _ = line.text[: head.start() if head else 0].rpartition("的")
-        return self._pairs(line.text) if of and self.source and self.source.span(clean(before)) else super().line(line)
+        match = None if self.heads.search(flat) else self._dialect.search(flat)
+        if match is None:
+            return super().line(line)
+        self.problem("unknown relation", line.number)
+        self.member(match["relation"].strip(), line.text[match.end() :])
+        return True
 
     def free(self, line: Line) -> bool:
         return self._pairs(line.text)
@@ -655,7 +651,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         first, *others = map(self._stripped, between)
         if len(hits) > 1 or (hits and first and others[0]):
             if hits[0].label == self.nested:
-                return self._add(self.nested, first, *(others[:2] if len(hits) > 1 else self._arrow.split(others[0])))
+                return self._add(self.nested, first, *others[:2])
             return sum(self._add(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
         # The relation stands before both, or after both, or is the current one.
         head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
@@ -668,12 +664,12 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def _add(self, relation: str, *ends: Json, dialect: bool = False) -> bool:
         """Enter the triples of all that each end names; whether each names something."""
-        found = []
-        for end in ends:
-            whole = self.part(end) if isinstance(end, str) else None
-            # A comma can be part of an entity.
-            literal = isinstance(end, str) and (dialect or not self.source or not _MARKS.search(end))
-            found.append([whole] * bool(whole) if whole is not None and literal else self.parts(end, dialect=dialect))
+        # A comma can be part of an entity.
+        whole = dialect or not self.source
+        found = [
+            [part] if whole and isinstance(end, str) and (part := self.part(end)) else self.parts(end, dialect=dialect)
+            for end in ends
+        ]
         all_ = all(found) and len(found) == 2 + (relation == self.nested)
         self.triples |= dict.fromkeys((relation, *parts) for parts in itertools.product(*found) if all_)
         self.understood |= all_
@@ -682,20 +678,19 @@ class Triples(Reader[TripleLines | CausalLines]):
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         if not {"subject", "object"} <= roles.keys():
             # Relations and tails can stand under their head.
-            heads = [(head, inner) for head, inner in record.items() if isinstance(inner, dict)]
-            under = [(self.names.exact(name), head, tails) for head, inner in heads for name, tails in inner.items()]
-            return not roles and sum(self._add(name, head, tails) for name, head, tails in under if name) > 0
-        stated = roles.get("predicate", roles.get("type"))
-        predicate = self.relation if stated is None else self.names.exact(clean(" ".join(leaves(stated))))
-        if stated is not None and not predicate:
-            self.problem("unknown relation")
-        if predicate:
-            # An end can be a record of its own, which says more of the entity, or is the pair that is the object.
-            ends, inner = [roles["subject"], roles["object"]], roles["object"]
-            pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {}
-            ends[1:] = [pair[role] for role in ("subject", "object") if role in pair] or ends[1:]
-            self._add(predicate, *((leaves(end) or [""])[0] if isinstance(end, dict) else end for end in ends))
-        return bool(predicate) or stated is not None
+            under = [(head, tails) for head, tails in record.items() if isinstance(tails, dict) and not roles]
+            stated = [(self.names.exact(name), head, tail) for head, tails in under for name, tail in tails.items()]
+            return sum(self._add(name, head, tail) for name, head, tail in stated if name) > 0
+        named = roles.get("predicate", roles.get("type"))
+        predicate = self.relation if named is None else self.names.exact(clean(" ".join(leaves(named))))
+        if not predicate:
+            self.problems += [Problem("unknown relation", 1)] * (named is not None)
+            return named is not None
+        # The object can be a pair of its own.
+        inner = roles["object"]
+        pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {"object": inner}
+        self._add(predicate, roles["subject"], *(pair[role] for role in ("subject", "object") if role in pair))
+        return True
 
     def member(self, name: str, value: Json) -> None:
         self.relation, self.understood = name, True
@@ -1141,17 +1136,33 @@ class Statuses(Reader[StatusLines]):
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
 
 
-class Reply(Reader[FreeText]):
+class Dialect(Reader[F]):
+    """Reads a format that has no reader of its own as the strict parser does, with its marks made full width."""
+
+    parsed: Parsed
+
+    def _understand(self, text: str) -> bool:
+        self.parsed = self.format.parse(self.tidy(text).translate(str.maketrans(":;", "：；")), self.choices)
+        self.understood = self.parsed.well_formed
+        return False
+
+    def answer(self) -> Answer:
+        return self.parsed.answer
+
+
+class Reply(Dialect[FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
     longest = sys.maxsize
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
-    _introduction = re.compile(r"[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
-    _asked_before = re.compile(r"(?:患者|病人|Patient|User)\s{0,3}[：:][^\n]{0,2000}\n(?=(?:医生|Doctor)\s{0,3}[：:])")
-    _same_speaker = re.compile(r"\n(?:医生|医生回复|Doctor)\s{0,3}[：:]\s{0,5}")
+    _introduction = re.compile(r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
+    _turn = re.compile(
+        r"(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
+        rf"{'|'.join(FreeText.captions)})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:】\]]{{1,2}}\s{{0,5}}",
+        re.IGNORECASE,
+    )
     _after = re.compile(
-        r"\n\s{0,5}【?(?:患者|病人|用户|Patient|User)\s{0,3}[：:】]"
-        r"|\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
+        r"\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
     )
 
     @staticmethod
@@ -1159,58 +1170,30 @@ class Reply(Reader[FreeText]):
         return text.strip()
 
     def polished(self, answer: Answer) -> Answer:
-        text = str(answer)
-        captions = [*self.format.captions, "回复内容", "医生的回复", "Doctor", "Assistant"]
-        names = "|".join(sorted(captions, key=len, reverse=True))
-        named = rf"(?:{names})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:]|[【\[](?:{names})[】\]][：:]?"
-        caption = re.compile(rf"(?:{named})\s{{0,5}}", re.IGNORECASE)
-        for pattern in (self._asked_before, self._introduction, caption):
-            if match := pattern.match(text):
-                self.note("answer marker" if pattern is caption else "preamble")
-                text = text[match.end() :].strip()
+        text = self._introduction.sub("", str(answer))
+        turns = list(self._turn.finditer(text))
+        # What the doctor says first is the reply.
+        spoken = [text[: turns[0].start()] if turns else text]
+        for turn, said in _headed(text, turns):
+            if turn["asker"] and any(map(str.strip, spoken)):
+                break
+            spoken += [said] * (not turn["asker"])
+        text = "\n".join(filter(None, map(str.strip, spoken)))
+        self.note("answer marker", text != answer)
         if (match := self._after.search(text)) and match.start():
             self.note("closing remark")
             text = text[: match.start()].strip()
-        text = self._same_speaker.sub("\n", text)
         self.note("label case/quotes", unquoted(text) != text)
         return unquoted(text)
 
     def _understand(self, text: str) -> bool:
         values, cut = json_values(text)
-        if not self.structure(values):
-            before = len(self.repairs)
-            self.text, self.understood, cut = self.polished(text.strip()), True, False
-            if len(self.repairs) == before:
-                self.problem("wrapping")
-        return cut
-
-    def structure(self, value: Json) -> bool:
-        records = (node for node in (value if isinstance(value, list) else [value]) if isinstance(node, dict))
-        texts = leaves([inner for node in records for name, inner in node.items() if self._names.exact(name)])
-        texts = texts or leaves(value)
-        if len(texts) == 1:
-            self.text, self.understood = texts[0].strip(), True
-            self.note("json")
-        return self.understood
-
-    def answer(self) -> Answer:
-        return self.text
-
-
-class Dialect(Reader[F]):
-    """Reads a format that has no reader of its own as the strict parser does, with its marks made full width."""
-
-    def _understand(self, text: str) -> bool:
-        tidy = self.tidy(text)
-        wide = tidy.translate(str.maketrans(":;", "：；"))
-        parsed = (self.format.parse(one, self.choices) for one in (tidy, wide))
-        self.parsed = min(parsed, key=lambda one: len(one.problems))
-        self.understood = bool(self.parsed.answer) and len(self.parsed.problems) <= tidy.count("\n")
-        self.problems += self.parsed.problems
-        return False
-
-    def answer(self) -> Answer:
-        return self.parsed.answer
+        fields = (field for node in values if isinstance(node, dict) for field in node.items())
+        texts = leaves([said for name, said in fields if self._names.exact(name)])
+        self.note("json", len(texts) == 1)
+        said = texts[0].strip() if len(texts) == 1 else self.polished(text.strip())
+        self.parsed, self.understood = Parsed(said, (), ()), True
+        return cut and len(texts) == 1
 
 
 #: Names of what a tree's nodes hold and of the branches below them.
@@ -1227,7 +1210,7 @@ _PART = rf"""(?:["']?(?:{ROLES.pattern})["']?\s{{0,3}}:\s{{0,3}})?"""
 _PART += r"""(?:"([^"\n]{1,80})"|([^\s()（）\[\]{},，、;；|:"][^()（）\[\]{},，、;；|\n"]{0,60}))\s{0,40}"""
 
 
-class Trees(Reader[TreeLines]):
+class Trees(Dialect[TreeLines]):
     """Decision trees in which every node is said by triples: in the dialect, JSON, a table, an outline or rules.
 
     All of these say the nodes in preorder, so that one scan reads them: a node begins at its role, or at the branch
@@ -1249,59 +1232,42 @@ class Trees(Reader[TreeLines]):
     def _understand(self, text: str) -> bool:
         lines = text.replace(self.lead, "").split("\n")
         first = next((at for at, line in enumerate(lines) if self._begins.search(line)), len(lines))
-        nodes, cut = self._nodes("\n".join(lines[first:]))
-        parsed = self.format.parse(self.format.render(nodes, strict=False))
+        nodes = self._nodes("\n".join(lines[first:]))
+        self.parsed = self.format.parse(self.format.render(nodes, strict=False))
         # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
-        self.understood = any(node["triples"] for node in nodes) and (self.stated or not parsed.problems)
+        self.understood = any(node["triples"] for node in nodes) and ("role" in text or not self.parsed.problems)
         if self.understood:
-            self.tree = parsed.answer
             self.note("preamble", first > 0)
-            self.problems += parsed.problems
-        return cut
+            self.problems += self.parsed.problems
+        return text.count("[") > text.count("]")
 
-    def _nodes(self, text: str) -> tuple[list[dict[str, Any]], bool]:
-        """The nodes that a text says in preorder, none where it says anything else, and whether it breaks off."""
-        nodes = list[dict[str, Any]]()
-        #: The branch that the next node of each open condition stands on.
-        due, branch, self.stated, cut = list[str](), "", False, False
-        empty = {"role": "", "logical_rel": "", "triples": []}
+    def _nodes(self, text: str) -> list[dict[str, Any]]:
+        """The nodes that a text says in preorder, none where it says anything else."""
+        nodes, branch = list[dict[str, Any]](), ""
         for token in self._token.finditer(text):
             name = _NODE_NAMES.found[folded(token["name"])] if token["name"] else ""
             if token["words"]:
                 # What comes after the last triple is a remark, or where the output breaks off.
-                rest = text[token.start() :]
-                cut = rest.count("[") > rest.count("]")
-                if self._triple.search(rest):
-                    return [], False
+                if self._triple.search(text, token.start()):
+                    return []
                 break
             if name in ("left", "right"):
-                if due[-1:] != [name]:
-                    return [], False
+                # In preorder a left branch follows a condition, and a right one a decision.
+                if not nodes or (nodes[-1]["role"] == "C") != (name == "left"):
+                    return []
                 branch = name
             elif name in ("C", "D") or (token["triple"] and branch):
-                role, branch, stated = name or "D", "", token.group().upper() == name
-                self.stated |= stated
-                if nodes and not stated and nodes[-1] == {**empty, "role": role}:
-                    continue
-                nodes.append({**empty, "role": role, "triples": []})
-                if role == "C":
-                    due.append("left")
-                    continue
-                while due[-1:] == ["right"]:
-                    due.pop()
-                due[-1:] = ["right"] * bool(due)
+                nodes.append({"role": name or "D", "logical_rel": "", "triples": []})
+                branch = ""
             if name in ("and", "or", "null") and nodes:
                 nodes[-1]["logical_rel"] = name
             elif token["triple"] and not nodes:
-                return [], False
+                return []
             elif token["triple"]:
                 nodes[-1]["triples"].append([clean(part) for part in token.groups()[1:7] if part])
         for node in nodes:
             node["logical_rel"] = node["logical_rel"] or ("null" if len(node["triples"]) < 2 else "and")
-        return nodes, cut
-
-    def answer(self) -> Answer:
-        return self.tree
+        return nodes
 
 
 READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
