@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from unicodedata import normalize
 
 from .answers import (
     EMPTY_MARKERS,
@@ -40,25 +41,7 @@ from .answers import (
     TreeLines,
     TripleLines,
 )
-from .unwrap import (
-    Hit,
-    Json,
-    Line,
-    Words,
-    bare,
-    clean,
-    content_lines,
-    folded,
-    is_wrapped,
-    json_values,
-    key,
-    leaves,
-    table_rows,
-    unparenthesised,
-    unquoted,
-    unwrapped,
-    words,
-)
+from .unwrap import Hit, Json, Line, Words, bare, clean, folded, json_values, key, leaves, lines_in, unquoted, unwrapped
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
@@ -79,7 +62,7 @@ def _names(table: str) -> list[tuple[str, str]]:
 
 
 def _words(table: str) -> Words:
-    return words(dict(_names(table)))
+    return Words(dict(_names(table)))
 
 
 #: Names of the fields of a structured answer, in JSON, in a table's head or in a line.
@@ -128,9 +111,7 @@ _VERDICTS = _words("""
 yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的 ✓ ✔ √ ✅ ☑ [x] [√]
 no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n ✗ ✘ × ❌ [_]
 """)
-_NONE = EMPTY_MARKERS.union(
-    dict(_names("none: - -- — —— / none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现"))
-)
+_NONE = _words(f"none: {' '.join(EMPTY_MARKERS)} none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
 #: What a part says that is no part: that there is none, or where one would stand.
 _NO_PART = re.compile(
@@ -157,7 +138,6 @@ _RESTART = re.compile(
 )
 #: The same within a text: 其他意图: names no answer.
 _ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})|{_CORRECTION.pattern}")
-_HALF_WIDTH = re.compile(r"[^\x00-\x7f][:;,]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
 _MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』])(?=[“「『])")
@@ -166,7 +146,6 @@ _AND = re.compile("以及|[和与及]")
 _MAYBE = re.compile(_AND.pattern + r"|/|等[^，,、；;]{0,8}$|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
-_COUNT = re.compile(r"\s?[(（]\d{1,3}\s?[个种项条处]?[)）]$")
 #: What makes the answer that says nothing, where that is no list.
 _NOTHING: Mapping[type[AnswerFormat], type[Answer]] = {Label: str, FreeText: str, Report: dict}
 
@@ -181,8 +160,8 @@ def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
 
 def _is_none(text: str) -> bool:
     """Whether ``text`` is a word for none, with or without the reason in parentheses."""
-    word, within = re.split("[(（]", text, maxsplit=1)[0].strip(), folded(bare(text))
-    return word in _NONE or within in _NONE or (len(within) <= 20 and bool(_NO_PART.match(within)))
+    outer = re.split("[(（]", text, maxsplit=1)[0]
+    return any(map(_NONE.exact, (text, outer))) or bool(_NO_PART.match(folded(text.strip())))
 
 
 def _says_nothing(text: str) -> bool:
@@ -191,22 +170,17 @@ def _says_nothing(text: str) -> bool:
     return _is_none(text) or (bool(_SAYS_NOTHING.search(flat)) and not _REFUSAL.search(flat))
 
 
-def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
-    """``text`` cut at a separator wherever it stands outside parentheses, if they are paired."""
-    pieces, start, depth = list[str](), 0, 0
-    for match in re.finditer(f"[(（]|[)）]|{separator.pattern}", text):
-        if match.group() in ("(", "（", ")", "）"):
-            depth += 1 if match.group() in ("(", "（") else -1
-        elif depth == 0:
-            pieces.append(text[start : match.start()])
-            start = match.end()
-    return [*pieces, text[start:]] if depth == 0 else separator.split(text)
-
-
 def _headed(text: str, heads: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], str]]:
     """Each head in ``text``, and what stands between it and the next one."""
     ends = [*(head.start() for head in heads[1:]), len(text)]
     return ((head, text[head.end() : end]) for head, end in zip(heads, ends, strict=False))
+
+
+def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
+    """``text`` cut at a separator wherever it stands outside parentheses."""
+    without = re.sub(r"(?<=[(（])[^()（）]+(?=[)）])", lambda match: "_" * len(match.group()), text)
+    cuts = list(separator.finditer(without))
+    return [text[: cuts[0].start()] if cuts else text, *(piece for _, piece in _headed(text, cuts))]
 
 
 class Source(str):
@@ -216,11 +190,6 @@ class Source(str):
     def _flat(self) -> tuple[str, list[int]]:
         places = [place for place, character in enumerate(self) if not character.isspace()]
         return folded("".join(self[place] for place in places)), places
-
-    @cached_property
-    def lines(self) -> frozenset[str]:
-        """The prompt's lines, but for short ones."""
-        return frozenset(line for piece in self.split("\n") if len(line := piece.strip()) >= 8)
 
     def span(self, part: str) -> str | None:
         """``part`` as the text writes it, or None where it does not stand there."""
@@ -236,10 +205,10 @@ class Source(str):
         """The choice that a letter or number stands for: a number only where the prompt numbers its choices."""
         if sign.isascii() and sign.isalpha():
             return dict(zip("abcdefghijklmnopqrstuvwxyz", choices, strict=False)).get(sign.lower())
-        number = int(sign) if sign.isdecimal() else ord(sign) - ord("①") + 1
-        circled = chr(ord("①") + max(number, 1) - 1)
-        marks = rf"(?<!\d)(?:{number}\s?[.．、)）:：]|[(（\[]{number}[)）\]]|{circled})\s{{0,3}}"
-        found = [choice for choice in choices if re.search(marks + re.escape(choice), self)]
+        # Here ③ is 3.
+        prompt, number = normalize("NFKC", self), normalize("NFKC", sign)
+        marks = rf"(?<!\d){number}[\s.、)\]:]{{0,3}}"
+        found = [choice for choice in choices if re.search(marks + re.escape(normalize("NFKC", choice)), prompt)]
         return found[0] if len(found) == 1 else None
 
 
@@ -252,8 +221,6 @@ class Reader(ABC, Generic[F]):
     joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
-    #: Whether a number before a line is its place in a list, and no answer.
-    bulleted: ClassVar[bool] = True
     #: What stands between the pieces of the format, and what an unfinished one ends in.
     between: str = "[\n；;]"
     open_ends: ClassVar[tuple[str, ...]] = ("，", "、", "（", "(", "尾实体为")
@@ -266,15 +233,12 @@ class Reader(ABC, Generic[F]):
         self.problems: list[Problem] = []
         #: What is wrong with an output in which nothing can be read.
         self.unread: ProblemKind = "nothing readable"
-        self.understood = self.lead_seen = False
+        self.understood = False
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
         self.open = self.last = ""
-        self.lead = "" if isinstance(answer_format, CausalLines) else getattr(answer_format, "lead", "")
-        # The paper's lead line has one word less.
-        self.leads = words({bare(spelling): self.lead for spelling in (self.lead, self.lead.replace("以及其", "及其"))})
         #: What the next piece could begin with.
-        self.coming = [self.leads]
+        self.coming: list[Words] = []
         self.set_up()
 
     def set_up(self) -> None:
@@ -284,7 +248,7 @@ class Reader(ABC, Generic[F]):
     def name(self, names: Mapping[str, str], before: str = "") -> None:
         """Set the names that head what is said under them, and what may stand right before one."""
         known = set(names.values())
-        self.names = words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
+        self.names = Words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
         self.coming.append(self.names)
         self.heads = re.compile(
             rf"(?:^|(?<=[\s,.:;(\[\"'|中的]){before})(?P<name>{self.names.pattern})"
@@ -293,28 +257,25 @@ class Reader(ABC, Generic[F]):
 
     def read(self, text: str) -> Parsed:
         """Read ``text`` as its writer meant it."""
-        cut, strict = False, self.format.parse(text, self.choices)
-        if not strict.well_formed or is_wrapped(text):
-            text, self.repairs, cut = unwrapped(text)
+        strict = self.format.parse(text, self.choices)
+        cut, (inner, kinds, broken) = False, unwrapped(text)
+        # No strict parser minds thoughts and the tokens of a chat.
+        if not strict.well_formed or {"thinking removed", "chat tokens"}.intersection(kinds):
+            text, self.repairs, cut = inner[: self.longest], kinds, broken or len(inner) > self.longest
             if not text.strip():
-                return Parsed(self.nothing, (Problem("truncated" if cut else "empty output", 1),), tuple(self.repairs))
-            if len(text) > self.longest:
-                text = text[: self.longest]
-                self.problem("unreadable line", text.count("\n") + 1)
+                return Parsed(self.nothing, (Problem("truncated" if cut else "empty output", 1),), tuple(kinds))
             tidy = self.tidy(text)
             self.note("white space", tidy != text)
             strict = self.format.parse(tidy, self.choices)
         if strict.well_formed:
             # What was around the answer is all that was wrong.
             answer = self.polished(strict.answer)
-            self.note("marks at a part", answer != strict.answer and not self.repairs and not self.problems)
         else:
             cut |= self._understand(text)
-            self.note("half-width punctuation", self.understood and bool(_HALF_WIDTH.search(text)))
             answer = self.answer() if self.understood else self.nothing
-            if not self.understood:
-                self.problem(self.unread)
-            self.note("layout", not self.repairs and not self.problems and not cut)
+            self.problems += [Problem(self.unread, 1)] * (not self.understood)
+        mended = not strict.well_formed or answer != strict.answer
+        self.note("layout", mended and not (self.repairs or self.problems or cut))
         if cut:
             self.problem("truncated", text.count("\n") + 1)
         return Parsed(answer, tuple(self.problems), tuple(self.repairs))
@@ -340,25 +301,26 @@ class Reader(ABC, Generic[F]):
     def _understand(self, text: str) -> bool:
         """Read ``text`` as JSON, as a table or line by line; whether it breaks off."""
         values, cut = json_values(text)
-        if (any(values) or text.strip() in ("[]", "{}")) and self.structure(values):
+        if any(values) and self.structure(values):
             self.note("json")
-        if self.understood or (values and text.lstrip().startswith(("{", "[{", '["'))):
+        if self.understood or (any(values) and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
         whole = self.whole(text.rstrip())
         cut |= whole != text.rstrip() or whole.endswith(self.open_ends)
-        lines = content_lines(whole)
-        rows = table_rows(lines)
-        tabular = len(rows) > 1 and not rows[1][1]
+        lines = lines_in(whole)
+        rows = [line.cells for line in lines if line.cells]
         self.note("table", bool(rows))
-        if tabular and self.structure([dict(zip(rows[0][1], cells, strict=False)) for _, cells in rows[2:]]):
-            return len(rows[-1][1]) < len(rows[0][1])
+        if len(rows) > 1 and not "".join(rows[1]).strip("-: "):
+            head, _, *rows = rows
+            if self.structure([dict(zip(head, cells, strict=False)) for cells in rows]):
+                return len(rows[-1]) < len(head)
         # Without a head that is understood, each row speaks for itself.
-        rows = rows[tabular:]
-        alone = {number for number, cells in rows if not cells or self._row(cells)}
-        self.note("bullets", self.bulleted and any(line.mark for line in lines))
-        lines = [line for line in lines if line.number not in alone and (line.text or not self.bulleted)]
-        own = [line for line in lines if line.mark + line.text not in self.source.lines or line.text in self.choices]
-        self.note("preamble", 0 < len(own) < len(lines))
+        for cells in rows:
+            self._row(cells)
+        lines = [line for line in lines if not line.cells]
+        self.note("bullets", any(line.mark for line in lines))
+        # What the prompt says too is an echo of it.
+        own = [line for line in lines if len(line.text) < 8 or f"\n{line.text}\n" not in f"\n{self.source}"]
         self.open = self.last = ""
         self.lines(own or lines)
         return cut
@@ -366,7 +328,6 @@ class Reader(ABC, Generic[F]):
     def structure(self, value: Json) -> bool:
         """Read a JSON value or the rows of a table as the lines that would say the same; whether it was understood."""
         stack: list[tuple[str, Json]] = [("", value)]
-        problems, repairs = len(self.problems), len(self.repairs)
         while stack:
             name, node = stack.pop()
             plain = isinstance(node, list) and all(isinstance(item, str) for item in node)
@@ -379,10 +340,7 @@ class Reader(ABC, Generic[F]):
             else:
                 text = "，".join(leaves(node))
                 self._read_line(Line(1, "" if name else "-", f"{name}：{text}" if name else text))
-        self.fields = {}
         self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
-        if not self.understood:
-            del self.problems[problems:], self.repairs[repairs:]
         return self.understood
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
@@ -398,39 +356,34 @@ class Reader(ABC, Generic[F]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, and set aside what is said before and after the answer."""
-        # What comes before the last place where an answer begins anew is a draft of it.
-        starts = [at for at, line in enumerate(lines) if _RESTART.match(folded(line.text))]
-        if starts and (starts[-1] + 1 < len(lines) or re.search(r"[:：]\s*\S", lines[-1].text)):
-            first, *rest = lines[starts[-1] :]
-            text = re.split("[:：]", first.text, maxsplit=1)[1].strip()
-            lines = [first._replace(text=text)] * bool(text) + rest
-            self.note("answer marker")
-        unread = [line for line in lines if not self._read_line(line)]
-        read = sorted({line.number for line in lines} - {line.number for line in unread})
+        unread = list[tuple[Line, str]]()
+        # What a correction follows is a draft.
+        start = max((at for at, line in enumerate(lines) if line.mark[:2] == "更正"), default=0)
+        for line in lines[start:]:
+            if not self._read_line(line):
+                unread.append((line, "closing remark" if self.understood else "preamble"))
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
             self.understood = True
             self.note("empty marker")
-        elif self.understood:
-            self.note("missing lead line", bool(self.leads.labels) and not self.lead_seen)
-            for line in unread:
-                name, colon, _ = folded(line.text).partition(":")
-                if _REMARK.match(line.text) or not colon or len(name) > 12:
-                    self.note("closing remark" if read and line.number > read[-1] else "preamble")
-                else:
-                    self.problem("unreadable line", line.number)
+        for line, kind in unread if self.understood else ():
+            # What a short name heads could have been an answer.
+            if _REMARK.match(line.text) or not re.match("[^:：]{1,12}[:：].", line.text):
+                self.note(kind)
+            else:
+                self.problem("unreadable line", line.number)
 
     def _row(self, cells: Sequence[str]) -> bool:
         text = ("：" if len(cells) == 2 else " → ").join(cells)
         return len(cells) in (2, 3) and self._read_line(Line(1, "-", text))
 
     def _read_line(self, line: Line) -> bool:
-        return self._lead(line.text) or self._fields_in(line.text) or self.line(line)
+        return self._fields_in(line.text) or self.line(line)
 
     def line(self, line: Line) -> bool:
         """Read a line; whether it belongs to the answer."""
         heads = list(self.heads.finditer(folded(line.text)))
         if not heads:
-            name = self.names.exact(line.text) or self.names.exact(_COUNT.sub("", line.text))
+            name = self.names.exact(re.sub(r"[(（]\d{1,3}.?[)）]$", "", line.text))
             if name is not None:
                 self.open = name
                 self.member(name, "")
@@ -447,22 +400,16 @@ class Reader(ABC, Generic[F]):
         begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
         return text.removesuffix(last) if begun else text
 
-    def _lead(self, text: str) -> bool:
-        self.lead_seen |= (lead := self.leads.exact(text) is not None)
-        self.note("paper dialect", lead and bare(text) != bare(self.lead))
-        return lead
-
     def _fields_in(self, text: str) -> bool:
         """Read a line that names the fields of records itself, or one of them."""
-        heads = list(_ROLE_HEAD.finditer(folded(text))) if self.roles else []
-        record = {head[1]: unparenthesised(clean(said.rstrip(" |(（["))) for head, said in _headed(text, heads)}
-        if len(heads) != 1 or heads[0].start():
-            roles = _roles_of(record)
-            return len(record) == len(heads) > 0 and self.roles <= roles.keys() and self.record(record, roles)
-        ((role, value),) = _roles_of(record).items()
-        if role not in self.roles or not value or self.names.exact(heads[0][1]) is not None:
+        heads = [head for head in _ROLE_HEAD.finditer(folded(text)) if self.names.exact(head[1]) is None]
+        said = {head[1]: clean(said.rstrip(" |(（[")) for head, said in _headed(text, heads)}
+        roles = {role: value for role, value in _roles_of(said).items() if role in self.roles}
+        if not roles or len(said) < len(heads):
             return False
-        self.fields = {role: value} if role in self.fields else {**self.fields, role: value}
+        if len(heads) > 1 or heads[0].start():
+            return self.roles <= roles.keys() and self.record(roles, roles)
+        self.fields = roles if roles.keys() & self.fields.keys() else {**self.fields, **roles}
         if self.record(self.fields, self.fields):
             self.fields = {}
         return True
@@ -550,7 +497,7 @@ class Entities(Reader[EntityLines]):
 
     def line(self, line: Line) -> bool:
         # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
-        pieces = [unparenthesised(clean(piece)) for piece in _cut(line.text, _LISTED) if clean(piece)]
+        pieces = [clean(piece) for piece in _cut(line.text, _LISTED) if clean(piece)]
         typed = [self._typed.match(folded(piece)) for piece in pieces]
         if self.heads.search(folded(line.text)) or not any(typed) or not (self.source or all(typed)):
             return super().line(line)
@@ -601,7 +548,7 @@ class Triples(Reader[TripleLines | CausalLines]):
             self.nested, self.choices = self.format.nested, [relation for _, relation in self.format.openings]
         endings = [end + below for end in self._endings for below in ("", "如下")]
         self.name({choice + end: choice for end in endings for choice in self.choices}, before="|(?<=具有)|(?<=抽取的)")
-        self.coming.append(words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
+        self.coming.append(Words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
@@ -641,7 +588,7 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def _named(self, text: str) -> str:
         """An entity without the 为 or colon that joined it to its name."""
-        return unparenthesised(clean(re.sub("^[为為是:：]", "", text.strip())))
+        return clean(re.sub("^[为為是:：]", "", text.strip()))
 
     def _triple(self, text: str) -> bool:
         """Read a triple or pair in whatever order its parts stand."""
@@ -894,7 +841,7 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
         if label in labels:
             spellings = dict.fromkeys(often.split(), label) | spellings
             short |= dict.fromkeys(seldom.split(), label)
-    return words(spellings, short)
+    return Words(spellings, short)
 
 
 _OPTION = re.compile(
@@ -960,14 +907,13 @@ class Verdicts:
 class Choosing(Reader[Label | TermList]):
     """Reads which of the choices an output says it is: a label, or any number of terms."""
 
-    bulleted = False
     _other_names = re.compile("候选|选项|排除|未选|不|原|输入|unmatched|query|input|rejected")
 
     def set_up(self) -> None:
         self.name({})
         self.apart = isinstance(self.format, TermList)
         terms = {choice: choice for choice in self.choices}
-        self.known = words(terms) if self.apart else label_words(self.format, self.choices)
+        self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
         self.coming.append(self.known)
         self.between = "[\n，,、；;]" if self.apart else "(?!)"
         self.labels: set[str] = set()
@@ -1230,7 +1176,7 @@ class Trees(Dialect[TreeLines]):
     _begins = re.compile(r"[(（\[{|]|(?:条件|如果|若|condition|if)\s{0,3}[:：]", re.IGNORECASE)
 
     def _understand(self, text: str) -> bool:
-        lines = text.replace(self.lead, "").split("\n")
+        lines = text.replace(self.format.lead, "").split("\n")
         first = next((at for at, line in enumerate(lines) if self._begins.search(line)), len(lines))
         nodes = self._nodes("\n".join(lines[first:]))
         self.parsed = self.format.parse(self.format.render(nodes, strict=False))

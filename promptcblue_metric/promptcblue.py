@@ -12,5 +12,5 @@ from .ranking import GradedRanking
 from .scoring import Protocol
 from .tasks import TASKS
 from .trees import TreeEdit
-from .unwrap import words
+from .unwrap import Words
 from .version import VERSION

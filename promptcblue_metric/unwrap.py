@@ -26,11 +26,6 @@ _MARKDOWN = re.compile(r"\*\*|`|~~|^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 
 
-def is_wrapped(text: str) -> bool:
-    """Whether ``text`` holds what no dialect does but no strict parser minds."""
-    return any(pattern.search(text) for pattern in (_SAID, _THOUGHT, _TOKENS))
-
-
 #: In the order they are applied.
 _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     "line endings": lambda text: _ENDINGS.sub("\n", text),
@@ -61,14 +56,20 @@ class Line(NamedTuple):
     mark: str
     text: str
 
+    @property
+    def cells(self) -> list[str]:
+        """The cells of a row of a Markdown table, none of any other line."""
+        row = self.text.startswith("|") and self.text.count("|") > 1
+        return [cell.strip() for cell in self.text.strip("|").split("|")] if row else []
+
 
 _ITEM = re.compile(
     r"(?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
-    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、)"
+    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|更正[:：])"
 )
 
 
-def content_lines(text: str) -> list[Line]:
+def lines_in(text: str) -> list[Line]:
     """The lines of ``text`` that hold something."""
     found = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -96,7 +97,7 @@ _FOLDED: dict[int, str] = {
 }
 _AROUND = " \t\n　\"'“”‘’「」『』《》〈〉<>【】[]`*_~$.。．,，;；:：!！"
 _END = " \t　。；;，,、"
-_QUOTES = {"“": "”", "‘": "’", '"': '"', "'": "'", "「": "」", "『": "』", "《": "》", "【": "】", "<": ">"}
+_PAIRS = dict(zip("“‘\"'「《【<(（", "”’\"'」》】>)）", strict=True))
 
 
 def folded(text: str) -> str:
@@ -109,27 +110,21 @@ def key(text: str) -> str:
     return "".join(folded(text).split())
 
 
+def unquoted(text: str) -> str:
+    """``text`` without a pair of quotes or parentheses around it."""
+    ends = _PAIRS.get(text[:1])
+    return text[1:-1].strip() if ends and text.find(ends, 1) == len(text) - 1 else text
+
+
 def bare(text: str) -> str:
     """``text`` without the quotes, brackets and punctuation around it."""
-    text = text.strip(_AROUND)
-    paired = text[:1] in ("(", "（") and text[-1:] in (")", "）")
-    return text[1:-1].strip(_AROUND) if paired else text
-
-
-def unquoted(text: str) -> str:
-    """``text`` without a pair of quotes around it."""
-    return text[1:-1].strip() if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] else text
+    return unquoted(text.strip(_AROUND)).strip(_AROUND)
 
 
 def clean(part: str) -> str:
     """``part`` without white space, closing punctuation and a pair of quotes around it."""
     part = part.strip().rstrip(_END)
     return unquoted(part[:-1] if part.endswith(".") and not part[-2:].isascii() else part)
-
-
-def unparenthesised(text: str) -> str:
-    """``text`` without a pair of parentheses around it."""
-    return text[1:-1].strip() if text.startswith(("(", "（")) and text.endswith((")", "）")) else text
 
 
 class Hit(NamedTuple):
@@ -168,20 +163,6 @@ class Words:
         """Every spelling in a folded text, from left to right."""
         for match in re.finditer(self.pattern, flat):
             yield Hit(match.start(), match.end(), self.found[match.group()])
-
-
-words = Words
-
-
-def table_rows(lines: Sequence[Line]) -> list[tuple[int, list[str]]]:
-    """The rows of a Markdown table, each with its line number, or none; its rule is the row of empty lists."""
-    rows = []
-    for line in lines:
-        if line.text.startswith("|") and line.text.count("|") > 1:
-            cells = [cell.strip() for cell in line.text.strip("|").split("|")]
-            rule = all(cell and not cell.strip("-: ") for cell in cells)
-            rows.append((line.number, [] if rule else cells))
-    return rows
 
 
 _OPENING = re.compile(r"[{\[](?=\s{0,20}[\"'“{}\[\]])")
