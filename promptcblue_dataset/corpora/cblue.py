@@ -9,13 +9,13 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from operator import itemgetter
-from typing import Any
+from typing import Any, BinaryIO
 
-from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles, encodable
+from promptcblue_dataset.corpora.archives import RawError, RawFile, RawFiles
 from promptcblue_dataset.corpora.reading import (
     UNLABELLED,
     Composed,
@@ -347,8 +347,8 @@ class RetrievalCorpus(Corpus):
     """Tables of ``id<TAB>text`` for documents and queries, and of ``query id<TAB>document id`` for relevance.
 
     Each relevant pair gives a sample, and so does its query with a document drawn from those that are relevant to
-    other queries of the split, which makes the labels even. The documents are passed over once and never kept: of those
-    that the relevance files name, the place in the file is noted, and a text is read from there when it is asked for.
+    other queries of the split, which makes the labels even. The documents are passed over once, and only those that the
+    relevance files name are kept.
     """
 
     name: str
@@ -378,10 +378,9 @@ class RetrievalCorpus(Corpus):
                 for split, files in sources.splits[self.name].items()
                 if split != "test" or len(files) == 2
             }
-            offsets = _offsets(documents, {document for split in tables.values() for _, _, document in split.pairs})
+            texts = _wanted(documents, {document for split in tables.values() for _, _, document in split.pairs})
             reading.splits[self.name] = {
-                split: RawSplit(found.notes, list(found.groups(documents, offsets, seed)))
-                for split, found in tables.items()
+                split: RawSplit(found.notes, list(found.groups(texts, seed))) for split, found in tables.items()
             }
         except RawError as error:
             reading.refuse(self.name, str(error))
@@ -424,15 +423,15 @@ class _Tables:
         self.notes.bad += of_queries.bad
         self.pairs = list(_relevant(self._file, self.notes))
 
-    def groups(self, documents: RawFile, offsets: Mapping[str, int], seed: int) -> Iterator[Group]:
-        """A group a query, from where in its file the line of each document begins (-1: it has no text, or several)."""
+    def groups(self, texts: Mapping[str, str], seed: int) -> Iterator[Group]:
+        """A group a query, of the texts of the documents ("" where one has none, or several)."""
         relevant: dict[str, list[str]] = {}
         for line, query, document in self.pairs:
             if not document:
                 self.notes.add("left out", UNLABELLED, line)
                 continue
             known = self._queries.get(query)
-            if known and offsets.get(document, -1) >= 0:
+            if known and texts.get(document):
                 relevant.setdefault(query, []).append(document)
                 continue
             field, name = ("document id", document) if known else ("query id", query)
@@ -446,10 +445,7 @@ class _Tables:
             if label != _RELEVANCE[0]:
                 order = Draws(seed, self._file.name.name, query, document).order(len(ids))
                 document = next(ids[place] for place in order if ids[place] not in relevant[query])
-            with documents.path.open("rb") as stream:
-                stream.seek(offsets[document])
-                text = stream.readline().decode().partition("\t")[2].strip()
-            return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": text}, label, query)
+            return Content({"INPUT_TEXT_1": self._queries[query], "INPUT_TEXT_2": texts[document]}, label, query)
 
         for query, found in relevant.items():
             labels = _RELEVANCE if len(ids) > len(set(found)) else _RELEVANCE[:1]  # if there are others
@@ -495,32 +491,37 @@ def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]
             yield number, query, cells[len(cells) // 3]
 
 
-def _lines(file: RawFile, wanted: Collection[bytes] | None = None) -> Iterator[tuple[int, bytes, bytes]]:
-    """Where each line of the wanted (or of all) documents begins, and what stands before and after its first tab."""
-    place = 0
+@contextmanager
+def _lines(file: RawFile) -> Iterator[BinaryIO]:
+    """The lines of the documents, of which there may be a million."""
     try:
         with file.path.open("rb", buffering=1 << 20) as stream:
-            for line in stream:
-                document, _, text = line.partition(b"\t")
-                document = document.strip() if place else document.removeprefix(codecs.BOM_UTF8).strip()
-                if wanted is None or document in wanted:
-                    yield place, document, text
-                place += len(line)
+            yield stream
     except OSError as error:
         raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
 
 
-def _offsets(file: RawFile, wanted: Collection[str]) -> dict[str, int]:
-    """Where in the file the lines of the wanted documents begin; -1 where that is not one text in UTF-8."""
-    sought = {document.encode() for document in wanted}
-    found: dict[str, int] = {}
-    texts: dict[bytes, int] = {}  # their hashes
-    for place, document, text in _lines(file, sought):
-        bare = text.strip()
-        one = texts.setdefault(document, hash(bare)) == hash(bare)
-        usable = bare and one and encodable(text.decode(errors="surrogateescape"))
-        found[document.decode()] = place if usable else -1
-    return found
+def _document(line: bytes) -> tuple[str, str]:
+    """The id and the text of a document, "" where they are not in UTF-8."""
+    with suppress(UnicodeDecodeError):
+        name, _, text = line.decode().removeprefix("\ufeff").partition("\t")
+        return name.strip(), text.strip()
+    return line.partition(b"\t")[0].strip().decode(errors="replace"), ""
+
+
+def _wanted(file: RawFile, documents: Collection[str]) -> dict[str, str]:
+    """The texts of the wanted documents, "" of those with none in UTF-8, or with several."""
+    sought = {document.encode() for document in documents}
+    texts: dict[str, str] = {}
+    with _lines(file) as lines:
+        if lines.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            lines.seek(0)
+        for line in lines:
+            if line.partition(b"\t")[0].strip() in sought:
+                name, text = _document(line)
+                if texts.setdefault(name, text) != text:
+                    texts[name] = ""
+    return texts
 
 
 def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
@@ -528,11 +529,14 @@ def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, 
     places = array("q")
 
     def texts() -> Iterator[str]:
-        for place, document, text in _lines(file):
-            with suppress(UnicodeDecodeError):
-                if document.decode() and (said := text.decode().strip()):
+        place = 0
+        with _lines(file) as lines:
+            for line in lines:
+                name, text = _document(line)
+                if name and text:
                     places.append(place)
-                    yield said
+                    yield text
+                place += len(line)
 
     documents = Candidates(texts(), queries)
     with file.path.open("rb") as stream:
@@ -543,8 +547,7 @@ def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, 
             rows = []
             for number in list(found)[:_HANDED_IN]:
                 stream.seek(places[number])
-                document, _, text = stream.readline().decode("utf-8-sig").partition("\t")
-                rows.append((document.strip(), text.strip()))
+                rows.append(_document(stream.readline()))
             yield rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 
 from promptcblue_dataset.corpora.archives import RawError
@@ -55,6 +55,11 @@ class Consultation(Record):
         return [utterance(turn, "speaker", "sentence") for turn in self.turns]
 
     @cached_property
+    def names(self) -> list[str]:
+        """What the id of its sample says of each."""
+        return [f"{self.place.id}_{turn.value.get('sentence_id')}" for turn in self.turns]
+
+    @cached_property
     def mentions(self) -> dict[int, list[dict[str, str]]]:
         """The entities of the utterances whose tags have been read, by place."""
         return {}
@@ -69,15 +74,16 @@ class Consultation(Record):
             except RawError as error:
                 self.place.bad(error)
 
+        lines, names = self.lines, self.names
+
         def compose(place: int) -> Content:
-            name = f"{self.place.id}_{self.turns[place].value.get('sentence_id')}"
-            return Content({"INPUT_TEXT": text(self, place)}, good[place], name)
+            return Content({"INPUT_TEXT": text(lines, place)}, good[place], names[place])
 
         return (Group(self.place.name, Composed(list(good), compose)),)
 
 
 #: What a prompt shows of a dialogue to ask about an utterance, and the answer.
-Text = Callable[[Consultation, int], str]
+Text = Callable[[Sequence[str], int], str]
 AnswerOf = Callable[[Consultation, int], Answer | None]
 
 
@@ -87,7 +93,7 @@ def _asks(text: Text) -> Callable[[Consultation], Iterable[Content]]:
     def asks(record: Consultation) -> Iterable[Content]:
         for place, turn in enumerate(record.turns):
             name = f"{record.place.id}_{turn.label('sentence_id')}"
-            yield Content({"INPUT_TEXT": text(record, place)}, [], sample_id_of(name))
+            yield Content({"INPUT_TEXT": text(record.lines, place)}, [], sample_id_of(name))
 
     return asks
 
@@ -140,21 +146,21 @@ def _mentions(record: Consultation, place: int) -> list[dict[str, str]]:
     return record.mentions[place]
 
 
-def _sentence_text(record: Consultation, place: int) -> str:
+def _sentence_text(lines: Sequence[str], place: int) -> str:
     """The utterance alone, which is asked for its entities."""
-    return record.lines[place].partition("：")[2]
+    return lines[place].partition("：")[2]
 
 
 def _entities(record: Consultation, place: int) -> Answer:
-    if not _sentence_text(record, place):
+    if not _sentence_text(record.lines, place):
         record.turns[place].fail("sentence", "text", "")
     found = _mentions(record, place)
     return list({tuple(entity.values()): entity for entity in found}.values()) if len(found) > 1 else found
 
 
-def _act_text(record: Consultation, place: int) -> str:
+def _act_text(lines: Sequence[str], place: int) -> str:
     """The utterance whose act is asked for, and those before it."""
-    return "\n".join(record.lines[max(0, place - DAC_HISTORY) : place + 1])
+    return "\n".join(lines[max(0, place - DAC_HISTORY) : place + 1])
 
 
 def _act(record: Consultation, place: int) -> Answer:
@@ -203,9 +209,9 @@ def _statuses_of(record: Consultation, place: int) -> Answer | None:
     return answer
 
 
-def _symptom_text(record: Consultation, place: int) -> str:
+def _symptom_text(lines: Sequence[str], place: int) -> str:
     """The utterance that is asked for its symptoms, and those before it."""
-    *history, current = record.lines[max(0, place - SR_HISTORY) : place + 1]
+    *history, current = lines[max(0, place - SR_HISTORY) : place + 1]
     return "\n".join(["对话历史：", *history, "当前对话：", current])
 
 
@@ -279,15 +285,16 @@ def _findings(record: Record) -> Iterable[Group]:
             statuses[mention] = status
             said.append((place, mention, status))
     lines = [utterance(turn, "sender", "text") for turn in turns]
+    names = [f"{record.place.id}#{turn.value.get('sentence_id')}" for turn in turns]
 
     def compose(place: int) -> Content:
         last = {mention: status for at, mention, status in said if at <= place}
         answer = [{"entity": mention, "attr": status} for mention, status in last.items()]
         fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": "，".join(last)}
-        return Content(fields, answer, f"{record.place.id}#{turns[place].value.get('sentence_id')}")
+        return Content(fields, answer, names[place])
 
-    first = said[0][0] if said else len(turns)
-    return (Group(record.place.name, Composed(range(first, len(turns)), compose)),)
+    first = said[0][0] if said else len(lines)
+    return (Group(record.place.name, Composed(range(first, len(lines)), compose)),)
 
 
 #: The most findings of a dialogue that one prompt asks for.
@@ -335,13 +342,14 @@ def _responses(record: Record) -> Iterable[Group]:
         record.place.note("left out", "no doctor answers in the dialogue")
     unused = len(spoken) - len(answers)
     record.place.note("left out", "the doctor says nothing, or nothing was said before", times=unused)
+    name = record.place.id
 
     def compose(answer: int) -> Content:
         history = [
             f"{who}：" + "\n".join(filter(None, (said[place] for place in places)))
             for who, places in itertools.groupby(range(answer), key=speakers.__getitem__)
         ]
-        return Content({"INPUT_TEXT": "\n".join(history)}, said[answer], record.place.id)
+        return Content({"INPUT_TEXT": "\n".join(history)}, said[answer], name)
 
     return (Group(record.place.name, Composed(answers, compose)),)
 

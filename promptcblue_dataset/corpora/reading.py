@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
@@ -381,7 +381,8 @@ LIST = "turns"
 _AROUND = ("data", "records", "examples", "rows")
 #: What JSON can escape though no text in UTF-8 can hold it, or else the two halves of a character.
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_JSON_BLANKS = re.compile(r"[ \t\n\r]*")
+_BLANKS = " \t\n\r"
+_OPEN, _COMMA, _COLON = (re.compile(rf"[{_BLANKS}]*{mark}[{_BLANKS}]*") for mark in (r"[\[{]", ",", ":"))
 
 
 def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str = "") -> Iterator[R]:
@@ -409,16 +410,15 @@ def records_of(file: RawFile, notes: FileNotes, of_type: type[R], id_field: str 
 
 def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str | int, Any]]:
     """The values of a JSON file, each with its number, its name and an id."""
-    text = data.strip()
+    text, number = data.strip(), 0
     lines = text[:1] == b"{" and b"\n{" in text
-    whole: Any = []
     try:
-        if text and not lines:
-            read = _object if text[:1] == b"{" else json.loads
-            whole = read(text.decode(json.detect_encoding(text), "surrogatepass"))
+        for number, (key, value) in enumerate(_named(text, file) if text and not lines else (), 1):
+            notes.records += 1
+            yield number, f"record '{key}'" if type(key) is str else f"record {number}", key, value
     except (ValueError, RecursionError) as error:
         # More after a first value: lines of something else than objects, or with blanks before them.
-        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and b"\n" in text
+        lines = not number and isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and b"\n" in text
         if not lines:
             raise RawError(f"{file.name}: the file: expected JSON in UTF-8: {error}") from error
     if lines:
@@ -430,43 +430,62 @@ def _values(data: bytes, file: RawFile, notes: FileNotes) -> Iterator[tuple[int,
             except (ValueError, RecursionError) as error:
                 message = f"{file.name}: line {number}: expected JSON in UTF-8: {error}"
                 notes.add("skipped", "no JSON", number, str(error), message=message)
-        return
-    if not text:
+    elif not text:
         notes.add("left out", "the file is empty", 1)
-    if isinstance(whole, dict):
-        if len(around := [name for name in _AROUND if isinstance(whole.get(name), list)]) > 1:
-            raise RawError(f"{file.name}: the file: expected one list of records, found {' and '.join(around)}")
-        whole = whole[around[0]] if around else whole
-    by_id = isinstance(whole, dict) and whole and all(isinstance(value, (dict, list)) for value in whole.values())
-    named = whole.items() if by_id else enumerate(whole if isinstance(whole, list) else [whole])
-    for number, (key, value) in enumerate(named, 1):
-        notes.records += 1
-        yield number, f"record '{key}'" if by_id else f"record {number}", key, value
 
 
-def _object(text: str) -> Any:
-    """An object of records, none of whose keys may come up again: only the last would be read.
+def _named(data: bytes, file: RawFile) -> Iterable[tuple[str | int, Any]]:
+    """The records of a file that is one JSON value, by id or number from 0.
+
+    Those of a list, and objects by id, are decoded one by one: files are large, and records soon done with.
+    """
+    text = data.decode(json.detect_encoding(data), "surrogatepass")
+    end = text.find("\n")
+    if text[0] not in "[{" or (end > 0 and text[:end].rstrip().endswith(("]", "}"))):
+        return enumerate([json.loads(text)])
+    members = _members(text)
+    first = next(members, None)
+    if first is None:
+        return enumerate([{}] if text[0] == "{" else [])
+    members = chain([first], members)
+    if text[0] == "[" or (isinstance(first[1], dict) and first[0] not in _AROUND):
+        return members
+    whole = dict(members)
+    if len(around := [name for name in _AROUND if isinstance(whole.get(name), list)]) > 1:
+        raise RawError(f"{file.name}: the file: expected one list of records, found {' and '.join(around)}")
+    if around:
+        return enumerate(whole[around[0]])
+    by_id = all(isinstance(value, (dict, list)) for value in whole.values())
+    return whole.items() if by_id else enumerate([whole])
+
+
+def _members(text: str) -> Iterator[tuple[str | int, Any]]:
+    """The members of a JSON list or object; no key may come up again, of whose values only the last would be read.
 
     A hook that sees the keys of every object in it would take twice the time.
     """
-    decode = json.JSONDecoder().raw_decode
-    found: dict[str, Any] = {}
-    mark, place = "{", 0
-    while text.startswith(mark, place) and text.startswith('"', start := _blanks(text, place + 1)):
-        key, place = decode(text, start)
-        if not text.startswith(":", place := _blanks(text, place)):
-            break
-        value, place = decode(text, _blanks(text, place + 1))
-        if key in found:
-            raise ValueError(f"the key '{key}' stands there more than once")
-        found[key] = value
-        mark, place = ",", _blanks(text, place)
-    return found if found and text[place:] == "}" else json.loads(text)
-
-
-def _blanks(text: str, place: int) -> int:
-    """Where the JSON white space at ``place`` ends."""
-    return _JSON_BLANKS.match(text, place).end()  # type: ignore[union-attr]  # it matches everywhere
+    decode, seen, number = json.JSONDecoder().raw_decode, set[str](), 0
+    is_object, close = text[0] == "{", "}" if text[0] == "{" else "]"
+    before = _OPEN.match(text)
+    place = before.end() if before else 0
+    while before and not (number == 0 and text.startswith(close, place)):
+        key: str | int = number
+        if is_object:
+            if not text.startswith('"', place):
+                break
+            key, place = decode(text, place)
+            if key in seen:
+                raise ValueError(f"the key '{key}' stands there more than once")
+            seen.add(str(key))
+            if not (colon := _COLON.match(text, place)):
+                break
+            place = colon.end()
+        value, place = decode(text, place)
+        yield key, value
+        if before := _COMMA.match(text, place):
+            place, number = before.end(), number + 1
+    if text[place:].strip(_BLANKS) != close:
+        json.loads(text)  # says what is wrong
 
 
 def lines_of(data: bytes, notes: FileNotes) -> Iterator[tuple[int, str]]:
@@ -585,6 +604,7 @@ class RecordCorpus(Corpus, Generic[R]):
                     except RawError as error:
                         record.place.bad(error)
         except RawError as error:
+            found, of_file = {task: RawSplit(FileNotes(file.name)) for task in readers}, FileNotes(file.name)
             of_file.add("skipped", "the file cannot be read", 1, reason(error), message=str(error))
         for split in found.values():
             split.notes.include(of_file)

@@ -14,10 +14,11 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
@@ -187,6 +188,35 @@ def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, text: s
     messages = bad(read("KUAKE-QIC", tmp_path))
     assert len(messages) == 1
     assert all(message.startswith(f"{path}: ") for message in messages)
+
+
+RECORDS = st.lists(
+    st.dictionaries(st.text('甲ab"\\', min_size=1), st.text('乙]},{: \n"') | st.lists(st.integers()), min_size=1)
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=RECORDS, by_id=st.booleans(), indent=st.sampled_from([None, 0, 2]), data=st.data())
+def test_records_are_read_one_by_one_as_the_whole_file_is(values: Any, by_id: bool, indent: Any, data: Any) -> None:
+    text = json.dumps({f"{n}": value for n, value in enumerate(values)} if by_id else values, indent=indent)
+    with TemporaryDirectory() as folder:
+        path = put(Path(folder), "a.json", text)
+        if values or not by_id:
+            assert [record.value for record in records(path)] == values
+        put(Path(folder), "KUAKE-QIC_train.json", text[: data.draw(st.integers(1, len(text) - 1))])
+        reading = read("KUAKE-QIC", Path(folder))
+        assert bad(reading)
+        assert not reading.splits["KUAKE-QIC"]["train"].groups
+
+
+def test_what_breaks_off_gives_no_record_at_all(tmp_path: Path) -> None:
+    good = json.dumps([{"query": "甲", "label": "其他"}, {"query": "乙", "label": "其他"}], ensure_ascii=False)
+    for text in (good[:-1], good[:-3], good + "]", good.replace("}, {", "} {")):
+        put(tmp_path, "KUAKE-QIC_train.json", text)
+        reading = read("KUAKE-QIC", tmp_path)
+        assert len(bad(reading)) == 1
+        assert contents(reading, "KUAKE-QIC") == []
+        assert reading.splits["KUAKE-QIC"]["train"].notes.records == 0
 
 
 def test_no_record_of_an_object_is_lost(tmp_path: Path) -> None:
