@@ -133,9 +133,6 @@ _MARK = re.compile(
     r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
 )
 _CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:\s{0,3}")
-_RESTART = re.compile(
-    r"(?:最终|正确|标准)?(?:答案|答|回答|结果|输出|answer|output|result)(?:如下|为|是)?\s{0,3}:|" + _CORRECTION.pattern
-)
 #: The same within a text: 其他意图: names no answer.
 _ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})|{_CORRECTION.pattern}")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
@@ -221,6 +218,8 @@ class Reader(ABC, Generic[F]):
     joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
+    #: Whether parts are spans of the prompt's text, and not put together from its words.
+    spans: ClassVar[bool] = True
     #: What stands between the pieces of the format, and what an unfinished one ends in.
     between: str = "[\n；;]"
     open_ends: ClassVar[tuple[str, ...]] = ("，", "、", "（", "(", "尾实体为")
@@ -421,7 +420,7 @@ class Reader(ABC, Generic[F]):
         leaves no doubt what its parts are, it is kept, and counted.
         """
         if isinstance(value, str):
-            found = self._divided(value.strip("[]|" + _LIST_END), (_COMMA, _MARKS, _MAYBE), dialect)
+            found = self._divided(unquoted(value.lstrip(" \t　|").rstrip(_LIST_END)), (_COMMA, _MARKS, _MAYBE), dialect)
         else:
             known = (self.parts(text) if self.source else [self.part(text) or ""] for text in leaves(value))
             found = [part for parts in known for part in parts]
@@ -453,7 +452,7 @@ class Reader(ABC, Generic[F]):
                 found += inner
             elif len(finer) == 1:
                 self.problems.append(Problem("not in the prompt", 1))
-                found += [clean(piece)] * dialect
+                found += [clean(piece)] * (dialect or not self.spans)
         self.note("list separator", len(finer) < 2 and len(found) > 1)
         return found
 
@@ -497,7 +496,7 @@ class Entities(Reader[EntityLines]):
 
     def line(self, line: Line) -> bool:
         # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
-        pieces = [clean(piece) for piece in _cut(line.text, _LISTED) if clean(piece)]
+        pieces = [clean(piece).lstrip("(（") for piece in _cut(line.text, _LISTED) if clean(piece)]
         typed = [self._typed.match(folded(piece)) for piece in pieces]
         if self.heads.search(folded(line.text)) or not any(typed) or not (self.source or all(typed)):
             return super().line(line)
@@ -659,6 +658,8 @@ class Triples(Reader[TripleLines | CausalLines]):
 class Events(Reader[EventLines]):
     """Events whose fields stand on one line or on several."""
 
+    # 主体词 does not stand in the text in a fifth of the gold events: 体重变化 of 体重无明显变化.
+    spans = False
     _caption = re.compile(r"^(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}(?:[：:.、]|$)")
 
     def set_up(self) -> None:
@@ -690,7 +691,6 @@ class Events(Reader[EventLines]):
                 value = said.get(name, said.get("") if name == "主体词" else "")
                 text = clean(" ".join(leaves(value)))
                 whole = self._status(text) if name == "发生状态" else self.part(text)
-                # 主体词 does not stand in the text in a fifth of the gold events: 体重变化 of 体重无明显变化.
                 outer = _PARENTHESES.sub("", text) if whole is None else whole
                 event[name] = self.parts(value, dialect=dialect) if is_list else outer
             if event not in events and event["主体词"]:

@@ -97,7 +97,7 @@ _FOLDED: dict[int, str] = {
 }
 _AROUND = " \t\n　\"'“”‘’「」『』《》〈〉<>【】[]`*_~$.。．,，;；:：!！"
 _END = " \t　。；;，,、"
-_PAIRS = dict(zip("“‘\"'「《【<(（", "”’\"'」》】>)）", strict=True))
+_PAIRS = dict(zip("“‘\"'「《【<[", "”’\"'」》】>]", strict=True))
 
 
 def folded(text: str) -> str:
@@ -111,14 +111,15 @@ def key(text: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """``text`` without a pair of quotes or parentheses around it."""
+    """``text`` without a pair of quotes or brackets around it."""
     ends = _PAIRS.get(text[:1])
     return text[1:-1].strip() if ends and text.find(ends, 1) == len(text) - 1 else text
 
 
 def bare(text: str) -> str:
     """``text`` without the quotes, brackets and punctuation around it."""
-    return unquoted(text.strip(_AROUND)).strip(_AROUND)
+    text = text.strip(_AROUND)
+    return text[1:-1].strip(_AROUND) if text.startswith(("(", "（")) and text.endswith((")", "）")) else text
 
 
 def clean(part: str) -> str:
