@@ -10,6 +10,7 @@ from .lenient import parse_lenient
 from .promptcblue_metric import PromptCBLUE
 from .ranking import GradedRanking
 from .scoring import Protocol
+from .scripts import TO_SIMPLIFIED
 from .tasks import TASKS
 from .trees import TreeEdit
 from .unwrap import Words

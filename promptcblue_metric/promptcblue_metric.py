@@ -16,6 +16,7 @@ from .evaluation import Evaluation, Parser
 from .lenient import parse_lenient
 from .ranking import GradedRanking
 from .scoring import Protocol
+from .scripts import TO_SIMPLIFIED
 from .tasks import TASKS
 from .trees import TreeEdit
 from .unwrap import Words

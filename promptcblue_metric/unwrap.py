@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple, TypeAlias
 
+from .scripts import TO_SIMPLIFIED
+
 #: A JSON value, its numbers as text.
 Json: TypeAlias = str | Sequence["Json"] | Mapping[str, "Json"] | None
 
@@ -79,21 +81,13 @@ def lines_in(text: str) -> list[Line]:
     return found
 
 
-# Traditional characters of labels, names of fields and medical words, each before its simplified one.
-_SCRIPTS = (
-    "實实體体臨临現现藥药類类別别醫医學学檢检驗验項项設设備备關关係系頭头為为對对療疗診诊斷断議议輔辅訴诉狀状態态"
-    "確确語语義义無无與与過过齡龄腫肿進进參参試试護护風风險险評评況况詢询問问於于給给標标術术詞词測测費费後后沒没"
-    "該该癥症發发間间種种懷怀飲饮獻献殘残據据時时個个兩两來来髮发讀读寫写數数獨独組组織织較较徵征預预際际圖图當当"
-    "價价應应認认見见開开結结論论選选擇择難难總总條条異异內内錯错誤误規规請请們们這这還还會会說说師师熱热嘔呕瀉泻"
-    "腦脑臟脏腎肾壓压變变動动闌阑腸肠膽胆脈脉傷伤膚肤陰阴陽阳氣气"
-)
 # Width, case and kind of punctuation make no difference to what a word is, nor does the script. One character stays
 # one, so that places in a folded text are places in the text.
 _FOLDED: dict[int, str] = {
     **{code: chr(code - 0xFEE0).lower() for code in range(0xFF01, 0xFF5F)},
     **{ord(letter): letter.lower() for letter in ascii_uppercase},
     **{ord(sign): plain for sign, plain in zip("　、；;。“”‘’【】", " ,,,.\"\"''[]", strict=True)},
-    **{ord(sign): plain for sign, plain in zip(_SCRIPTS[::2], _SCRIPTS[1::2], strict=True)},
+    **TO_SIMPLIFIED,
 }
 _AROUND = " \t\n　\"'“”‘’「」『』《》〈〉<>【】[]`*_~$.。．,，;；:：!！"
 _END = " \t　。；;，,、"
