@@ -1,6 +1,6 @@
 """Traditional characters and the simplified ones that are written for them, by place: those of Big5 and of GB 2312.
 
-The pairs are OpenCC's, but for traditional characters that simplified texts have too, of which there are three (于, 后, 征).
+The pairs are OpenCC's. Of characters that simplified texts have as well, only three are among them (於, 後, 徵).
 """
 
 TRADITIONAL = """
