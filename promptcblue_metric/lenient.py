@@ -744,15 +744,8 @@ _LISTED_WITH = re.compile(
     r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
 )
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
-_DENIES_BEFORE = re.compile(
-    "不是|并非|与其说|不属于|不应|不能|不可|不算|不选|不会|不再|排除|除了|而非|没有|并无|看不出|不存在|不涉及|不考虑|称不上|谈不上|无法"
-    "|(?:不|非|未|无|没|否|勿).{0,4}$"
-)
-_DENIES_AFTER = re.compile(
-    "(?:不|没有|并非|未必|难以)(?:太|怎么|完全|能|是|够)?"
-    "(?:匹配|相?符|符合|合适|贴切|适合|适用|对|正确|成立|一致|恰当|准确|选|属于|相关|可能|具体|吻合|满足|[高强大])"
-    r"|无关|排除|剔除|除外|错误|未(?:提及|提到|涉及|出现)|^(?:并不是|不是|并非)[^,.]|性?(?:较|很|比较)?(?:低|弱)|(?:可能性|概率)(?:不大|很小|较?低|极?小|[为是:]0)"
-)
+_DENIES_BEFORE = re.compile("[不非未无没否勿]|与其|排除|除了|谈不上")
+_DENIES_AFTER = re.compile("[不没未无非否]|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
 _ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
@@ -760,7 +753,7 @@ _HEDGES = re.compile(
     "|(?:措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
-_MAY_FOLLOW = "的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
+_MAY_FOLLOW = "匹符的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
@@ -808,10 +801,10 @@ def _weight(before: str, after: str, rest: str) -> int | None:
     if verdict and (word := _verdict(verdict.group(verdict.lastindex or 0))):
         return SAID if word == "yes" else DENIED
     left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
-    right = _CLAUSE_END.split(after.lstrip("\"'] :"))[0]
+    right = _CLAUSE_END.split(after.lstrip("\"'] "))[0]
     if _ASKS.search(left) or _ASKED.match(rest):
         return None
-    if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(right):
+    if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(re.split("[:而]", right)[0]):
         return DENIED
     if _HEDGES.search(left):
         return WEAK
