@@ -744,7 +744,9 @@ _LISTED_WITH = re.compile(
     r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
 )
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
-_DENIES_BEFORE = re.compile("[不非未无没否勿]|与其|排除|除了|谈不上")
+_DENIES_BEFORE = re.compile(
+    "[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched|rejected)\\w{0,4}:"
+)
 _DENIES_AFTER = re.compile("[不没未无非否]|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
 _ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
@@ -900,8 +902,6 @@ class Verdicts:
 class Choosing(Reader[Label | TermList]):
     """Reads which of the choices an output says it is: a label, or any number of terms."""
 
-    _other_names = re.compile("候选|选项|排除|未选|不|原|输入|unmatched|query|input|rejected")
-
     def set_up(self) -> None:
         self.name({})
         self.apart = isinstance(self.format, TermList)
@@ -918,27 +918,25 @@ class Choosing(Reader[Label | TermList]):
             if _MARK.match(folded(f"{name}:")):
                 named.append(text)
             else:
-                others.append(text if self.known.exact(text) or not name else f"{name}：{text}")
+                alone = not name or (self.known.exact(text) and not self.apart)
+                others.append(text if alone else f"{name}：{text}")
         lines = [*others, *(["答案：", *named] if named else [])]
         return self._decide("\n".join(lines)) or (self.apart and super().structure(value))
 
     def _fields(self, name: str, value: Json) -> Iterator[tuple[str, str]]:
-        """The fields of a JSON value that say something, a choice and the verdict on it as one."""
+        """What a JSON value says, each text with its name, a choice and the verdict on it as one."""
         if isinstance(value, dict):
             fields = {word: inner for word, inner in value.items() if not _REASON.exact(word)}
             texts = leaves(fields)
             found = [text for text in texts if self.known.exact(text) is not None]
             rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
-            if len(found) == len(rest) == 1:
-                yield "", f"{found[0]}：{rest[0]}"
-            else:
-                for word, inner in fields.items():
-                    yield from self._fields(word, inner)
-        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
-            for inner in value:
-                yield from self._fields(name, inner)
-        elif name in self.choices or not (self.apart and self._other_names.search(folded(name))):
-            yield from ((name, text) for text in ["\n".join(leaves(value))] if text)
+            judged = len(found) == len(rest) == 1
+            inner = [(found[0], rest[0])] if judged else list(fields.items())
+        else:
+            inner = [(name, item) for item in value] if isinstance(value, list) else []
+            yield from ((name, text) for text in leaves(value) if text and not inner)
+        for name, item in inner:
+            yield from self._fields(name, item)
 
     def lines(self, lines: Sequence[Line]) -> None:
         # A number can be an option's.
