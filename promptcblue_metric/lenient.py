@@ -731,7 +731,7 @@ class ReportSections(Reader[Report]):
         return {name: " ".join(self.sections[name]) for name in self.format.sections if name in self.sections}
 
 
-DENIED, WEAK, PLAIN, SAID = range(-1, 3)
+ASKED, DENIED, WEAK, PLAIN, SAID = range(-2, 3)
 _CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
@@ -740,9 +740,7 @@ _VERDICT = re.compile(
 )
 _CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
-_LISTED_WITH = re.compile(
-    r"[\"'”’」』】\s\]]{0,3}(?:[，,、/+]|##|和|与|及|以及|[”」](?=[“「])|\s)[\"'“‘「『【\s\[]{0,3}"
-)
+_LISTED_WITH = re.compile(r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}")
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _DENIES_BEFORE = re.compile(
     "[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched|rejected)\\w{0,4}:"
@@ -759,53 +757,15 @@ _MAY_FOLLOW = "匹符的类这那等吗呢吧么哦啊呀和与或及是为而�
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
-def statements(known: Words, text: str, *, apart: bool = False) -> Iterator[tuple[Hit, int]]:
-    """What ``text`` says of the words it names, each with its weight: denied, named in passing, or said to be it.
-
-    Words that are asked, or quoted within something else, or pieces of longer words are left out.
-
-    Args:
-        apart: whether a word must not follow on another one.
-    """
-    flat = folded(text)
-    groups: list[list[Hit]] = []
-    for hit in known.hits(flat):
-        last = groups[-1][-1].end if groups else -9
-        if hit.start - last <= 8 and _LISTED_WITH.fullmatch(text, max(last, 0), hit.start):
-            groups[-1].append(hit)
-        else:
-            groups.append([hit])
-    starts = [group[0].start for group in groups[1:]] + [len(flat)]
-    end = 0
-    for group, following in zip(groups, starts, strict=False):
-        before = flat[max(end, group[0].start - 40) : group[0].start]
-        end = group[-1].end
-        weight = _weight(before, flat[end : min(following, end + 40)], flat[end : end + 60])
-        if weight is not None:
-            yield from ((hit, weight) for hit in group if _stands_apart(text, hit, apart))
-
-
-def _stands_apart(text: str, hit: Hit, apart: bool) -> bool:
-    """Whether a word is no piece of a longer one, and not quoted with more than itself."""
-    before, after = text[max(0, hit.start - 30) : hit.start], text[hit.end : hit.end + 8]
-    opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
-    if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
-        return False
-    if after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
-        return False
-    within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
-    return not apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
-
-
-def _weight(before: str, after: str, rest: str) -> int | None:
-    """The weight of what stands between ``before`` and ``after``, or None where it is asked and not said."""
+def _weight(before: str, after: str, rest: str) -> int:
+    """The weight of what stands between ``before`` and ``after``."""
     verdict = _VERDICT.match(rest) or _CHECKED.search(before[-6:])
     if verdict and (word := _verdict(verdict.group(verdict.lastindex or 0))):
         return SAID if word == "yes" else DENIED
     left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
     right = _CLAUSE_END.split(after.lstrip("\"'] "))[0]
     if _ASKS.search(left) or _ASKED.match(rest):
-        return None
+        return ASKED
     if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(re.split("[:而]", right)[0]):
         return DENIED
     if _HEDGES.search(left):
@@ -847,7 +807,7 @@ _OPTION = re.compile(
 
 
 class Verdicts:
-    """What an output says of the choices: each is said, denied or scored.
+    """What an output says of the choices: each is said to be it, named in passing, or denied.
 
     Args:
         apart: whether a choice must not follow on another word, and can only be named in full.
@@ -855,19 +815,26 @@ class Verdicts:
 
     def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
         self.known, self.choices, self.source, self.apart = known, choices, source, apart
-        self.weights: dict[str, int] = {}
         labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
         self.repair = "sentence around label"
 
-    def say(self, label: str, weight: int) -> None:
-        """Weigh a label, at the most that is ever said of it."""
-        if weight == DENIED and label in self.opposite:
-            label, weight = self.opposite[label], PLAIN
-        self.weights[label] = max(self.weights.get(label, weight), weight)
+    def read(self, text: str) -> set[str]:
+        """The labels between which a short text leaves the choice."""
+        if (label := self._whole(text)) is not None:
+            return {label}
+        weights: dict[str, int] = {}
+        for label, weight in self._statements(text):
+            if weight == DENIED and label in self.opposite:
+                label, weight = self.opposite[label], PLAIN
+            weights[label] = max(weights.get(label, weight), weight)
+        # The most firmly said is meant; of two that exclude each other, any that is said.
+        best = max(weights.values(), default=DENIED)
+        least = min(best, PLAIN) if self.opposite else best
+        return {label for label, weight in weights.items() if weight >= least > DENIED}
 
-    def whole(self, text: str) -> str | None:
+    def _whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
         label = self.known.exact(text)
         if label is not None:
@@ -881,22 +848,41 @@ class Verdicts:
         self.repair = "option letter"
         return offered
 
-    def read(self, text: str) -> set[str]:
-        """The labels between which a short text leaves the choice."""
-        if (label := self.whole(text)) is not None:
-            return {label}
+    def _statements(self, text: str) -> Iterator[tuple[str, int]]:
+        """What ``text`` says of the labels it names, each with its weight; pieces of longer words are left out."""
         for line in re.split("[\n；;]" if self.apart else "\n", text):
-            for hit, weight in statements(self.known, line, apart=self.apart):
+            flat = folded(line)
+            # Words that are listed share what is said of them.
+            groups: list[list[Hit]] = []
+            for hit in self.known.hits(flat):
+                if groups and _LISTED_WITH.fullmatch(flat, groups[-1][-1].end, hit.start):
+                    groups[-1].append(hit)
+                else:
+                    groups.append([hit])
+            starts = [*(group[0].start for group in groups[1:]), len(flat)]
+            end = 0
+            for group, following in zip(groups, starts, strict=False):
+                before = flat[max(end, group[0].start - 40) : group[0].start]
+                end = group[-1].end
+                weight = _weight(before, flat[end : min(following, end + 40)], flat[end : end + 60])
                 # What is said in a remark is said in passing.
-                self.say(hit.label, min(weight, PLAIN) if _REMARK.match(line) else weight)
+                weight = min(weight, PLAIN) if _REMARK.match(line) else weight
+                yield from ((hit.label, weight) for hit in group if self._stands_apart(line, hit))
             clauses = re.split(r"[。！!；;]|(?<=[？?])" + "|[,，]" * bool(self.opposite), line)
             for clause in clauses if not self.apart and not re.search(_SIGN, line) else ():
-                if (label := self.whole(clause)) is not None:
-                    self.say(label, SAID)
-        # The most firmly said is meant; of two that exclude each other, any that is said.
-        best = max(self.weights.values(), default=DENIED)
-        least = min(best, PLAIN) if self.opposite else best
-        return {label for label, weight in self.weights.items() if weight >= least > DENIED}
+                if (label := self._whole(clause)) is not None:
+                    yield label, SAID
+
+    def _stands_apart(self, text: str, hit: Hit) -> bool:
+        """Whether a word is no piece of a longer one, and not quoted with more than itself."""
+        before, after = text[max(0, hit.start - 30) : hit.start], text[hit.end : hit.end + 8]
+        opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
+        if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
+            return False
+        if after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
+            return False
+        within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
+        return not self.apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
 
 
 class Choosing(Reader[Label | TermList]):
@@ -952,10 +938,6 @@ class Choosing(Reader[Label | TermList]):
         if (nothing or not self._decide(text)) and self.apart:
             self.understood = nothing or any(map(_says_nothing, numbered))
             self.note("empty marker", self.understood)
-        # What stands in a list among offered terms may be none.
-        pieces = [list(map(self.known.exact, filter(bare, re.split("[，,、；;]", line)))) for line in numbered]
-        if self.apart and any(any(labels) and not all(labels) for labels in pieces):
-            self.problem("unknown term")
 
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
@@ -971,12 +953,14 @@ class Choosing(Reader[Label | TermList]):
         """Read what ``text`` says; whether that is an answer."""
         verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
         self.labels = verdicts.read(text)
-        listed = [piece for piece in re.split("[、/和及]|或(?!者)", bare(re.split("[:：]", text)[-1])) if bare(piece)]
-        if not self.apart and self.known.exact(text) is None and 1 < len(listed) < 5 and max(map(len, listed)) < 8:
-            # Of a list of labels none is the answer, though not all of them were offered.
-            named = [self.known.exact(piece) for piece in listed]
-            self.labels |= {""} if any(named) and not all(named) else set()
+        # Of a list of labels none is the answer, though not all of them were offered; of a list of terms, any may be.
+        tail = bare(re.split("[:：]", text)[-1])
+        pieces = [piece for piece in re.split("[，,、；;\n]" if self.apart else "[、/和及]", tail) if bare(piece)]
+        named = list(map(self.known.exact, pieces))
+        mixed = any(named) and not all(named) and max(map(len, pieces)) < 8
+        self.labels |= {""} if mixed and not self.apart else set()
         self.understood = len(self.labels) == 1 or (self.apart and bool(self.labels))
+        self.problems += [Problem("unknown term", 1)] * (mixed and self.apart and self.understood)
         self.note(verdicts.repair, self.understood)
         if not self.understood and any(self.known.hits(folded(text))):
             self.unread = "ambiguous label"
@@ -1011,13 +995,10 @@ class Statuses(Reader[StatusLines]):
 
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
-        text = text.rstrip(_LIST_END + "吗?？")
         verdicts = Verdicts(self.statuses, self.choices, self.source)
-        labels = verdicts.read(text)
-        if len(labels) != 1:
-            return None
-        self.note(verdicts.repair, text not in labels)
-        return labels.pop()
+        labels = verdicts.read(text.rstrip(_LIST_END + "吗?？"))
+        self.note(verdicts.repair, len(labels) == 1 and text not in labels)
+        return labels.pop() if len(labels) == 1 else None
 
     def add(self, status: str, said: str) -> bool:
         """Enter the findings of a list, if it is none that the prompt holds as one; whether it names any."""
