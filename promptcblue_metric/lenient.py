@@ -108,8 +108,8 @@ _OTHER_LABELS = """
 不确定: 疑似 可疑 可能 无法确定 不能确定 不肯定 待定 待查 不明确
 """
 _VERDICTS = _words("""
-yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 y 是的 ✓ ✔ √ ✅ ☑ [x] [√]
-no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 n ✗ ✘ × ❌ [_]
+yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 是的 1 1.0 0.5 0.6 0.7 0.8 0.9 ✓ ✔ √ ✅ ☑ [x] [√]
+no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 0 0.0 0.1 0.2 0.3 0.4 ✗ ✘ × ❌ [_]
 """)
 _NONE = _words(f"none: {' '.join(EMPTY_MARKERS)} none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
@@ -559,35 +559,25 @@ class Triples(Reader[TripleLines | CausalLines]):
             self._add(item["predicate"], item["subject"], item["object"], dialect=True)
         return self.answer()
 
-    def line(self, line: Line) -> bool:
-        flat = folded(line.text)
-        match = None if self.heads.search(flat) else self._dialect.search(flat)
-        if match is None:
-            return super().line(line)
-        self.problem("unknown relation", line.number)
-        self.member(match["relation"].strip(), line.text[match.end() :])
-        return True
-
     def free(self, line: Line) -> bool:
-        return self._pairs(line.text)
+        if match := self._dialect.search(folded(line.text)):
+            self.problem("unknown relation", line.number)
+            self.member(match["relation"].strip(), line.text[match.end() :])
+        return bool(match) or self._pairs(line.text)
 
     def _pairs(self, text: str) -> bool:
         """Read entity pairs of the current relation, or triples; whether there were any."""
-        heads = list(re.finditer("头实体", folded(text)))
+        heads = list(re.finditer("头实体[为是:]?", folded(text)))
         if not self.relation or not heads:
             return sum(self._triple(item) for item in _cut(text, self._pair_end) if item.strip()) > 0
         outer: list[str] = []
         for _, said in _headed(text, heads):
-            subject, both, tail = re.split("(尾实体|尾實體|$)", said, maxsplit=1)
-            ends = [*outer, self._named(subject.partition("尾三元组")[0])]
+            subject, both, tail = re.split("(尾实体|尾實體|$)[为為是:：]?", said, maxsplit=1)
+            ends = [*outer, subject.partition("尾三元组")[0]]
             if both:
-                self._add(self.relation, *ends, self._named(self._pair_end.split(tail, maxsplit=1)[0]))
+                self._add(self.relation, *ends, self._pair_end.split(tail, maxsplit=1)[0])
             outer = ends if not both and "尾三元组" in subject else []
         return True
-
-    def _named(self, text: str) -> str:
-        """An entity without the 为 or colon that joined it to its name."""
-        return clean(re.sub("^[为為是:：]", "", text.strip()))
 
     def _triple(self, text: str) -> bool:
         """Read a triple or pair in whatever order its parts stand."""
@@ -629,14 +619,12 @@ class Triples(Reader[TripleLines | CausalLines]):
             return sum(self._add(name, head, tail) for name, head, tail in stated if name) > 0
         named = roles.get("predicate", roles.get("type"))
         predicate = self.relation if named is None else self.names.exact(clean(" ".join(leaves(named))))
-        if not predicate:
-            self.problems += [Problem("unknown relation", 1)] * (named is not None)
-            return named is not None
-        # The object can be a pair of its own.
-        inner = roles["object"]
-        pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {"object": inner}
-        self._add(predicate, roles["subject"], *(pair[role] for role in ("subject", "object") if role in pair))
-        return True
+        if predicate:
+            # The object can be a pair of its own.
+            inner = roles["object"]
+            pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {"object": inner}
+            self._add(predicate, roles["subject"], *(pair[role] for role in ("subject", "object") if role in pair))
+        return bool(predicate) or named is not None
 
     def member(self, name: str, value: Json) -> None:
         self.relation, self.understood = name, True
@@ -736,7 +724,7 @@ _CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论")
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
 _VERDICT = re.compile(
-    rf"[\"'\s\]]{{0,3}}(?:性|与否)?(?:[(:]\s{{0,3}}([01]\.\d{{1,9}}|[^\s,.()]{{1,6}})|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
+    rf"[\"'\s\]]{{0,3}}(?:性|与否)?(?:[(:]\s{{0,3}}(?:([01]\.\d)\d{{0,9}}|([^\s,.()]{{1,6}}))|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
 )
 _CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
@@ -760,7 +748,7 @@ _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 def _weight(before: str, after: str, rest: str) -> int:
     """The weight of what stands between ``before`` and ``after``."""
     verdict = _VERDICT.match(rest) or _CHECKED.search(before[-6:])
-    if verdict and (word := _verdict(verdict.group(verdict.lastindex or 0))):
+    if verdict and (word := _VERDICTS.exact(verdict[verdict.lastindex or 0])):
         return SAID if word == "yes" else DENIED
     left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
     right = _CLAUSE_END.split(after.lstrip("\"'] "))[0]
@@ -772,13 +760,6 @@ def _weight(before: str, after: str, rest: str) -> int:
         return WEAK
     whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
     return SAID if whole or _LEADS.search(before[-8:]) else PLAIN
-
-
-def _verdict(text: str) -> str | None:
-    """What a word or a score from 0 to 1 says of a choice."""
-    if re.fullmatch(r"[01](?:\.\d{1,9})?", text):
-        return "yes" if float(text) >= 0.5 else "no"
-    return _VERDICTS.exact(text)
 
 
 def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
@@ -915,7 +896,7 @@ class Choosing(Reader[Label | TermList]):
             fields = {word: inner for word, inner in value.items() if not _REASON.exact(word)}
             texts = leaves(fields)
             found = [text for text in texts if self.known.exact(text) is not None]
-            rest = [text for text in texts if text not in found and _VERDICTS.exact(text)]
+            rest = [text for text in texts if text not in found and _VERDICTS.exact(text.lstrip("01."))]
             judged = len(found) == len(rest) == 1
             inner = [(found[0], rest[0])] if judged else list(fields.items())
         else:
@@ -942,12 +923,9 @@ class Choosing(Reader[Label | TermList]):
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
         marks = [match.end() for match in _ANSWER.finditer(folded(text))]
-        # Time stays linear: of many marks the last few are enough.
-        for place in marks[:-9:-1]:
-            if self._hear(text[place:].strip()):
-                self.note("answer marker")
-                return True
-        return self._hear(text)
+        marked = bool(marks) and self._hear(text[marks[-1] :].strip())
+        self.note("answer marker", marked)
+        return marked or self._hear(text)
 
     def _hear(self, text: str) -> bool:
         """Read what ``text`` says; whether that is an answer."""
@@ -975,8 +953,6 @@ class Statuses(Reader[StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     roles = frozenset({"entity", "attr"})
-    # Tasks have their own names of findings, such as 发热 of 发烧.
-    spans = False
     between = "[\n；;：:]"
     open_ends = (*Reader.open_ends, "：")
     _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
@@ -1001,14 +977,11 @@ class Statuses(Reader[StatusLines]):
         return labels.pop() if len(labels) == 1 else None
 
     def add(self, status: str, said: str) -> bool:
-        """Enter the findings of a list, if it is none that the prompt holds as one; whether it names any."""
+        """Enter the findings of a list; whether it names any."""
         text = clean(_CONCLUDES.split(said)[-1]).strip("\"'“‘")
-        whole = not self.source or self.source.span(text) is not None
-        for finding in [text] if whole else map(clean, re.split("[、和]", text)):
-            outer = clean(_PARENTHESES.sub("", finding)) if self.source.span(finding) is None else finding
-            self.note("empty marker", _is_none(finding))
-            if outer and not _is_none(finding):
-                self.findings[self.source.span(outer) or outer] = status
+        # Tasks have their own names of findings, such as 发热 of 发烧.
+        found = [part for piece in re.split("[、，,；;和]", text) for part in self.parts(piece, dialect=True)]
+        self.findings |= dict.fromkeys(found, status)
         self.understood |= bool(text)
         return bool(text)
 
@@ -1026,7 +999,7 @@ class Statuses(Reader[StatusLines]):
         status = self.statuses.exact(re.sub("的(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
         if status and (self.statuses.exact(text) is None or _is_none(text)):
             self.open, self.understood = status, True
-            return sum(self.add(status, finding) for finding in self.parts(text)) > 0 or not text
+            return self.add(status, text) or not text
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
         ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
         known = self.source and self.source.span(name)
@@ -1042,13 +1015,8 @@ class Statuses(Reader[StatusLines]):
         return label is not None and self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
-        if not self.roles <= roles.keys():
-            return False
-        label = self.status(" ".join(leaves(roles["attr"])))
-        if label is None:
-            self.problem("unknown status")
-            return True
-        return sum(self.add(label, finding) for finding in self.parts(roles["entity"])) > 0
+        label = self.status(" ".join(leaves(roles["attr"]))) if self.roles <= roles.keys() else None
+        return label is not None and self.add(label, "、".join(leaves(roles["entity"])))
 
     def answer(self) -> Answer:
         return [{"entity": finding, "attr": status} for finding, status in self.findings.items()]
@@ -1098,11 +1066,10 @@ class Reply(Dialect[FreeText]):
             spoken += [said] * (not turn["asker"])
         text = "\n".join(filter(None, map(str.strip, spoken)))
         self.note("answer marker", text != answer)
-        if (match := self._after.search(text)) and match.start():
-            self.note("closing remark")
-            text = text[: match.start()].strip()
-        self.note("label case/quotes", unquoted(text) != text)
-        return unquoted(text)
+        kept = self._after.sub("", text)
+        self.note("closing remark", kept != text)
+        self.note("label case/quotes", unquoted(kept) != kept)
+        return unquoted(kept)
 
     def _understand(self, text: str) -> bool:
         values, cut = json_values(text)
@@ -1154,9 +1121,7 @@ class Trees(Dialect[TreeLines]):
         self.parsed = self.format.parse(self.format.render(nodes, strict=False))
         # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
         self.understood = any(node["triples"] for node in nodes) and ("role" in text or not self.parsed.problems)
-        if self.understood:
-            self.note("preamble", first > 0)
-            self.problems += self.parsed.problems
+        self.problems += self.parsed.problems * self.understood
         return text.count("[") > text.count("]")
 
     def _nodes(self, text: str) -> list[dict[str, Any]]:
@@ -1164,7 +1129,7 @@ class Trees(Dialect[TreeLines]):
         nodes, branch = list[dict[str, Any]](), ""
         for token in self._token.finditer(text):
             name = _NODE_NAMES.found[folded(token["name"])] if token["name"] else ""
-            if token["words"]:
+            if token["words"] or (token["triple"] and not nodes):
                 # What comes after the last triple is a remark, or where the output breaks off.
                 if self._triple.search(text, token.start()):
                     return []
@@ -1179,8 +1144,6 @@ class Trees(Dialect[TreeLines]):
                 branch = ""
             if name in ("and", "or", "null") and nodes:
                 nodes[-1]["logical_rel"] = name
-            elif token["triple"] and not nodes:
-                return []
             elif token["triple"]:
                 nodes[-1]["triples"].append([clean(part) for part in token.groups()[1:7] if part])
         for node in nodes:
