@@ -41,7 +41,7 @@ from .answers import (
     TreeLines,
     TripleLines,
 )
-from .unwrap import Hit, Json, Line, Words, bare, clean, folded, json_values, key, leaves, lines_in, unquoted, unwrapped
+from .unwrap import Hit, Json, Line, Words, bare, clean, folded, json_values, leaves, lines_in, unquoted, unwrapped
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
@@ -114,11 +114,7 @@ no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no 
 _NONE = _words(f"none: {' '.join(EMPTY_MARKERS)} none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
 #: What a part says that is no part: that there is none, or where one would stand.
-_NO_PART = re.compile(
-    r"(?:文中|原文|句中|句子中|本句|文本|对话)?(?:暂|均|并|都|中)?(?:无|没有|未|不)"
-    r"(?:提及|提到|涉及|发现|出现|见|包含|含有?|存在|相关|明确|任何|该|此|指定|对应|明显)[^,.]{0,10}$"
-    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$"
-)
+_NO_PART = re.compile(r"(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$")
 _SAYS_NOTHING = re.compile(
     r"(?:没有|不包含|不含|不存在|未提及|未提到|未发现|未涉及|未找到|未出现|无(?!法))[^,.:\n]{0,14}"
     r"(?:实体|关系|三元组|事件|症状|临床发现|标准词|标准化|术语|匹配|对应|符合|合适)"
@@ -143,16 +139,13 @@ _AND = re.compile("以及|[和与及]")
 _MAYBE = re.compile(_AND.pattern + r"|/|等[^，,、；;]{0,8}$|\s{1,9}(?:\d{1,2}[.、)）]\s{0,3})?")
 _LIST_END = " \t　。；;，,、|"
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
-#: What makes the answer that says nothing, where that is no list.
-_NOTHING: Mapping[type[AnswerFormat], type[Answer]] = {Label: str, FreeText: str, Report: dict}
 
 F = TypeVar("F", bound=AnswerFormat)
 
 
 def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
     """The values of a record by role, whatever its fields are called."""
-    named = [(role, value) for name, value in record.items() if (role := ROLES.exact(name))]
-    return dict(reversed(named))
+    return {role: value for name, value in record.items() if (role := ROLES.exact(name))}
 
 
 def _is_none(text: str) -> bool:
@@ -184,19 +177,16 @@ class Source(str):
     """The text that an answer's parts are spans of; one that is not known, "", holds everything."""
 
     @cached_property
-    def _flat(self) -> tuple[str, list[int]]:
-        places = [place for place, character in enumerate(self) if not character.isspace()]
-        return folded("".join(self[place] for place in places)), places
+    def _flat(self) -> str:
+        return folded(self)
 
     def span(self, part: str) -> str | None:
         """``part`` as the text writes it, or None where it does not stand there."""
         if not self or part in self:
             return part
         # Width, case and script may differ, but not the kind of punctuation, which separates parts.
-        word, (flat, places) = key(part), self._flat
-        at = flat.find(word) if word and "," not in word else -1
-        found = self[places[at] : places[at + len(word) - 1] + 1] if at >= 0 else None
-        return part if found and "\n" in found else found
+        at = -1 if re.search("[，,、；;]", part) else self._flat.find(folded(part))
+        return self[at : at + len(part)] if at >= 0 else None
 
     def option(self, sign: str, choices: Sequence[str]) -> str | None:
         """The choice that a letter or number stands for: a number only where the prompt numbers its choices."""
@@ -227,9 +217,8 @@ class Reader(ABC, Generic[F]):
     def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
         self.format, self.choices, self.source = answer_format, choices, source
         #: The answer that says nothing.
-        self.nothing = _NOTHING.get(type(answer_format), list)()
-        self.repairs: list[str] = []
-        self.problems: list[Problem] = []
+        self.nothing = type(answer_format.parse("").answer)()
+        self.repairs, self.problems = list[str](), list[Problem]()
         #: What is wrong with an output in which nothing can be read.
         self.unread: ProblemKind = "nothing readable"
         self.understood = False
@@ -238,11 +227,11 @@ class Reader(ABC, Generic[F]):
         self.open = self.last = ""
         #: What the next piece could begin with.
         self.coming: list[Words] = []
+        self.name({})
         self.set_up()
 
     def set_up(self) -> None:
         """Set what is known of the format, and nothing said yet."""
-        self.name({})
 
     def name(self, names: Mapping[str, str], before: str = "") -> None:
         """Set the names that head what is said under them, and what may stand right before one."""
@@ -263,9 +252,7 @@ class Reader(ABC, Generic[F]):
             text, self.repairs, cut = inner[: self.longest], kinds, broken or len(inner) > self.longest
             if not text.strip():
                 return Parsed(self.nothing, (Problem("truncated" if cut else "empty output", 1),), tuple(kinds))
-            tidy = self.tidy(text)
-            self.note("white space", tidy != text)
-            strict = self.format.parse(tidy, self.choices)
+            strict = self.format.parse(text, self.choices)
         if strict.well_formed:
             # What was around the answer is all that was wrong.
             answer = self.polished(strict.answer)
@@ -283,11 +270,6 @@ class Reader(ABC, Generic[F]):
         """A well-formed answer as a careful person reads it."""
         return answer
 
-    @staticmethod
-    def tidy(text: str) -> str:
-        """``text`` without the white space that says nothing: around lines, and blank lines."""
-        return "\n".join(within for line in text.split("\n") if (within := line.strip()))
-
     def note(self, kind: str, when: bool = True) -> None:
         """Name a repair, once for each output."""
         if when and kind not in self.repairs:
@@ -304,9 +286,11 @@ class Reader(ABC, Generic[F]):
             self.note("json")
         if self.understood or (any(values) and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
-        whole = self.whole(text.rstrip())
-        cut |= whole != text.rstrip() or whole.endswith(self.open_ends)
-        lines = lines_in(whole)
+        # A last piece that begins a word which can come there, and does not end it, is cut off.
+        last = re.split(self.between, text)[-1]
+        begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
+        cut |= begun or text.endswith(self.open_ends)
+        lines = lines_in(text.removesuffix(last) if begun else text)
         rows = [line.cells for line in lines if line.cells]
         self.note("table", bool(rows))
         if len(rows) > 1 and not "".join(rows[1]).strip("-: "):
@@ -355,21 +339,19 @@ class Reader(ABC, Generic[F]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, and set aside what is said before and after the answer."""
-        unread = list[tuple[Line, str]]()
         # What a correction follows is a draft.
         start = max((at for at, line in enumerate(lines) if line.mark[:2] == "更正"), default=0)
         for line in lines[start:]:
-            if not self._read_line(line):
-                unread.append((line, "closing remark" if self.understood else "preamble"))
+            if self._read_line(line):
+                continue
+            # What a short name heads could have been an answer.
+            if re.match("[^:：]{1,12}[:：].", line.text) and not _REMARK.match(line.text):
+                self.problem("unreadable line", line.number)
+            else:
+                self.note("closing remark" if self.understood else "preamble")
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
             self.understood = True
             self.note("empty marker")
-        for line, kind in unread if self.understood else ():
-            # What a short name heads could have been an answer.
-            if _REMARK.match(line.text) or not re.match("[^:：]{1,12}[:：].", line.text):
-                self.note(kind)
-            else:
-                self.problem("unreadable line", line.number)
 
     def _row(self, cells: Sequence[str]) -> bool:
         text = ("：" if len(cells) == 2 else " → ").join(cells)
@@ -393,12 +375,6 @@ class Reader(ABC, Generic[F]):
             self.member(name, value)
         return True
 
-    def whole(self, text: str) -> str:
-        """``text`` without a last piece that begins a word which can come there, and does not end it."""
-        last = re.split(self.between, text)[-1]
-        begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
-        return text.removesuffix(last) if begun else text
-
     def _fields_in(self, text: str) -> bool:
         """Read a line that names the fields of records itself, or one of them."""
         heads = [head for head in _ROLE_HEAD.finditer(folded(text)) if self.names.exact(head[1]) is None]
@@ -419,42 +395,37 @@ class Reader(ABC, Generic[F]):
         A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
         leaves no doubt what its parts are, it is kept, and counted.
         """
-        if isinstance(value, str):
-            found = self._divided(unquoted(value.lstrip(" \t　|").rstrip(_LIST_END)), (_COMMA, _MARKS, _MAYBE), dialect)
-        else:
-            known = (self.parts(text) if self.source else [self.part(text) or ""] for text in leaves(value))
-            found = [part for parts in known for part in parts]
-        return list(dict.fromkeys(filter(None, found)))
-
-    def _divided(self, text: str, separators: Sequence[re.Pattern[str]], dialect: bool) -> list[str]:
-        """The parts of a list that is cut at the first separators, and what is no part at the next ones."""
-        pieces, (_, *finer) = _cut(text, separators[0]), separators
-        if len(pieces) > 1 and not self.source:
-            # A part of a known text may end so.
-            pieces[-1] = pieces[-1].rstrip().removesuffix("等")
-        for at in range(len(pieces) - 2, -1, -1):
-            # An organ or a side shares what follows the next one: 头、颈部肿瘤.
-            joined = f"{pieces[at].strip()}、{pieces[at + 1]}"
-            if len(pieces[at].strip()) == 1 and len(pieces[at + 1]) > 2 and self.source and self.source.span(joined):
-                pieces[at : at + 2] = [joined]
-        found: list[str] = []
-        for piece in pieces:
-            whole = self.part(piece)
-            # What joins two parts within a list joins two of its own.
-            two = list(map(self.part, _AND.split(piece))) if len(finer) == 1 and self.source else []
+        if not isinstance(value, str):
+            known = (self.parts(text) if self.source else [self.part(text)] for text in leaves(value))
+            return list(dict.fromkeys(part for parts in known for part in parts if part))
+        text = unquoted(value.lstrip(" \t　|").rstrip(_LIST_END))
+        # A part of a known text may end so.
+        text = text if self.source or not _LISTED.search(text) else text.removesuffix("等")
+        found, listed = list[str](), _cut(text, _COMMA)
+        for one in listed:
             # The dialect's own comma leaves the other marks to the parts.
-            sure = dialect or len(finer) < 2 or len(pieces) > 1 or not _MARKS.search(piece)
-            if len(two) > 1 and all(two):
-                found += filter(None, two)
-            elif whole is not None and sure:
-                found.append(whole)
-            elif finer and (inner := self._divided(piece, finer, dialect)):
-                found += inner
-            elif len(finer) == 1:
-                self.problems.append(Problem("not in the prompt", 1))
-                found += [clean(piece)] * (dialect or not self.spans)
-        self.note("list separator", len(finer) < 2 and len(found) > 1)
-        return found
+            sure = dialect or len(listed) > 1 or not _MARKS.search(one)
+            for piece in [one] if sure and self.part(one) is not None else self._marked(one):
+                whole = self.part(piece)
+                inner = [whole] if whole is not None else list(map(self.part, _cut(piece, _MAYBE)))
+                if whole is None and not any(inner):
+                    self.problem("not in the prompt")
+                    inner = [clean(piece)] * (dialect or not self.spans)
+                found += filter(None, inner)
+        return list(dict.fromkeys(found))
+
+    def _marked(self, text: str) -> list[str]:
+        """The pieces of a list with other marks than commas."""
+        pieces = list[str]()
+        for piece in map(str.strip, _cut(text, _MARKS)):
+            joined, two = "、".join([*pieces[-1:], piece]), _AND.split(piece)
+            if pieces and len(pieces[-1]) == 1 and len(piece) > 2 and self.source and self.source.span(joined):
+                # An organ or a side shares what follows the next one: 头、颈部肿瘤.
+                pieces[-1] = joined
+            else:
+                # What joins two parts within a list joins two of its own.
+                pieces += two if self.source and all(map(self.part, two)) else [piece]
+        return pieces
 
     def part(self, text: str) -> str | None:
         """What ``text`` names, or "" where it says that there is none, or None where it names nothing of the prompt."""
@@ -482,8 +453,9 @@ class Entities(Reader[EntityLines]):
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self._typed = re.compile(
-            r"(?P<said>.{1,300}?)\s{0,3}(?:[:(→=/,\t]|->|[-—]{1,2}|属于|[是为])\s{0,3}(?:属于)?[\"']?"
-            rf"(?P<name>{self.names.pattern})[\"']?\)?$"
+            r"(?:^|(?<=[,.]))\s{0,3}(?P<open>\()?(?P<said>[^\n]{1,300}?)\s{0,3}"
+            r"(?:[:(→=/\t]|->|[-—]{1,2}|属于|[是为]|(?(open),|(?!)))\s{0,3}"
+            rf"(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?\)?(?=[,.]|$)"
         )
 
     def polished(self, answer: Answer) -> Answer:
@@ -496,24 +468,21 @@ class Entities(Reader[EntityLines]):
 
     def line(self, line: Line) -> bool:
         # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
-        pieces = [clean(piece).lstrip("(（") for piece in _cut(line.text, _LISTED) if clean(piece)]
-        typed = [self._typed.match(folded(piece)) for piece in pieces]
-        if self.heads.search(folded(line.text)) or not any(typed) or not (self.source or all(typed)):
+        typed = list(self._typed.finditer(folded(line.text)))
+        listed = any(_LISTED.search(match["said"]) for match in typed)
+        if self.heads.search(folded(line.text)) or not typed or (listed and not self.source):
             return super().line(line)
-        said = list[Json]()
-        for piece, match in zip(pieces, typed, strict=True):
-            said.append(piece[: match.end("said")] if match else piece)
-            if match:
-                self.member(self.names.found[match["name"]], said)
-                said = []
+        for match in typed:
+            self.member(self.names.found[match["name"]], line.text[slice(*match.span("said"))])
         return True
 
     def free(self, line: Line) -> bool:
         if not self.open or not (line.mark or not line.text.endswith("。")) or _REMARK.match(line.text):
             return False
         # An item can be a mention and a remark on it.
-        item = re.split("[：:]|—|\\s-\\s", line.text, maxsplit=1)[0] if self.source and line.mark else ""
-        self.member(self.open, item if not self.source.span(line.text) and self.part(item) else line.text)
+        item = re.split("[：:]|—|\\s-\\s", line.text, maxsplit=1)[0]
+        remarked = self.source and line.mark and not self.source.span(line.text) and self.part(item)
+        self.member(self.open, item if remarked else line.text)
         return True
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
@@ -662,26 +631,27 @@ class Events(Reader[EventLines]):
     def free(self, line: Line) -> bool:
         # An event can be headed by its 主体词 itself.
         heading = _PARENTHESES.sub("", bare(self._caption.sub("", line.text)))
-        self.last = heading if self.source and self.source.span(heading) else ""
-        return bool(self.last or self._caption.match(line.text))
+        known = bool(self.source and self.source.span(heading))
+        self.events += [{"": heading}] * known
+        return known or bool(self._caption.match(line.text))
 
     def member(self, name: str, value: Json) -> None:
         if not self.events or name in self.events[-1]:
-            self.events.append({"": self.last})
-        self.last, self.understood = "", True
+            self.events.append({})
         self.events[-1][name] = value
+        self.understood = True
 
     def answer(self, *, dialect: bool = False) -> Answer:
         events = list[dict[str, Answer]]()
         for said in self.events:
             event: dict[str, Answer] = {}
             for name, is_list in self.format.fields.items():
-                value = said.get(name, said.get("") if name == "主体词" else "")
+                value = said.get(name, said.get("" if name == "主体词" else name, ""))
                 text = clean(" ".join(leaves(value)))
                 whole = self._status(text) if name == "发生状态" else self.part(text)
                 outer = _PARENTHESES.sub("", text) if whole is None else whole
                 event[name] = self.parts(value, dialect=dialect) if is_list else outer
-            if event not in events and event["主体词"]:
+            if event not in events and event["主体词"] and said.keys() != {""}:
                 events.append(event)
         return events
 
@@ -1028,7 +998,7 @@ class Dialect(Reader[F]):
     parsed: Parsed
 
     def _understand(self, text: str) -> bool:
-        self.parsed = self.format.parse(self.tidy(text).translate(str.maketrans(":;", "：；")), self.choices)
+        self.parsed = self.format.parse(text.translate(str.maketrans(":;", "：；")), self.choices)
         self.understood = self.parsed.well_formed
         return False
 
@@ -1050,10 +1020,6 @@ class Reply(Dialect[FreeText]):
     _after = re.compile(
         r"\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
     )
-
-    @staticmethod
-    def tidy(text: str) -> str:
-        return text.strip()
 
     def polished(self, answer: Answer) -> Answer:
         text = self._introduction.sub("", str(answer))
@@ -1175,9 +1141,8 @@ def parse_lenient(answer_format: AnswerFormat, text: str, choices: Sequence[str]
         prompt: what was asked, or "" where that is not known.
 
     Returns:
-        what could be read, the repairs it took and problems for the rest; the empty answer of the format where nothing
-        could be read. An output that the strict parser finds well-formed is read as it does, but for what no text
-        holds as part of a mention.
+        what could be read or else the empty answer, the repairs it took, and problems for the rest. What the strict
+        parser finds well-formed is read as it does, but for what no text holds as part of a mention.
     """
     return READERS.get(type(answer_format), Dialect)(answer_format, choices, Source(prompt)).read(text)
 

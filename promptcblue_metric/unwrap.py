@@ -26,8 +26,6 @@ _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_o
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
 _MARKDOWN = re.compile(r"\*\*|`|~~|^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t]*$)", re.MULTILINE)
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
-
-
 #: In the order they are applied.
 _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     "line endings": lambda text: _ENDINGS.sub("\n", text),
@@ -37,13 +35,13 @@ _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     "chat tokens": lambda text: next(filter(str.strip, _TOKENS.split(text)), ""),
     "code fence": lambda text: _FENCE.sub("\n", text),
     "markdown": lambda text: _BOXED.sub(r"\1", _MARKDOWN.sub("", text).replace("<br>", "、")),
+    "white space": lambda text: "\n".join(filter(None, map(str.strip, text.split("\n")))),
 }
 
 
 def unwrapped(text: str) -> tuple[str, list[str], bool]:
     """What ``text`` holds within its wrapping, what was taken off, and whether it ends in a thought or a fence."""
-    thought = _THOUGHT.search(_SAID.split(text)[-1])
-    cut = thought is not None and thought.group() != "</answer>"
+    cut = "<think" in _SAID.split(text)[-1]
     kinds = []
     for kind, normalise in _NORMALISERS.items():
         before, text = text, normalise(text)
@@ -52,7 +50,7 @@ def unwrapped(text: str) -> tuple[str, list[str], bool]:
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its 1-based number, its bullet or number, and what follows that."""
+    """A line: its 1-based number, its bullet or number, and what follows that."""
 
     number: int
     mark: str
@@ -65,20 +63,16 @@ class Line(NamedTuple):
         return [cell.strip() for cell in self.text.strip("|").split("|")] if row else []
 
 
-_ITEM = re.compile(
-    r"(?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
-    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|更正[:：])"
+_LINE = re.compile(
+    r"^((?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
+    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|更正[:：])?)[ \t]*(.*)$",
+    re.MULTILINE,
 )
 
 
 def lines_in(text: str) -> list[Line]:
-    """The lines of ``text`` that hold something."""
-    found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if bare := line.strip():
-            mark = match.group() if (match := _ITEM.match(bare)) else ""
-            found.append(Line(number, mark, bare[len(mark) :].strip()))
-    return found
+    """The lines of ``text``."""
+    return [Line(number, mark, said) for number, (mark, said) in enumerate(_LINE.findall(text.rstrip()), 1)]
 
 
 # Width, case and kind of punctuation make no difference to what a word is, nor does the script. One character stays
