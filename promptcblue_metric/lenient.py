@@ -41,7 +41,7 @@ from .answers import (
     TreeLines,
     TripleLines,
 )
-from .unwrap import Hit, Json, Line, Words, bare, clean, folded, json_values, leaves, lines_in, unquoted, unwrapped
+from .unwrap import Json, Line, Words, bare, clean, folded, json_values, leaves, lines_in, unquoted, unwrapped
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
@@ -514,8 +514,8 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.nested = ""
         if isinstance(self.format, CausalLines):
             self.nested, self.choices = self.format.nested, [relation for _, relation in self.format.openings]
-        endings = [end + below for end in self._endings for below in ("", "如下")]
-        self.name({choice + end: choice for end in endings for choice in self.choices}, before="|(?<=具有)|(?<=抽取的)")
+        names = {choice + end: choice for end in self._endings for choice in self.choices}
+        self.name({**names, **{f"{name}如下": names[name] for name in names}}, before="|(?<=具有)|(?<=抽取的)")
         self.coming.append(Words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
@@ -698,7 +698,7 @@ _VERDICT = re.compile(
 )
 _CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
-_LISTED_WITH = re.compile(r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}")
+_LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _DENIES_BEFORE = re.compile(
     "[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched|rejected)\\w{0,4}:"
@@ -760,8 +760,7 @@ _OPTION = re.compile(
 class Verdicts:
     """What an output says of the choices: each is said to be it, named in passing, or denied.
 
-    Args:
-        apart: whether a choice must not follow on another word, and can only be named in full.
+    Choices that stand ``apart`` do not follow on another word, and are only named in full.
     """
 
     def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
@@ -770,6 +769,8 @@ class Verdicts:
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
         self.repair = "sentence around label"
+        self._word = re.compile(known.pattern)
+        self._lists = re.compile(f"(?:{known.pattern})(?:{_LISTED_WITH}(?:{known.pattern}))*")
 
     def read(self, text: str) -> set[str]:
         """The labels between which a short text leaves the choice."""
@@ -787,46 +788,39 @@ class Verdicts:
 
     def _whole(self, text: str) -> str | None:
         """The label that ``text`` is, by name or by its place among the choices."""
-        label = self.known.exact(text)
-        if label is not None:
+        if (label := self.known.exact(text)) is not None:
             self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
-        match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
-        if label is not None or match is None:
             return label
-        offered = self.known.exact(self.source.option(match["sign"], self.choices) or "")
-        if offered is None or {hit.label for hit in self.known.hits(match["label"] or "")} - {offered}:
-            return None
-        self.repair = "option letter"
-        return offered
+        match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
+        label = self.known.exact(self.source.option(match["sign"], self.choices) or "") if match else None
+        if match and label and not {hit.label for hit in self.known.hits(match["label"] or "")} - {label}:
+            self.repair = "option letter"
+            return label
+        return None
 
     def _statements(self, text: str) -> Iterator[tuple[str, int]]:
         """What ``text`` says of the labels it names, each with its weight; pieces of longer words are left out."""
         for line in re.split("[\n；;]" if self.apart else "\n", text):
             flat = folded(line)
-            # Words that are listed share what is said of them.
-            groups: list[list[Hit]] = []
-            for hit in self.known.hits(flat):
-                if groups and _LISTED_WITH.fullmatch(flat, groups[-1][-1].end, hit.start):
-                    groups[-1].append(hit)
-                else:
-                    groups.append([hit])
-            starts = [*(group[0].start for group in groups[1:]), len(flat)]
             end = 0
-            for group, following in zip(groups, starts, strict=False):
-                before = flat[max(end, group[0].start - 40) : group[0].start]
-                end = group[-1].end
-                weight = _weight(before, flat[end : min(following, end + 40)], flat[end : end + 60])
+            # Words that are listed share what is said of them.
+            for listed in self._lists.finditer(flat):
+                before, end = flat[max(end, listed.start() - 40) : listed.start()], listed.end()
+                rest = flat[end : end + 60]
+                weight = _weight(before, self._word.split(rest, maxsplit=1)[0][:40], rest)
                 # What is said in a remark is said in passing.
                 weight = min(weight, PLAIN) if _REMARK.match(line) else weight
-                yield from ((hit.label, weight) for hit in group if self._stands_apart(line, hit))
+                for word in self._word.finditer(flat, listed.start(), end):
+                    if self._stands_apart(line, *word.span()):
+                        yield self.known.found[word.group()], weight
             clauses = re.split(r"[。！!；;]|(?<=[？?])" + "|[,，]" * bool(self.opposite), line)
             for clause in clauses if not self.apart and not re.search(_SIGN, line) else ():
                 if (label := self._whole(clause)) is not None:
                     yield label, SAID
 
-    def _stands_apart(self, text: str, hit: Hit) -> bool:
+    def _stands_apart(self, text: str, start: int, end: int) -> bool:
         """Whether a word is no piece of a longer one, and not quoted with more than itself."""
-        before, after = text[max(0, hit.start - 30) : hit.start], text[hit.end : hit.end + 8]
+        before, after = text[max(0, start - 30) : start], text[end : end + 8]
         opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
         if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
             return False
