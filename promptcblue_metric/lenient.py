@@ -919,9 +919,9 @@ class Statuses(Reader[StatusLines]):
     roles = frozenset({"entity", "attr"})
     between = "[\n；;：:]"
     open_ends = (*Reader.open_ends, "：")
-    _head = re.compile(r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40})[：:]")
-    _joined = re.compile(
-        r"(?P<name>.{1,60}?)\s{0,3}(?:\s[-–]\s|[—→=（(\t|]|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}(?P<said>.{1,60}?)[)）]?$"
+    _head = re.compile(
+        r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40}?)\s{0,3}"
+        r"(?:[：:]|\s[-–]\s|[—→=\t|]|[（(](?![^()（）]{0,40}[)）]\s{0,3}[：:])|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}"
     )
 
     def set_up(self) -> None:
@@ -951,9 +951,7 @@ class Statuses(Reader[StatusLines]):
 
     def line(self, line: Line) -> bool:
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        said = [(head["name"], said.strip()) for head, said in _headed(text, list(self._head.finditer(text)))]
-        clauses = [] if said else _cut(text, re.compile("[；;。，,]|(?<=[)）])、"))
-        said += [(match["name"], match["said"]) for match in map(self._joined.match, clauses) if match]
+        said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, list(self._head.finditer(text)))]
         if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):
             return self.add(self.open, text)
         return sum(itertools.starmap(self._finding, said or [(text, "")])) > 0
@@ -1004,7 +1002,6 @@ class Reply(Dialect[FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
     longest = sys.maxsize
-    _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _introduction = re.compile(r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
     _turn = re.compile(
         r"(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
@@ -1033,8 +1030,7 @@ class Reply(Dialect[FreeText]):
 
     def _understand(self, text: str) -> bool:
         values, cut = json_values(text)
-        fields = (field for node in values if isinstance(node, dict) for field in node.items())
-        texts = leaves([said for name, said in fields if self._names.exact(name)])
+        texts = leaves(values)
         self.note("json", len(texts) == 1)
         said = texts[0].strip() if len(texts) == 1 else self.polished(text.strip())
         self.parsed, self.understood = Parsed(said, (), ()), True
