@@ -19,7 +19,6 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 from unicodedata import normalize
 
@@ -116,17 +115,14 @@ _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason e
 #: What a part says that is no part: that there is none, or where one would stand.
 _NO_PART = re.compile(r"(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$")
 _SAYS_NOTHING = re.compile(
-    r"(?:没有|不包含|不含|不存在|未提及|未提到|未发现|未涉及|未找到|未出现|无(?!法))[^,.:\n]{0,14}"
-    r"(?:实体|关系|三元组|事件|症状|临床发现|标准词|标准化|术语|匹配|对应|符合|合适)"
-    r"|(?:均|都)(?:不|未|无法)[^,.:\n]{0,6}(?:匹配|对应|符合|合适)"
+    r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无(?!法)|[均都](?:不|未|无法))[^,.:\n]{0,14}"
+    r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
 _REFUSAL = re.compile("抱歉|对不起|无法|不能")
-_REMARK = re.compile(
-    r"[(（【*]{0,2}(?:注|说明|备注|提示|温馨提示|解释|解析|分析|理由|原因|依据|以上|希望|祝|请注意|总之|综上|如需|如果您|其中|免责)"
-)
+_REMARK = re.compile(r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需)")
 #: What stands before an answer that comes after something else, and before one that replaces another.
 _MARK = re.compile(
-    r"(?:答案|答|结论|结果|意图|类型|类别|标签|判断|关系|程度|分类|标准词|术语|选择|输出|answer|label|intent)(?:是|为|应为)?\s{0,3}:"
+    r"(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|answer|intent)[是应为]{0,2}\s{0,3}:"
 )
 _CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:\s{0,3}")
 #: The same within a text: 其他意图: names no answer.
@@ -176,16 +172,12 @@ def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
 class Source(str):
     """The text that an answer's parts are spans of; one that is not known, "", holds everything."""
 
-    @cached_property
-    def _flat(self) -> str:
-        return folded(self)
-
     def span(self, part: str) -> str | None:
         """``part`` as the text writes it, or None where it does not stand there."""
         if not self or part in self:
             return part
         # Width, case and script may differ, but not the kind of punctuation, which separates parts.
-        at = -1 if re.search("[，,、；;]", part) else self._flat.find(folded(part))
+        at = -1 if re.search("[，,、；;]", part) else folded(self).find(folded(part))
         return self[at : at + len(part)] if at >= 0 else None
 
     def option(self, sign: str, choices: Sequence[str]) -> str | None:
@@ -221,10 +213,9 @@ class Reader(ABC, Generic[F]):
         self.repairs, self.problems = list[str](), list[Problem]()
         #: What is wrong with an output in which nothing can be read.
         self.unread: ProblemKind = "nothing readable"
-        self.understood = False
         self.fields: dict[str, Json] = {}
         #: The name that the lines to come stand under.
-        self.open = self.last = ""
+        self.understood, self.open, self.last = False, "", ""
         #: What the next piece could begin with.
         self.coming: list[Words] = []
         self.name({})
@@ -314,15 +305,15 @@ class Reader(ABC, Generic[F]):
         while stack:
             name, node = stack.pop()
             plain = isinstance(node, list) and all(isinstance(item, str) for item in node)
-            if isinstance(node, (dict, list)) and not (plain and name):
-                self._read_line(Line(1, "", f"{name}：" * bool(name)))
-                if isinstance(node, dict):
-                    stack += reversed(node.items()) if not self.record(node, _roles_of(node)) else []
-                elif not plain or not self._row(leaves(node)):
-                    stack += [("", item) for item in reversed(node)]
-            else:
-                text = "，".join(leaves(node))
-                self._read_line(Line(1, "" if name else "-", f"{name}：{text}" if name else text))
+            head = f"{name}：" * bool(name)
+            if not isinstance(node, (dict, list)) or (plain and name):
+                self._read_line(Line(1, "-" * (not name), head + "，".join(leaves(node))))
+                continue
+            self._read_line(Line(1, "", head))
+            if isinstance(node, dict):
+                stack += reversed(node.items()) if not self.record(node, _roles_of(node)) else []
+            elif not plain or not self._row(leaves(node)):
+                stack += [("", item) for item in reversed(node)]
         self.understood |= self.nothing == [] and all(map(_is_none, leaves(value)))
         return self.understood
 
@@ -363,16 +354,14 @@ class Reader(ABC, Generic[F]):
     def line(self, line: Line) -> bool:
         """Read a line; whether it belongs to the answer."""
         heads = list(self.heads.finditer(folded(line.text)))
-        if not heads:
-            name = self.names.exact(re.sub(r"[(（]\d{1,3}.?[)）]$", "", line.text))
-            if name is not None:
-                self.open = name
-                self.member(name, "")
-            return name is not None or self.free(line)
-        for head, said in _headed(line.text, heads):
-            value, name = said.strip().rstrip("【["), self.names.found[head["name"]]
-            self.open = "" if value else name
-            self.member(name, value)
+        name = self.names.exact(re.sub(r"[(（]\d{1,3}.?[)）]$", "", line.text))
+        if not heads and name is None:
+            return self.free(line)
+        said = [(self.names.found[head["name"]], value) for head, value in _headed(line.text, heads)]
+        for found, value in said or [(str(name), "")]:
+            value = value.strip().rstrip("【[")
+            self.open = "" if value else found
+            self.member(found, value)
         return True
 
     def _fields_in(self, text: str) -> bool:
@@ -617,7 +606,6 @@ class Events(Reader[EventLines]):
 
     # 主体词 does not stand in the text in a fifth of the gold events: 体重变化 of 体重无明显变化.
     spans = False
-    _caption = re.compile(r"^(?:临床发现)?事件\s?[\d一二三四五六七八九十]{0,3}(?:[：:.、]|$)")
 
     def set_up(self) -> None:
         self.name({name: name for name in self.format.fields})
@@ -630,10 +618,10 @@ class Events(Reader[EventLines]):
 
     def free(self, line: Line) -> bool:
         # An event can be headed by its 主体词 itself.
-        heading = _PARENTHESES.sub("", bare(self._caption.sub("", line.text)))
+        heading = _PARENTHESES.sub("", re.split("[：:]", bare(line.text))[-1])
         known = bool(self.source and self.source.span(heading))
         self.events += [{"": heading}] * known
-        return known or bool(self._caption.match(line.text))
+        return known
 
     def member(self, name: str, value: Json) -> None:
         if not self.events or name in self.events[-1]:
