@@ -588,7 +588,7 @@ def structured_answers(
         the structured form, and how many predictions were well-formed.
 
     Raises:
-        PromptCBLUEError: lists every prediction whose task or choices are known from neither side.
+        PromptCBLUEError: there are none, or some whose task or choices are known from neither side, all of them listed.
     """
     pairs = () if references is None else match(path, references, allow_gold=True)
     matched = {prediction.line: (sample, prediction) for sample, prediction in pairs if prediction is not None}
@@ -610,4 +610,6 @@ def structured_answers(
         answers.setdefault(prediction.written_task or name, []).append(row)
         well_formed += parsed.well_formed
     bad.stop_if_any("these predictions cannot be parsed")
+    if not answers:
+        raise PromptCBLUEError(f"{path}: holds no predictions")
     return answers, well_formed

@@ -195,6 +195,11 @@ def test_parse_takes_task_and_choices_from_the_references(
     assert {row["sample_id"] for rows in answers.values() for row in rows} == {
         row["sample_id"] for row in sample_rows("test")
     }
+    output.unlink()
+    done = run_python(COMMAND, "parse", write("nothing.jsonl", []), "--output", output)
+    assert done.returncode == 1
+    assert "holds no predictions" in done.stderr
+    assert not output.exists()
 
 
 def test_half_a_surrogate_pair_ends_no_command(
