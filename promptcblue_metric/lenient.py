@@ -691,7 +691,7 @@ _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常
 _DENIES_BEFORE = re.compile(
     "[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched|rejected)\\w{0,4}:"
 )
-_DENIES_AFTER = re.compile("[不没未无非否]|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
+_DENIES_AFTER = re.compile("[不没未无非]|(?<!是)否|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
 _ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
@@ -781,7 +781,8 @@ class Verdicts:
             return label
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
         label = self.known.exact(self.source.option(match["sign"], self.choices) or "") if match else None
-        if match and label and not {hit.label for hit in self.known.hits(match["label"] or "")} - {label}:
+        said = match["label"] or "" if match else ""
+        if label and {label} == {label, self.known.exact(said) or label, *(hit.label for hit in self.known.hits(said))}:
             self.repair = "option letter"
             return label
         return None
@@ -930,7 +931,7 @@ class Statuses(Reader[StatusLines]):
 
     def add(self, status: str, said: str) -> bool:
         """Enter the findings of a list; whether it names any."""
-        text = clean(_CONCLUDES.split(said)[-1]).strip("\"'“‘")
+        text = clean(re.split(f"{_CONCLUDES.pattern}|(?:患者|病人)(?:没?有|无)?", said)[-1]).strip("\"'“‘")
         # Tasks have their own names of findings, such as 发热 of 发烧.
         found = [part for piece in re.split("[、，,；;和]", text) for part in self.parts(piece, dialect=True)]
         self.findings |= dict.fromkeys(found, status)
@@ -962,7 +963,7 @@ class Statuses(Reader[StatusLines]):
             return self.record({}, {**self.fields, "attr": text})
         label = self.status(text)
         self.problems += [Problem("unknown status", 1)] * (label is None and len(name) <= 12)
-        return label is not None and self.add(label, name)
+        return label is not None and not any(choice in name for choice in self.choices) and self.add(label, name)
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
         label = self.status(" ".join(leaves(roles["attr"]))) if self.roles <= roles.keys() else None
