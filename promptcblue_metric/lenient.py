@@ -745,23 +745,29 @@ _OPTION = re.compile(
 )
 
 
-class Verdicts:
-    """What an output says of the choices: each is said to be it, named in passing, or denied.
+class Choosing(Reader[Label | TermList | StatusLines]):
+    """Reads which of the choices an output says it is: a label or status, or any number of terms.
 
-    Choices that stand ``apart`` do not follow on another word, and are only named in full.
+    Each choice is said to be it, named in passing, or denied. Terms stand apart from other words.
     """
 
-    def __init__(self, known: Words, choices: Sequence[str], source: Source, *, apart: bool = False) -> None:
-        self.known, self.choices, self.source, self.apart = known, choices, source, apart
-        labels = list(dict.fromkeys(label for choice in choices if (label := known.exact(choice))))
+    def set_up(self) -> None:
+        self.name({})
+        self.apart = isinstance(self.format, TermList)
+        terms = {choice: choice for choice in self.choices}
+        self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
+        self.coming.append(self.known)
+        self.between = "[\n，,、；;]" if self.apart else "(?!)"
+        self.labels: set[str] = set()
+        labels = list(dict.fromkeys(label for choice in self.choices if (label := self.known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
-        self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not apart else {}
-        self.repair = "sentence around label"
-        self._word = re.compile(known.pattern)
-        self._lists = re.compile(f"(?:{known.pattern})(?:{_LISTED_WITH}(?:{known.pattern}))*")
+        self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not self.apart else {}
+        self._word = re.compile(self.known.pattern)
+        self._lists = re.compile(f"(?:{self.known.pattern})(?:{_LISTED_WITH}(?:{self.known.pattern}))*")
 
-    def read(self, text: str) -> set[str]:
-        """The labels between which a short text leaves the choice."""
+    def said(self, text: str) -> set[str]:
+        """The choices between which a text leaves it; `repair` says how."""
+        self.repair = "sentence around label"
         if (label := self._whole(text)) is not None:
             return {label}
         weights: dict[str, int] = {}
@@ -818,19 +824,6 @@ class Verdicts:
         within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
         return not self.apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
 
-
-class Choosing(Reader[Label | TermList]):
-    """Reads which of the choices an output says it is: a label, or any number of terms."""
-
-    def set_up(self) -> None:
-        self.name({})
-        self.apart = isinstance(self.format, TermList)
-        terms = {choice: choice for choice in self.choices}
-        self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
-        self.coming.append(self.known)
-        self.between = "[\n，,、；;]" if self.apart else "(?!)"
-        self.labels: set[str] = set()
-
     def structure(self, value: Json) -> bool:
         # What a value says is what its fields would say as lines, those last that are named as the answer.
         named, others = list[str](), list[str]()
@@ -882,8 +875,7 @@ class Choosing(Reader[Label | TermList]):
 
     def _hear(self, text: str) -> bool:
         """Read what ``text`` says; whether that is an answer."""
-        verdicts = Verdicts(self.known, self.choices, self.source, apart=self.apart)
-        self.labels = verdicts.read(text)
+        self.labels = self.said(text)
         # Of a list of labels none is the answer, though not all of them were offered; of a list of terms, any may be.
         tail = bare(re.split("[:：]", text)[-1])
         pieces = [piece for piece in re.split("[，,、；;\n]" if self.apart else "[、/和及]", tail) if bare(piece)]
@@ -892,7 +884,7 @@ class Choosing(Reader[Label | TermList]):
         self.labels |= {""} if mixed and not self.apart else set()
         self.understood = len(self.labels) == 1 or (self.apart and bool(self.labels))
         self.problems += [Problem("unknown term", 1)] * (mixed and self.apart and self.understood)
-        self.note(verdicts.repair, self.understood)
+        self.note(self.repair, self.understood)
         if not self.understood and any(self.known.hits(folded(text))):
             self.unread = "ambiguous label"
         return self.understood
@@ -915,7 +907,8 @@ class Statuses(Reader[StatusLines]):
 
     def set_up(self) -> None:
         self.name({})
-        self.statuses = label_words(self.format, self.choices)
+        self.judge = Choosing(self.format, self.choices, self.source)
+        self.statuses = self.judge.known
         self.coming.append(self.statuses)
         self.findings: dict[str, str] = {}
 
@@ -924,9 +917,8 @@ class Statuses(Reader[StatusLines]):
 
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
-        verdicts = Verdicts(self.statuses, self.choices, self.source)
-        labels = verdicts.read(text.rstrip(_LIST_END + "吗?？"))
-        self.note(verdicts.repair, len(labels) == 1 and text not in labels)
+        labels = self.judge.said(text.rstrip(_LIST_END + "吗?？"))
+        self.note(self.judge.repair, len(labels) == 1 and text not in labels)
         return labels.pop() if len(labels) == 1 else None
 
     def add(self, status: str, said: str) -> bool:
