@@ -500,9 +500,8 @@ class Triples(Reader[TripleLines | CausalLines]):
     _edges = " \t　-–—→=>|()（）[]【】<>《》:：,，。；;"
 
     def set_up(self) -> None:
-        self.nested = ""
-        if isinstance(self.format, CausalLines):
-            self.nested, self.choices = self.format.nested, [relation for _, relation in self.format.openings]
+        self.nested = getattr(self.format, "nested", "")
+        self.choices = [relation for _, relation in getattr(self.format, "openings", ())] or self.choices
         names = {choice + end: choice for end in self._endings for choice in self.choices}
         self.name({**names, **{f"{name}如下": names[name] for name in names}}, before="|(?<=具有)|(?<=抽取的)")
         self.coming.append(Words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
@@ -862,9 +861,8 @@ class Choosing(Reader[Label | TermList | StatusLines]):
         last = _CONCLUDES.split(text)[-1]
         others = re.search("其[他余它]|别的", last) or any(self.known.hits(folded(last)))
         nothing = self.apart and not others and _says_nothing(last)
-        if (nothing or not self._decide(text)) and self.apart:
-            self.understood = nothing or any(map(_says_nothing, numbered))
-            self.note("empty marker", self.understood)
+        self.understood = nothing or self._decide(text) or (self.apart and any(map(_says_nothing, numbered)))
+        self.note("empty marker", self.understood and not self.labels)
 
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
@@ -983,6 +981,7 @@ class Reply(Dialect[FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
     longest = sys.maxsize
+    _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _introduction = re.compile(r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
     _turn = re.compile(
         r"(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
@@ -1011,7 +1010,8 @@ class Reply(Dialect[FreeText]):
 
     def _understand(self, text: str) -> bool:
         values, cut = json_values(text)
-        texts = leaves(values)
+        fields = (field for node in values if isinstance(node, dict) for field in node.items())
+        texts = leaves([said for name, said in fields if self._names.exact(name)])
         self.note("json", len(texts) == 1)
         said = texts[0].strip() if len(texts) == 1 else self.polished(text.strip())
         self.parsed, self.understood = Parsed(said, (), ()), True
