@@ -115,10 +115,10 @@ _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason e
 #: What a part says that is no part: that there is none, or where one would stand.
 _NO_PART = re.compile(r"(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$")
 _SAYS_NOTHING = re.compile(
-    r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无(?!法)|[均都](?:不|未|无法))[^,.:\n]{0,14}"
+    r"(?s)(?!.*(?:抱歉|对不起|无法|不能)).*?"
+    r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"
     r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
-_REFUSAL = re.compile("抱歉|对不起|无法|不能")
 _REMARK = re.compile(r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需)")
 #: What stands before an answer that comes after something else, and before one that replaces another.
 _MARK = re.compile(
@@ -152,8 +152,7 @@ def _is_none(text: str) -> bool:
 
 def _says_nothing(text: str) -> bool:
     """Whether ``text`` says that there is nothing to list, and does not refuse to look."""
-    flat = folded(text)
-    return _is_none(text) or (bool(_SAYS_NOTHING.search(flat)) and not _REFUSAL.search(flat))
+    return _is_none(text) or bool(_SAYS_NOTHING.match(folded(text)))
 
 
 def _headed(text: str, heads: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], str]]:
@@ -197,14 +196,13 @@ class Reader(ABC, Generic[F]):
     #: The roles that make a record of this format.
     roles: ClassVar[frozenset[str]] = frozenset()
     #: What can stand between a name and what is said under it.
-    joint: str = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])"
+    joint = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)[是为有]"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
     #: Whether parts are spans of the prompt's text, and not put together from its words.
     spans: ClassVar[bool] = True
-    #: What stands between the pieces of the format, and what an unfinished one ends in.
+    #: What stands between the pieces of the format.
     between: str = "[\n；;]"
-    open_ends: ClassVar[tuple[str, ...]] = ("，", "、", "（", "(", "尾实体为")
 
     def __init__(self, answer_format: F, choices: Sequence[str], source: Source) -> None:
         self.format, self.choices, self.source = answer_format, choices, source
@@ -253,8 +251,7 @@ class Reader(ABC, Generic[F]):
             self.problems += [Problem(self.unread, 1)] * (not self.understood)
         mended = not strict.well_formed or answer != strict.answer
         self.note("layout", mended and not (self.repairs or self.problems or cut))
-        if cut:
-            self.problem("truncated", text.count("\n") + 1)
+        self.problems += [Problem("truncated", text.count("\n") + 1)] * cut
         return Parsed(answer, tuple(self.problems), tuple(self.repairs))
 
     def polished(self, answer: Answer) -> Answer:
@@ -275,12 +272,11 @@ class Reader(ABC, Generic[F]):
         values, cut = json_values(text)
         if any(values) and self.structure(values):
             self.note("json")
-        if self.understood or (any(values) and text.lstrip().startswith(("{", "[{", '["'))):
             return cut
         # A last piece that begins a word which can come there, and does not end it, is cut off.
         last = re.split(self.between, text)[-1]
         begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
-        cut |= begun or text.endswith(self.open_ends)
+        cut |= begun
         lines = lines_in(text.removesuffix(last) if begun else text)
         rows = [line.cells for line in lines if line.cells]
         self.note("table", bool(rows))
@@ -369,14 +365,10 @@ class Reader(ABC, Generic[F]):
         heads = [head for head in _ROLE_HEAD.finditer(folded(text)) if self.names.exact(head[1]) is None]
         said = {head[1]: clean(said.rstrip(" |(（[")) for head, said in _headed(text, heads)}
         roles = {role: value for role, value in _roles_of(said).items() if role in self.roles}
-        if not roles or len(said) < len(heads):
+        if not roles or len(said) < len(heads) or heads[0].start():
             return False
-        if len(heads) > 1 or heads[0].start():
-            return self.roles <= roles.keys() and self.record(roles, roles)
         self.fields = roles if roles.keys() & self.fields.keys() else {**self.fields, **roles}
-        if self.record(self.fields, self.fields):
-            self.fields = {}
-        return True
+        return self.record(self.fields, self.fields) or len(heads) == 1
 
     def parts(self, value: Json, *, dialect: bool = False) -> list[str]:
         """The parts that a list names, each as the prompt writes it.
@@ -389,8 +381,7 @@ class Reader(ABC, Generic[F]):
             return list(dict.fromkeys(part for parts in known for part in parts if part))
         text = unquoted(value.lstrip(" \t　|").rstrip(_LIST_END))
         # A part of a known text may end so.
-        text = text if self.source or not _LISTED.search(text) else text.removesuffix("等")
-        found, listed = list[str](), _cut(text, _COMMA)
+        found, listed = list[str](), _cut(text if self.source else text.removesuffix("等"), _COMMA)
         for one in listed:
             # The dialect's own comma leaves the other marks to the parts.
             sure = dialect or len(listed) > 1 or not _MARKS.search(one)
@@ -435,7 +426,6 @@ class Entities(Reader[EntityLines]):
     """Mentions under their types, or followed by them."""
 
     roles = frozenset({"entity", "type"})
-    joint = Reader.joint + r"|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)[是为有]"
 
     def set_up(self) -> None:
         self.name({choice + end: choice for end in ("", "实体", "类", "类型") for choice in self.choices})
@@ -448,8 +438,8 @@ class Entities(Reader[EntityLines]):
         )
 
     def polished(self, answer: Answer) -> Answer:
-        found = [(item["type"], part) for item in answer for part in self.parts(item["entity"], dialect=True)]
-        return [{"entity": part, "type": kind} for kind, part in dict.fromkeys(found)]
+        self.found = [(item["type"], item["entity"]) for item in answer]
+        return self.answer(dialect=True)
 
     def member(self, name: str, value: Json) -> None:
         self.found.append((name, value))
@@ -480,11 +470,10 @@ class Entities(Reader[EntityLines]):
             self.member(kind, roles["entity"])
         return self.roles <= roles.keys()
 
-    def answer(self) -> Answer:
-        self.note("missing line", bool(set(self.choices) - {kind for kind, _ in self.found}))
-        found = [(kind, part) for kind, said in self.found for part in self.parts(said)]
-        in_order = sorted(dict.fromkeys(found), key=lambda item: self.choices.index(item[0]))
-        return [{"entity": part, "type": kind} for kind, part in in_order]
+    def answer(self, *, dialect: bool = False) -> Answer:
+        said = [item for choice in self.choices for item in self.found if item[0] == choice]
+        found = dict.fromkeys((kind, part) for kind, text in said for part in self.parts(text, dialect=dialect))
+        return [{"entity": part, "type": kind} for kind, part in found]
 
 
 class Triples(Reader[TripleLines | CausalLines]):
@@ -609,7 +598,7 @@ class Events(Reader[EventLines]):
     def set_up(self) -> None:
         self.name({name: name for name in self.format.fields})
         self.events: list[dict[str, Json]] = []
-        self.statuses = label_words(self.format, self.format.statuses)
+        self.judge = Choosing(self.format, self.format.statuses, self.source)
 
     def polished(self, answer: Answer) -> Answer:
         self.events = list(answer)
@@ -643,18 +632,14 @@ class Events(Reader[EventLines]):
         return events
 
     def _status(self, text: str) -> str:
-        status = self.statuses.exact(_PARENTHESES.sub("", text))
-        if status is None and text and not _is_none(text):
-            labels = {hit.label for hit in self.statuses.hits(folded(text))}
-            self.problems += [Problem("unknown status", 1)] * (len(labels) != 1)
-            status = labels.pop() if len(labels) == 1 else text
-        return status or ""
+        labels = self.judge.said(_PARENTHESES.sub("", text))
+        none = not labels and (not text or _is_none(text))
+        self.problems += [Problem("unknown status", 1)] * (len(labels) != 1 and not none)
+        return "" if none else labels.pop() if len(labels) == 1 else text
 
 
 class ReportSections(Reader[Report]):
     """Sections headed by their names."""
-
-    joint = r":|(?<=\])"
 
     def set_up(self) -> None:
         self.name({section: section for section in self.format.sections})
@@ -744,7 +729,7 @@ _OPTION = re.compile(
 )
 
 
-class Choosing(Reader[Label | TermList | StatusLines]):
+class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
     """Reads which of the choices an output says it is: a label or status, or any number of terms.
 
     Each choice is said to be it, named in passing, or denied. Terms stand apart from other words.
@@ -897,7 +882,6 @@ class Statuses(Reader[StatusLines]):
 
     roles = frozenset({"entity", "attr"})
     between = "[\n；;：:]"
-    open_ends = (*Reader.open_ends, "：")
     _head = re.compile(
         r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40}?)\s{0,3}"
         r"(?:[：:]|\s[-–]\s|[—→=\t|]|[（(](?![^()（）]{0,40}[)）]\s{0,3}[：:])|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}"

@@ -59,8 +59,7 @@ class Line(NamedTuple):
     @property
     def cells(self) -> list[str]:
         """The cells of a row of a Markdown table, none of any other line."""
-        row = self.text.startswith("|") and self.text.count("|") > 1
-        return [cell.strip() for cell in self.text.strip("|").split("|")] if row else []
+        return [cell.strip() for cell in self.text.strip("|").split("|")] if self.text.startswith("|") else []
 
 
 _LINE = re.compile(
@@ -203,10 +202,8 @@ def json_values(text: str) -> tuple[list[Json], bool]:
 
 
 def _literal(token: str) -> Json:
-    if token[0] not in "\"'“":
-        return None if token in ("null", "None") else token
     try:
-        return str(json.loads(token, strict=False))
+        return str(json.loads(token, strict=False)) if token[0] == '"' else token.strip("'“”")
     except ValueError:
         return token[1:-1]
 
