@@ -672,9 +672,7 @@ _CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
-_DENIES_BEFORE = re.compile(
-    "[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched|rejected)\\w{0,4}:"
-)
+_DENIES_BEFORE = re.compile(r"[不非未无没否勿]|与其|排除|除了|(?:候选|原(?!因)|输入|query|input|unmatched)\w{0,4}:")
 _DENIES_AFTER = re.compile("[不没未无非]|(?<!是)否|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
 _ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
@@ -801,23 +799,19 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         """Whether a word is no piece of a longer one, and not quoted with more than itself."""
         before, after = text[max(0, start - 30) : start], text[end : end + 8]
         opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
-        if opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS)):
-            return False
-        if after[:1].isalnum() and after[0] not in _MAY_FOLLOW:
+        quoted = opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS))
+        if quoted or (after[:1].isalnum() and after[0] not in _MAY_FOLLOW):
             return False
         within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
         return not self.apart or not within or before[-1:] in tuple("是为选即应到和与及或择有的括含")
 
     def structure(self, value: Json) -> bool:
         # What a value says is what its fields would say as lines, those last that are named as the answer.
-        named, others = list[str](), list[str]()
-        for name, text in self._fields("", value):
-            if _MARK.match(folded(f"{name}:")):
-                named.append(text)
-            else:
-                alone = not name or (self.known.exact(text) and not self.apart)
-                others.append(text if alone else f"{name}：{text}")
-        lines = [*others, *(["答案：", *named] if named else [])]
+        fields, known = list(self._fields("", value)), self.known
+        marked = [text for name, text in fields if _MARK.match(folded(f"{name}:"))]
+        named = dict.fromkeys(marked or (text for _, text in fields if known.exact(text) and not self.apart))
+        others = [f"{name}：{text}".lstrip("：") for name, text in fields if text not in named]
+        lines = [*others, "答案：", *named] if named else others
         return self._decide("\n".join(lines)) or (self.apart and super().structure(value))
 
     def _fields(self, name: str, value: Json) -> Iterator[tuple[str, str]]:
@@ -966,9 +960,9 @@ class Reply(Dialect[FreeText]):
 
     longest = sys.maxsize
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
-    _introduction = re.compile(r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}\n")
     _turn = re.compile(
-        r"(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
+        r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}(?=\n)"
+        r"|(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
         rf"{'|'.join(FreeText.captions)})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:】\]]{{1,2}}\s{{0,5}}",
         re.IGNORECASE,
     )
@@ -977,7 +971,7 @@ class Reply(Dialect[FreeText]):
     )
 
     def polished(self, answer: Answer) -> Answer:
-        text = self._introduction.sub("", str(answer))
+        text = str(answer)
         turns = list(self._turn.finditer(text))
         # What the doctor says first is the reply.
         spoken = [text[: turns[0].start()] if turns else text]
@@ -1033,11 +1027,10 @@ class Trees(Dialect[TreeLines]):
         rf"|(?P<name>(?<![a-z])(?:{_NODE_NAMES.pattern})(?![a-z]))|(?P<words>[^\W\d])|\W|[\d_]",
         re.IGNORECASE,
     )
-    _begins = re.compile(r"[(（\[{|]|(?:条件|如果|若|condition|if)\s{0,3}[:：]", re.IGNORECASE)
 
     def _understand(self, text: str) -> bool:
         lines = text.replace(self.format.lead, "").split("\n")
-        first = next((at for at, line in enumerate(lines) if self._begins.search(line)), len(lines))
+        first = next((at for at, line in enumerate(lines) if re.search("[(（\\[{|]", line)), len(lines))
         nodes = self._nodes("\n".join(lines[first:]))
         self.parsed = self.format.parse(self.format.render(nodes, strict=False))
         # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
