@@ -222,13 +222,13 @@ class Reader(ABC, Generic[F]):
     def set_up(self) -> None:
         """Set what is known of the format, and nothing said yet."""
 
-    def name(self, names: Mapping[str, str], before: str = "") -> None:
-        """Set the names that head what is said under them, and what may stand right before one."""
+    def name(self, names: Mapping[str, str]) -> None:
+        """Set the names that head what is said under them."""
         known = set(names.values())
         self.names = Words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
         self.coming.append(self.names)
         self.heads = re.compile(
-            rf"(?:^|(?<=[\s,.:;(\[\"'|中的]){before})(?P<name>{self.names.pattern})"
+            rf"(?:^|(?<=[\s,.:;(\[\"'|中的]))(?P<name>{self.names.pattern})"
             rf"[\]\"'）)]{{0,2}}\s{{0,3}}(?:\([^()\n]{{1,30}}\))?\s{{0,3}}(?:{self.joint})"
         )
 
@@ -481,7 +481,7 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     roles = frozenset({"subject", "predicate", "object"})
     joint = ":"
-    _endings = ("", "关系的头尾实体对", "关系的实体对", "三元组", "关系")
+    _endings = ("", "关系的头尾实体对如下", "关系的实体对如下", "三元组如下", "三元组", "关系如下", "关系")
     #: Heads of either dialect, whose relation may be one that was not asked for.
     _dialect = re.compile(r"(?:具有|句子中)(?P<relation>[^:\n]{1,40}?)关系的(?:头尾)?实体对如下:")
     _pair_end = re.compile(r"[。；\n]|;(?=\s|$)|(?<=[)）>])[\s,，、]{0,4}(?=[(（<])")
@@ -491,9 +491,8 @@ class Triples(Reader[TripleLines | CausalLines]):
     def set_up(self) -> None:
         self.nested = getattr(self.format, "nested", "")
         self.choices = [relation for _, relation in getattr(self.format, "openings", ())] or self.choices
-        names = {choice + end: choice for end in self._endings for choice in self.choices}
-        self.name({**names, **{f"{name}如下": names[name] for name in names}}, before="|(?<=具有)|(?<=抽取的)")
-        self.coming.append(Words({f"具有{choice}关系的头尾实体对如下：": choice for choice in self.choices}))
+        heads = [start + "{}" + end for start in ("", "具有") for end in self._endings]
+        self.name({head.format(choice): choice for head in heads for choice in self.choices})
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
