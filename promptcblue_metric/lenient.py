@@ -263,10 +263,6 @@ class Reader(ABC, Generic[F]):
         if when and kind not in self.repairs:
             self.repairs.append(kind)
 
-    def problem(self, kind: ProblemKind, line: int = 1) -> None:
-        """Count a problem."""
-        self.problems.append(Problem(kind, line))
-
     def _understand(self, text: str) -> bool:
         """Read ``text`` as JSON, as a table or line by line; whether it breaks off."""
         values, cut = json_values(text)
@@ -333,7 +329,7 @@ class Reader(ABC, Generic[F]):
                 continue
             # What a short name heads could have been an answer.
             if re.match("[^:：]{1,12}[:：].", line.text) and not _REMARK.match(line.text):
-                self.problem("unreadable line", line.number)
+                self.problems.append(Problem("unreadable line", line.number))
             else:
                 self.note("closing remark" if self.understood else "preamble")
         if not self.understood and not self.problems and any(_says_nothing(line.text) for line in lines):
@@ -389,7 +385,7 @@ class Reader(ABC, Generic[F]):
                 whole = self.part(piece)
                 inner = [whole] if whole is not None else list(map(self.part, _cut(piece, _MAYBE)))
                 if whole is None and not any(inner):
-                    self.problem("not in the prompt")
+                    self.problems.append(Problem("not in the prompt", 1))
                     inner = [clean(piece)] * (dialect or not self.spans)
                 found += filter(None, inner)
         return list(dict.fromkeys(found))
@@ -506,7 +502,7 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def free(self, line: Line) -> bool:
         if match := self._dialect.search(folded(line.text)):
-            self.problem("unknown relation", line.number)
+            self.problems.append(Problem("unknown relation", line.number))
             self.member(match["relation"].strip(), line.text[match.end() :])
         return bool(match) or self._pairs(line.text)
 
@@ -527,16 +523,16 @@ class Triples(Reader[TripleLines | CausalLines]):
     def _triple(self, text: str) -> bool:
         """Read a triple or pair in whatever order its parts stand."""
         hits = [] if _REMARK.match(text) else list(self.names.hits(folded(text)))
-        ends = [0, *(hit.end for hit in hits)]
-        between = [text[end : hit.start] for end, hit in zip(ends, hits, strict=False)] + [text[ends[-1] :]]
+        labels = [self.names.found[hit[0]] for hit in hits]
+        between = [text[: hits[0].start()] if hits else text, *(said for _, said in _headed(text, hits))]
         first, *others = map(self._stripped, between)
         if len(hits) > 1 or (hits and first and others[0]):
-            if hits[0].label == self.nested:
+            if labels[0] == self.nested:
                 return self._add(self.nested, first, *others[:2])
-            return sum(self._add(hit.label, first, tail) for hit, tail in zip(hits, others, strict=True)) > 0
+            return sum(self._add(label, first, tail) for label, tail in zip(labels, others, strict=True)) > 0
         # The relation stands before both, or after both, or is the current one.
         head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
-        known = hits[0].label if hits else self.relation if len(tails) == 1 or self.source else ""
+        known = labels[0] if labels else self.relation if len(tails) == 1 or self.source else ""
         return bool(known) and self._add(known, head, *(tails if known == self.nested else ["，".join(tails)]))
 
     def _stripped(self, text: str) -> str:
@@ -575,7 +571,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.relation, self.understood = name, True
         text = str(value or "")
         if text and not _is_none(text) and not self._pairs(text):
-            self.problem("unreadable line")
+            self.problems.append(Problem("unreadable line", 1))
 
     def answer(self) -> Answer:
         order = {choice: place for place, choice in enumerate(self.choices)}
@@ -733,7 +729,6 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
     """
 
     def set_up(self) -> None:
-        self.name({})
         self.apart = isinstance(self.format, TermList)
         terms = {choice: choice for choice in self.choices}
         self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
@@ -769,7 +764,8 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
         label = self.known.exact(self.source.option(match["sign"], self.choices) or "") if match else None
         said = match["label"] or "" if match else ""
-        if label and {label} == {label, self.known.exact(said) or label, *(hit.label for hit in self.known.hits(said))}:
+        spoken = {self.known.found[hit[0]] for hit in self.known.hits(said)}
+        if label and {label} == {label, self.known.exact(said) or label, *spoken}:
             self.repair = "option letter"
             return label
         return None
@@ -881,7 +877,6 @@ class Statuses(Reader[StatusLines]):
     )
 
     def set_up(self) -> None:
-        self.name({})
         self.judge = Choosing(self.format, self.choices, self.source)
         self.statuses = self.judge.known
         self.coming.append(self.statuses)
@@ -921,8 +916,8 @@ class Statuses(Reader[StatusLines]):
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
         ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
         known = self.source and self.source.span(name)
-        roles = (hit.label for hit in ROLES.hits(ends) if hit.end == len(ends) and not (known and hit.start))
-        role = next(roles, None)
+        hits = [hit for hit in ROLES.hits(ends) if hit.end() == len(ends) and not (known and hit.start())]
+        role = ROLES.found[hits[0][0]] if hits else None
         if role == "entity" or not text:
             self.fields = {"entity": text or known}
             return False

@@ -115,14 +115,6 @@ def clean(part: str) -> str:
     return unquoted(part[:-1] if part.endswith(".") and not part[-2:].isascii() else part)
 
 
-class Hit(NamedTuple):
-    """A word found in a text: where, and what it stands for."""
-
-    start: int
-    end: int
-    label: str
-
-
 class Words:
     """Spellings and the labels they stand for; where one spelling holds another, the longest is found.
 
@@ -147,10 +139,9 @@ class Words:
         start = key(text)
         return bool(start) and any(len(word) > len(start) and word.startswith(start) for word in self.labels)
 
-    def hits(self, flat: str) -> Iterator[Hit]:
+    def hits(self, flat: str) -> Iterator[re.Match[str]]:
         """Every spelling in a folded text, from left to right."""
-        for match in re.finditer(self.pattern, flat):
-            yield Hit(match.start(), match.end(), self.found[match.group()])
+        return re.finditer(self.pattern, flat)
 
 
 _OPENING = re.compile(r"[{\[](?=\s{0,20}[\"'“{}\[\]])")
