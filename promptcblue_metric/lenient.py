@@ -773,8 +773,7 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
     def _statements(self, text: str) -> Iterator[tuple[str, int]]:
         """What ``text`` says of the labels it names, each with its weight; pieces of longer words are left out."""
         for line in re.split("[\n；;]" if self.apart else "\n", text):
-            flat = folded(line)
-            end = 0
+            flat, end = folded(line), 0
             # Words that are listed share what is said of them.
             for listed in self._lists.finditer(flat):
                 before, end = flat[max(end, listed.start() - 40) : listed.start()], listed.end()
@@ -937,8 +936,6 @@ class Statuses(Reader[StatusLines]):
 
 class Dialect(Reader[F]):
     """Reads a format that has no reader of its own as the strict parser does, with its marks made full width."""
-
-    parsed: Parsed
 
     def _understand(self, text: str) -> bool:
         self.parsed = self.format.parse(text.translate(str.maketrans(":;", "：；")), self.choices)
