@@ -561,10 +561,11 @@ class Triples(Reader[TripleLines | CausalLines]):
         named = roles.get("predicate", roles.get("type"))
         predicate = self.relation if named is None else self.names.exact(clean(" ".join(leaves(named))))
         if predicate:
-            # The object can be a pair of its own.
+            # The object can be a pair of its own; what else a record says of an entity is no entity.
             inner = roles["object"]
             pair = _roles_of(inner) if isinstance(inner, dict) and predicate == self.nested else {"object": inner}
-            self._add(predicate, roles["subject"], *(pair[role] for role in ("subject", "object") if role in pair))
+            ends = [roles["subject"], *(pair[role] for role in ("subject", "object") if role in pair)]
+            self._add(predicate, *(leaves(end)[:1] if isinstance(end, dict) else end for end in ends))
         return bool(predicate) or named is not None
 
     def member(self, name: str, value: Json) -> None:
