@@ -113,7 +113,10 @@ no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no 
 _NONE = _words(f"none: {' '.join(EMPTY_MARKERS)} none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
 #: What a part says that is no part: that there is none, or where one would stand.
-_NO_PART = re.compile(r"(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$")
+_NO_PART = re.compile(
+    r"(?:文中|原文|句中)?[暂均并都]?(?:无|没有|未|不)(?:提[及到]|涉及|发现|出现|见|包?含|存在|相关|明确|任何|指定|对应)[^,.]{0,10}$"
+    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$"
+)
 _SAYS_NOTHING = re.compile(
     r"(?s)(?!.*(?:抱歉|对不起|无法|不能)).*?"
     r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"

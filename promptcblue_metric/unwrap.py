@@ -24,6 +24,8 @@ _SAID = re.compile(r"</think(?:ing)?>|<answer>|^#{1,4} {0,3}Final (?:Response|An
 _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
 _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_of_turn>)(?:(?:assistant|model)\s)?")
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
+#: The text where one fence is all that is marked so; what stands around the fence says nothing.
+_FENCED = re.compile(r"[^`]*+```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?+(?=\s*[^`\s])([^`]*+)(?:```[^`]*+)?")
 _MARKDOWN = re.compile(r"\*\*|`|~~|^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t]*$)", re.MULTILINE)
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 #: In the order they are applied.
@@ -33,7 +35,7 @@ _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     # What precedes a closing tag is thinking even where the opening tag was part of the prompt.
     "thinking removed": lambda text: _THOUGHT.split(_SAID.split(text)[-1])[0],
     "chat tokens": lambda text: next(filter(str.strip, _TOKENS.split(text)), ""),
-    "code fence": lambda text: _FENCE.sub("\n", text),
+    "code fence": lambda text: match[1] if (match := _FENCED.fullmatch(text)) else _FENCE.sub("\n", text),
     "markdown": lambda text: _BOXED.sub(r"\1", _MARKDOWN.sub("", text).replace("<br>", "、")),
     "white space": lambda text: "\n".join(filter(None, map(str.strip, text.split("\n")))),
 }
