@@ -685,7 +685,7 @@ _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
 def _weight(before: str, after: str, rest: str) -> int:
-    """The weight of what stands between ``before`` and ``after``."""
+    """How firmly a word between two others is said to be it; ``rest`` goes on beyond the next one."""
     verdict = _VERDICT.match(rest) or _CHECKED.search(before[-6:])
     if verdict and (word := _VERDICTS.exact(verdict[verdict.lastindex or 0])):
         return SAID if word == "yes" else DENIED
