@@ -25,7 +25,7 @@ _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
 _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_of_turn>)(?:(?:assistant|model)\s)?")
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
 #: The text where one fence is all that is marked so; what stands around the fence says nothing.
-_FENCED = re.compile(r"[^`]*+```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?+(?=\s*[^`\s])([^`]*+)(?:```[^`]*+)?")
+_FENCED = re.compile(r"[^`]*```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?(?![A-Za-z]{0,12}\s*(?:```|$))([^`]*)(?:```[^`]*)?")
 _MARKDOWN = re.compile(r"\*\*|`|~~|^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t]*$)", re.MULTILINE)
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 #: In the order they are applied.
