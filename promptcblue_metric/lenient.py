@@ -281,7 +281,7 @@ class Reader(ABC, Generic[F]):
         self.note("table", bool(rows))
         if len(rows) > 1 and not "".join(rows[1]).strip("-: "):
             head, _, *rows = rows
-            if self.structure([dict(zip(head, cells, strict=False)) for cells in rows]):
+            if rows and self.structure([dict(zip(head, cells, strict=False)) for cells in rows]):
                 return len(rows[-1]) < len(head)
         # Without a head that is understood, each row speaks for itself.
         for cells in rows:
@@ -976,7 +976,7 @@ class Reply(Dialect[FreeText]):
             spoken += [said] * (not turn["asker"])
         text = "\n".join(filter(None, map(str.strip, spoken)))
         self.note("answer marker", text != answer)
-        kept = self._after.sub("", text)
+        kept = self._after.sub("", text).strip()
         self.note("closing remark", kept != text)
         self.note("label case/quotes", unquoted(kept) != kept)
         return unquoted(kept)

@@ -17,7 +17,6 @@ from .scripts import TO_SIMPLIFIED
 #: A JSON value, its numbers as text.
 Json: TypeAlias = str | Sequence["Json"] | Mapping[str, "Json"] | None
 
-_ENDINGS = re.compile("\r\n|[\r\u2028\u2029]")
 _VISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060")), 0xA0: " "}
 #: What stands between thoughts and what is said, and between the turns of a chat.
 _SAID = re.compile(r"</think(?:ing)?>|<answer>|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$", re.MULTILINE)
@@ -30,7 +29,7 @@ _MARKDOWN = re.compile(r"\*\*|`|~~|^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 #: In the order they are applied.
 _NORMALISERS: Mapping[str, Callable[[str], str]] = {
-    "line endings": lambda text: _ENDINGS.sub("\n", text),
+    "line endings": lambda text: re.sub("\r\n|[\r\u2028\u2029]", "\n", text),
     "invisible characters": lambda text: text.translate(_VISIBLE),
     # What precedes a closing tag is thinking even where the opening tag was part of the prompt.
     "thinking removed": lambda text: _THOUGHT.split(_SAID.split(text)[-1])[0],
@@ -152,8 +151,6 @@ _TOKEN = re.compile(
     r"""|(?P<comma>[,，])|(?P<word>-?\d[\d.eE+-]*|[A-Za-z]+)|(?P<cut>["'“])|\S""",
     re.DOTALL,
 )
-#: No answer nests as deep; without a limit, time would grow with depth times length.
-_DEEPEST = 50
 
 
 def json_values(text: str) -> tuple[list[Json], bool]:
@@ -175,7 +172,8 @@ def json_values(text: str) -> tuple[list[Json], bool]:
             if kind == "close":
                 while len(stack) > 1 and isinstance(stack.pop()[0], dict) != (said == "}"):
                     pass
-            elif kind is None or (kind == "comma" and name) or len(stack) > _DEEPEST:
+            elif kind is None or (kind == "comma" and name) or len(stack) > 50:
+                # No answer nests as deep; without a limit, time would grow with depth times length.
                 found, stack = [], stack[:1]
             elif kind in ("text", "word", "open"):
                 value: Any = ({} if said == "{" else []) if kind == "open" else _literal(said)

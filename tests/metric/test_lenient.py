@@ -94,7 +94,7 @@ def once(answer: Any) -> Any:
 
 #: Pieces that models put into outputs, in every order.
 PIECES = r"""
-疾病 疾病实体： 药物实体: 肺炎 哮喘 无 ， 、 ； 。 , : - 1. ** ``` ```json ` # | |---|---| <think> </think>
+疾病 疾病实体： 药物实体: 肺炎 哮喘 无 ， 、 ； 。 , : - 1. ** ``` ```json ` # | |---|---| |实体|类型| <think> </think>
 {"疾病":["肺炎"]} {" [ ] } " “ ” （ ） ( ) 头实体为 尾实体为 具有病因关系的头尾实体对如下： 病因 主体词：
 发生状态：否定 描述词： 解剖部位： 主诉： 建议：
 现病史 咳嗽：患有该症状 没有患有该症状 阳性 答案： A 选项B ① 2 是的 不是 相关 不相关 完全 匹配 抱歉 没有 实体 希望有帮助
@@ -286,6 +286,13 @@ def test_a_megabyte_takes_a_moment(task: str, unit: str) -> None:
     read(task, unit * (1_000_000 // len(unit)), FORMATS[task])
     # About two seconds for the worst, half of it the strict parser; quadratic reading would take minutes.
     assert time.process_time() - start < 15
+
+
+@pytest.mark.parametrize("task", FORMATS)
+@pytest.mark.parametrize("text", ["|实体|类型|\n|---|---|", "||\n||", "|\n|", "|实体|\n|---|\n|", "{}", "[]", "更正："])
+def test_what_has_a_form_and_no_content_says_nothing(task: str, text: str) -> None:
+    parsed = read(task, text, FORMATS[task])
+    assert not parsed.answer or task == "MedDG"
 
 
 def test_deep_json_is_read_as_far_as_it_goes() -> None:
