@@ -536,7 +536,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         # The relation stands before both, or after both, or is the current one.
         head, *tails = map(self._stripped, self._arrow.split(first or "".join(others)))
         known = labels[0] if labels else self.relation if len(tails) == 1 or self.source else ""
-        return bool(known) and self._add(known, head, *(tails if known == self.nested else ["，".join(tails)]))
+        return bool(known) and self._add(known, head, *(tails if known == self.nested else [tails]))
 
     def _stripped(self, text: str) -> str:
         """``text`` without what joins it to a relation."""
