@@ -546,10 +546,8 @@ class Triples(Reader[TripleLines | CausalLines]):
         """Enter the triples of all that each end names; whether each names something."""
         # A comma can be part of an entity.
         whole = dialect or not self.source
-        found = [
-            [part] if whole and isinstance(end, str) and (part := self.part(end)) else self.parts(end, dialect=dialect)
-            for end in ends
-        ]
+        known = (self.part(end) if whole and isinstance(end, str) else None for end in ends)
+        found = [[part] if part else self.parts(end, dialect=dialect) for part, end in zip(known, ends, strict=True)]
         all_ = all(found) and len(found) == 2 + (relation == self.nested)
         self.triples |= dict.fromkeys((relation, *parts) for parts in itertools.product(*found) if all_)
         self.understood |= all_
@@ -697,8 +695,7 @@ def _weight(before: str, after: str, rest: str) -> int:
         return DENIED
     if _HEDGES.search(left):
         return WEAK
-    whole = not left.strip("\"'[ ") and not right.strip("\"'] ")
-    return SAID if whole or _LEADS.search(before[-8:]) else PLAIN
+    return SAID if not (left + right).strip("\"'[] ") or _LEADS.search(before[-8:]) else PLAIN
 
 
 def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
@@ -1024,9 +1021,8 @@ class Trees(Dialect[TreeLines]):
     )
 
     def _understand(self, text: str) -> bool:
-        lines = text.replace(self.format.lead, "").split("\n")
-        first = next((at for at, line in enumerate(lines) if re.search("[(（\\[{|]", line)), len(lines))
-        nodes = self._nodes("\n".join(lines[first:]))
+        lines = itertools.dropwhile(lambda line: not re.search(r"[(（\[{|]", line), text.split("\n"))
+        nodes = self._nodes("\n".join(lines))
         self.parsed = self.format.parse(self.format.render(nodes, strict=False))
         # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
         self.understood = any(node["triples"] for node in nodes) and ("role" in text or not self.parsed.problems)
