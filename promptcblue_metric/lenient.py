@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -227,8 +226,7 @@ class Reader(ABC, Generic[F]):
 
     def name(self, names: Mapping[str, str]) -> None:
         """Set the names that head what is said under them."""
-        known = set(names.values())
-        self.names = Words({**names, **{name: meaning for name, meaning in _OTHER_HEADS if meaning in known}})
+        self.names = Words({**names, **{name: one for name, one in _OTHER_HEADS if one in names.values()}})
         self.coming.append(self.names)
         self.heads = re.compile(
             rf"(?:^|(?<=[\s,.:;(\[\"'|中的]))(?P<name>{self.names.pattern})"
@@ -274,11 +272,10 @@ class Reader(ABC, Generic[F]):
             return cut
         # A last piece that begins a word which can come there, and does not end it, is cut off.
         last = re.split(self.between, text)[-1]
-        begun = any(known.begins_with(last) and known.exact(last) is None for known in self.coming)
-        cut |= begun
+        begun = any(known.begun(last) for known in self.coming)
         lines = lines_in(text.removesuffix(last) if begun else text)
         rows = [line.cells for line in lines if line.cells]
-        self.note("table", bool(rows))
+        self.note("table" if rows else "bullets", any(line.mark or line.cells for line in lines))
         if len(rows) > 1 and not "".join(rows[1]).strip("-: "):
             head, _, *rows = rows
             if rows and self.structure([dict(zip(head, cells, strict=False)) for cells in rows]):
@@ -287,12 +284,11 @@ class Reader(ABC, Generic[F]):
         for cells in rows:
             self._row(cells)
         lines = [line for line in lines if not line.cells]
-        self.note("bullets", any(line.mark for line in lines))
         # What the prompt says too is an echo of it.
         own = [line for line in lines if len(line.text) < 8 or f"\n{line.text}\n" not in f"\n{self.source}"]
         self.open = self.last = ""
         self.lines(own or lines)
-        return cut
+        return cut or begun
 
     def structure(self, value: Json) -> bool:
         """Read a JSON value or the rows of a table as the lines that would say the same; whether it was understood."""
@@ -464,8 +460,7 @@ class Entities(Reader[EntityLines]):
         return True
 
     def record(self, record: Mapping[str, Json], roles: Mapping[str, Json]) -> bool:
-        kind = self.names.exact(str(roles.get("type")))
-        if kind is not None and "entity" in roles:
+        if self.roles <= roles.keys() and (kind := self.names.exact(str(roles["type"]))):
             self.member(kind, roles["entity"])
         return self.roles <= roles.keys()
 
@@ -950,7 +945,6 @@ class Dialect(Reader[F]):
 class Reply(Dialect[FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
-    longest = sys.maxsize
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _turn = re.compile(
         r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}(?=\n)"

@@ -125,8 +125,7 @@ class Words:
     """
 
     def __init__(self, spellings: Mapping[str, str], whole: Mapping[str, str] | None = None) -> None:
-        everything = {**(whole or {}), **spellings}
-        self.labels = {word: label for spelling, label in everything.items() if (word := key(spelling))}
+        self.labels = {key(word): label for word, label in {**(whole or {}), **spellings}.items() if key(word)}
         #: The label of each spelling that `pattern` finds.
         self.found = {folded(word.strip()): label for word, label in spellings.items() if word.strip()}
         self.pattern = "|".join(map(re.escape, sorted(self.found, key=len, reverse=True))) or r"(?!)"
@@ -135,10 +134,10 @@ class Words:
         """The label that ``text`` spells, whatever the width, case, spaces and quotes."""
         return self.labels.get(key(bare(text)), self.labels.get(key(text)))
 
-    def begins_with(self, text: str) -> bool:
-        """Whether some spelling begins with ``text`` and goes on."""
-        start = key(text)
-        return bool(start) and any(len(word) > len(start) and word.startswith(start) for word in self.labels)
+    def begun(self, text: str) -> bool:
+        """Whether ``text`` is no spelling yet, but some begin with it."""
+        start = key(text) or "\n"
+        return self.exact(text) is None and any(word.startswith(start) for word in self.labels)
 
     def hits(self, flat: str) -> Iterator[re.Match[str]]:
         """Every spelling in a folded text, from left to right."""
