@@ -5,8 +5,8 @@ released one or that of the paper's Appendix A.1. JSON and tables are read as th
 
 Two principles decide what is read. A part of an answer is a span of the text that it was taken from, so of two readings
 the one is taken whose parts stand in the prompt (`Source`). And what was offered is judged by what is said of it, near
-or far (`statements`): a word that is denied, asked, weighed or quoted is no answer. Nothing is invented, but a label
-can be given by its place or by another name.
+or far (`Choosing`): a word that is denied, asked, weighed or quoted is no answer. Nothing is invented, but a label can
+be given by its place or by another name.
 
 What was mended is named in `Parsed.repairs`, and what could not be read in `Parsed.problems`. No string makes a reader
 raise, and time is linear in the text.

@@ -33,7 +33,7 @@ _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     "invisible characters": lambda text: text.translate(_VISIBLE),
     # What precedes a closing tag is thinking even where the opening tag was part of the prompt.
     "thinking removed": lambda text: _THOUGHT.split(_SAID.split(text)[-1])[0],
-    "chat tokens": lambda text: next(filter(str.strip, _TOKENS.split(text)), ""),
+    "chat tokens": lambda text: next(filter(str.strip, _TOKENS.split(text)), _TOKENS.sub("", text)),
     "code fence": lambda text: match[1] if (match := _FENCED.fullmatch(text)) else _FENCE.sub("\n", text),
     "markdown": lambda text: _BOXED.sub(r"\1", _MARKDOWN.sub("", text).replace("<br>", "、")),
     "white space": lambda text: "\n".join(filter(None, map(str.strip, text.split("\n")))),
@@ -41,7 +41,7 @@ _NORMALISERS: Mapping[str, Callable[[str], str]] = {
 
 
 def unwrapped(text: str) -> tuple[str, list[str], bool]:
-    """What ``text`` holds within its wrapping, what was taken off, and whether it ends in a thought or a fence."""
+    """What ``text`` holds within its wrapping, what was taken off, and whether it ends in a thought."""
     cut = "<think" in _SAID.split(text)[-1]
     kinds = []
     for kind, normalise in _NORMALISERS.items():
