@@ -270,9 +270,9 @@ class Reader(ABC, Generic[F]):
         if any(values) and self.structure(values):
             self.note("json")
             return cut
-        # A last piece that begins a word which can come there, and does not end it, is cut off.
+        # A last piece that begins a word which can come there and does not end it is cut off, as is a status to come.
         last = re.split(self.between, text)[-1]
-        begun = any(known.begun(last) for known in self.coming)
+        begun = any(known.begun(last) for known in self.coming) or (not last and text.endswith(("：", ":")))
         lines = lines_in(text.removesuffix(last) if begun else text)
         rows = [line.cells for line in lines if line.cells]
         self.note("table" if rows else "bullets", any(line.mark or line.cells for line in lines))
