@@ -19,7 +19,7 @@ Json: TypeAlias = str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 _VISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060")), 0xA0: " "}
 #: What stands between thoughts and what is said, and between the turns of a chat.
-_SAID = re.compile(r"</think(?:ing)?>|<answer>|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$", re.MULTILINE)
+_SAID = re.compile(r"</think(?:ing)?>|assistantfinal|<answer>|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$", re.M)
 _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
 _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_of_turn>)(?:(?:assistant|model)\s)?")
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
