@@ -73,7 +73,7 @@ class FolderCorpus(Corpus):
         for split, files in sources.splits.get(self.name, {}).items():
             found = RawSplit(FileNotes(files[0].name))
             try:
-                found.groups += self.samples(files, found.notes)
+                found.groups = list(self.samples(files, found.notes))
             except RawError as error:
                 Place(found.notes, "the file", 1, "").bad(error)
             reading.splits.setdefault(self.name, {})[split] = found

@@ -217,6 +217,12 @@ def test_what_breaks_off_gives_no_record_at_all(tmp_path: Path) -> None:
         assert len(bad(reading)) == 1
         assert contents(reading, "KUAKE-QIC") == []
         assert reading.splits["KUAKE-QIC"]["train"].notes.records == 0
+    record = {"text": "胃癌", "mention_data": [{"mention": "胃癌", "label": "疾病和诊断", "offset": "0"}]}
+    for text, samples in ((json.dumps([record, record]), 2), (json.dumps([record, record])[:-1], 0)):
+        put(tmp_path, "cEHRNER/train.json", text)
+        reading = read("cEHRNER", tmp_path)
+        assert len(contents(reading, "cEHRNER")) == samples
+        assert len(bad(reading)) == (not samples)
 
 
 def test_no_record_of_an_object_is_lost(tmp_path: Path) -> None:
