@@ -71,7 +71,7 @@ attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别
 predicate: predicate relation 关系 关系类型; subject: subject head 头实体 主语 主体 cause 条件 上位词
 object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
 """)
-_ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\"']?\s{{0,3}}:")
+_ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\d\"'\s]{{0,4}}(?::|(?<=[状性])[为是])")
 #: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
 _OTHER_HEADS = _names("""
 疾病: disease diseases; 疾病和诊断: disease diagnosis; 临床表现: symptom symptoms manifestation
@@ -127,9 +127,9 @@ _REMARK = re.compile(r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理�
 _MARK = re.compile(
     r"(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
 )
-_CORRECTION = re.compile(r"(?:更正|修正|纠正|改正|订正|correction)[^:\n]{0,6}:\s{0,3}")
 #: The same within a text: 其他意图: names no answer.
-_ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})|{_CORRECTION.pattern}")
+_ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})")
+_CORRECTS = re.compile(r"(?m)(?:^[^：:\n]{0,40}?)?(?:[更修纠改订訂]正|勘误|重新核对|correction)[^：:\n]{0,6}[：:]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
 _MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』])(?=[“「『])")
@@ -199,7 +199,7 @@ class Reader(ABC, Generic[F]):
     #: The roles that make a record of this format.
     roles: ClassVar[frozenset[str]] = frozenset()
     #: What can stand between a name and what is said under it.
-    joint = r"(?:包括|包含|有|为|是|如下)?\s{0,3}[:=]|(?<=\])|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)[是为有]"
+    joint = r"(?:包[括含]|[有为是]|如下)?\s{0,3}[:=]|(?<=\])|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)包?[是为有括含]"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
     #: Whether parts are spans of the prompt's text, and not put together from its words.
@@ -248,13 +248,27 @@ class Reader(ABC, Generic[F]):
             # What was around the answer is all that was wrong.
             answer = self.polished(strict.answer)
         else:
-            cut |= self._understand(text)
-            answer = self.answer() if self.understood else self.nothing
-            self.problems += [Problem(self.unread, 1)] * (not self.understood)
+            answer = self.nothing
+            for piece in _CORRECTS.split(text, 3):
+                if answer:
+                    self.set_up()
+                cut |= self._understand(piece)
+                answer = self._corrected(answer) if self.understood else answer
+            self.problems += [Problem(self.unread, 1)] * (not self.understood and not answer)
         mended = not strict.well_formed or answer != strict.answer
         self.note("layout", mended and not (self.repairs or self.problems or cut))
         self.problems += [Problem("truncated", text.count("\n") + 1)] * cut
         return Parsed(answer, tuple(self.problems), tuple(self.repairs))
+
+    def _corrected(self, draft: Answer) -> Answer:
+        """What was read last, and what a draft before it says of others; of what says an item again, none is left."""
+        later = self.answer()
+        if not isinstance(later, list):
+            return {**draft, **later} if isinstance(later, dict) else later
+        heard = {name for name, _ in getattr(self, "found", ())}.union(*map(leaves, later))
+        again = any(item in later and "type" not in item for item in draft)
+        names = ("type", "entity", "predicate", "主体词", "role")
+        return [item for item in draft if not (again or heard.intersection(map(item.get, names)))] + later
 
     def polished(self, answer: Answer) -> Answer:
         """A well-formed answer as a careful person reads it."""
@@ -322,9 +336,7 @@ class Reader(ABC, Generic[F]):
 
     def lines(self, lines: Sequence[Line]) -> None:
         """Read an output line by line, and set aside what is said before and after the answer."""
-        # What a correction follows is a draft.
-        start = max((at for at, line in enumerate(lines) if line.mark[:2] == "更正"), default=0)
-        for line in lines[start:]:
+        for line in lines:
             if self._read_line(line):
                 continue
             # What a short name heads could have been an answer.
@@ -442,6 +454,8 @@ class Entities(Reader[EntityLines]):
         self.understood = True
 
     def line(self, line: Line) -> bool:
+        # A sentence behind others that denies something names nothing.
+        line = line._replace(text=re.sub("(?<=。)[^。]*[没不](?:有|是|构成|属于|算)[^。]*", "，", line.text))
         # Mentions can be followed by their types, after a mark or in parentheses, one by one or together.
         typed = list(self._typed.finditer(folded(line.text)))
         listed = any(_LISTED.search(match["said"]) for match in typed)
@@ -468,7 +482,9 @@ class Entities(Reader[EntityLines]):
     def answer(self, *, dialect: bool = False) -> Answer:
         said = [item for choice in self.choices for item in self.found if item[0] == choice]
         found = dict.fromkeys((kind, part) for kind, text in said for part in self.parts(text, dialect=dialect))
-        return [{"entity": part, "type": kind} for kind, part in found]
+        return [
+            {"entity": one, "type": kind} for kind, one in found if dialect or self.names.exact(one) in (None, kind)
+        ]
 
 
 class Triples(Reader[TripleLines | CausalLines]):
@@ -597,6 +613,11 @@ class Events(Reader[EventLines]):
         self.events = list(answer)
         return self.answer(dialect=True)
 
+    def line(self, line: Line) -> bool:
+        if head := self.heads.search(folded(line.text)):
+            self.free(line._replace(text=line.text[: head.start()]))
+        return super().line(line)
+
     def free(self, line: Line) -> bool:
         # An event can be headed by its 主体词 itself.
         heading = _PARENTHESES.sub("", re.split("[：:]", bare(line.text))[-1])
@@ -612,7 +633,9 @@ class Events(Reader[EventLines]):
 
     def answer(self, *, dialect: bool = False) -> Answer:
         events = list[dict[str, Answer]]()
-        for said in self.events:
+        # An output breaks off in an event that says its name alone after one that says all.
+        broken = [*map(len, self.events)][-2:] == [len(self.format.fields), 1]
+        for said in self.events[: len(self.events) - broken]:
             event: dict[str, Answer] = {}
             for name, is_list in self.format.fields.items():
                 value = said.get(name, said.get("" if name == "主体词" else name, ""))
@@ -880,7 +903,8 @@ class Statuses(Reader[StatusLines]):
     between = "[\n；;：:]"
     _head = re.compile(
         r"(?:^|(?<=[，,、；;。\s]))(?P<name>[^，,；;。：:\n]{1,40}?)\s{0,3}"
-        r"(?:[：:]|\s[-–]\s|[—→=\t|]|[（(](?![^()（）]{0,40}[)）]\s{0,3}[：:])|-{1,2}>|\s(?=\S{1,60}$))[—>\s]{0,3}"
+        r"(?:[：:]|\s[-–]\s|[—→=\t|]|[（(](?![^()（）]{0,40}[)）]\s{0,3}[：:])|-{1,2}>|\s(?=\S{1,60}$)"
+        r"|应该?[改判]?[为是]|(?<!应)改为|的只?有)[—>\s：:]{0,3}"
     )
 
     def set_up(self) -> None:
@@ -888,9 +912,15 @@ class Statuses(Reader[StatusLines]):
         self.statuses = self.judge.known
         self.coming.append(self.statuses)
         self.findings: dict[str, str] = {}
+        #: The findings that the prompt lists.
+        self.asked = list(filter(None, _LISTED.split("".join(re.findall("临床发现(?:实体)?[：:](.+)", self.source)))))
+        word = f"(?:{self.statuses.pattern})"
+        #: A remark in parentheses on a status, or its other name.
+        self._aside = re.compile(rf"(?:[:为是|→]\s{{0,3}}{word}\s{{0,3}}|{word}(?=\({word}\)))(\([^()]{{1,200}}\))")
 
     def polished(self, answer: Answer) -> Answer:
-        return [{**item, "entity": re.sub(r"^[-*•·]\s{0,3}(?=\w)", "", item["entity"])} for item in answer]
+        mark = "^(?:[-*•·]" + r"|\d{1,2}[.、)）](?!\d)" * bool(self.source) + r")\s{0,3}(?=\w)"
+        return [{**item, "entity": re.sub(mark, "", item["entity"])} for item in answer]
 
     def status(self, text: str) -> str | None:
         """The only status that ``text`` gives."""
@@ -903,26 +933,32 @@ class Statuses(Reader[StatusLines]):
         text = clean(re.split(f"{_CONCLUDES.pattern}|(?:患者|病人)(?:没?有|无)?", said)[-1]).strip("\"'“‘")
         # Tasks have their own names of findings, such as 发热 of 发烧.
         found = [part for piece in re.split("[、，,；;和]", text) for part in self.parts(piece, dialect=True)]
-        self.findings |= dict.fromkeys(found, status)
-        self.understood |= bool(text)
+        known = [part for part in found if part in (self.asked or (self.source.span(part), part[:8]))]
+        self.findings |= dict.fromkeys(known, status)
+        self.understood |= bool(known)
         return bool(text)
 
     def line(self, line: Line) -> bool:
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, list(self._head.finditer(text)))]
+        for aside in reversed(list(self._aside.finditer(folded(text)))):
+            text = text[: aside.start(1)] + text[aside.end() :]
+        heads = [] if self.understood and _REMARK.match(text) else list(self._head.finditer(text))
+        said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, heads)]
         if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):
             return self.add(self.open, text)
         return sum(itertools.starmap(self._finding, said or [(text, "")])) > 0
 
     def _finding(self, name: str, text: str) -> bool:
         """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
-        status = self.statuses.exact(re.sub("的(?:症状|疾病|临床发现)?(?:有|包括|是)?$", "", name))
+        head = re.sub("的(?:症状|疾病|临床发现)?只?(?:有|包括|是)?$", "", name)
+        status = self.statuses.exact(head) or self.statuses.exact(f"{head}该症状")
         if status and (self.statuses.exact(text) is None or _is_none(text)):
             self.open, self.understood = status, True
             return self.add(status, text) or not text
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
-        ends = re.sub("[均都全]?[为是有]?$", "", folded(name))
+        ends = re.sub("(?:应该?|[改均都全]){0,3}(?:[为是有]|属于)?$", "", folded(name))
         known = self.source and self.source.span(name)
+        name = name if known else name[: len(ends)]
         hits = [hit for hit in ROLES.hits(ends) if hit.end() == len(ends) and not (known and hit.start())]
         role = ROLES.found[hits[0][0]] if hits else None
         if role == "entity" or not text:
@@ -959,18 +995,21 @@ class Reply(Dialect[FreeText]):
 
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _turn = re.compile(
-        r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}[：:]\s{0,5}(?=\n)"
-        r"|(?:^|\n)\s{0,5}[【\[]?(?:(?P<asker>患者|病人|用户|Patient|User)|Doctor|Assistant|医生的回复|回复内容|"
-        rf"{'|'.join(FreeText.captions)})(?:[（(][^()（）\n]{{1,8}}[）)])?[是为]?\s{{0,3}}[：:】\]]{{1,2}}\s{{0,5}}",
-        re.IGNORECASE,
+        r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}:\s{0,5}(?=\n)"
+        r"|(?:^|\n)\s{0,5}\[?(?:(?P<asker>患者|病人|用户|patient|user)|doctor|assistant|医生的回复|回复内容|"
+        rf"{'|'.join(FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
     )
     _after = re.compile(
-        r"\n\s{0,9}[(（*]{0,2}(?:注[：:]|注意[：:]|备注|说明[：:]|以上(?:回复|建议|内容)|希望(?:对|以上)|免责|温馨提示)[^\n]{0,200}\s{0,9}$"
+        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}(?:[(*]{0,2}(?:注:|注意:|备注|说明:|以上(?:为|回复|建议|内容)|本回复|希望(?:对|以上)|免责"
+        r"|温馨提示)[^\n]{0,200}|[(*]{1,2}[^()*\n]{0,100}(?:回复|回答|仅供参考)[^()*\n]{0,100}[)*]{1,2})\s{0,9}$"
     )
 
     def polished(self, answer: Answer) -> Answer:
         text = str(answer)
-        turns = list(self._turn.finditer(text))
+        # The prompt may be said again first.
+        own = list(itertools.dropwhile(set(f"\n{self.source}".split("\n")).__contains__, text.split("\n")))
+        text = "\n".join(own) if 0 < len(own) < text.count("\n") else text
+        turns = list(self._turn.finditer(folded(text)))
         # What the doctor says first is the reply.
         spoken = [text[: turns[0].start()] if turns else text]
         for turn, said in _headed(text, turns):
@@ -979,10 +1018,11 @@ class Reply(Dialect[FreeText]):
             spoken += [said] * (not turn["asker"])
         text = "\n".join(filter(None, map(str.strip, spoken)))
         self.note("answer marker", text != answer)
-        kept = self._after.sub("", text).strip()
+        kept = text[: next((match.start() for match in self._after.finditer(folded(text))), None)].strip()
         self.note("closing remark", kept != text)
-        self.note("label case/quotes", unquoted(kept) != kept)
-        return unquoted(kept)
+        quoted = re.sub("(?m)^> ?", "", kept) if all(line[:1] in ("", ">") for line in kept.split("\n")) else kept
+        self.note("label case/quotes", unquoted(quoted) != kept)
+        return unquoted(quoted)
 
     def _understand(self, text: str) -> bool:
         values, cut = json_values(text)

@@ -18,8 +18,12 @@ from .scripts import TO_SIMPLIFIED
 Json: TypeAlias = str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 _VISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060")), 0xA0: " "}
-#: What stands between thoughts and what is said, and between the turns of a chat.
-_SAID = re.compile(r"</think(?:ing)?>|assistantfinal|<answer>|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$", re.M)
+#: What stands between thoughts, or a draft, and what is said in the end, and between the turns of a chat.
+_SAID = re.compile(
+    r"(?m)</think(?:ing)?>|<answer>|<\|begin_of_box\|>|final<\|message\|>|assistant\s?final(?![a-z])"
+    r"|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$"
+    r"|最终的?回[复答][:：]|(?:最终|完整)的?(?:结果|答案|输出)(?:如下)?\*{0,2}[:：](?=\**[ \t]*\n\s*\S)"
+)
 _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
 _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_of_turn>)(?:(?:assistant|model)\s)?")
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
@@ -65,7 +69,7 @@ class Line(NamedTuple):
 
 _LINE = re.compile(
     r"^((?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
-    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|更正[:：])?)[ \t]*(.*)$",
+    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|[问答][:：])?)[ \t]*(.*)$",
     re.MULTILINE,
 )
 
