@@ -90,12 +90,12 @@ _OTHER_LABELS = """
 后者是前者的语义子集: 前者是后者的语义父集 后者是前者的子集 | 语义子集 子集
 后者是前者的语义父集: 前者是后者的语义子集 后者是前者的父集 | 语义父集 父集
 完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值; 很少匹配有一些参考价值: 很少匹配 有一些参考价值
-完全不匹配: 不匹配; 没有医疗意图: 无医疗意图; 医疗意图较弱: 意图较弱 | 较弱
+完全一致: | 一致 相同; 完全不匹配: 不匹配; 没有医疗意图: 无医疗意图; 医疗意图较弱: 意图较弱 | 较弱
 是的: 相同 一样 一致 等价 同义 同样的意思 一个意思 一回事 同一件事 同一个问题 替换 互换 没有区别
 是的: | 是 对 对的 yes true 正确 能 可以
 不是: 不同 不一样 不一致 有区别 有差别 差异 | 否 no false 不对 不能 不可以 不是的
 相关: 有关 有关联 | 是 是的 能 可以 yes true; 非上述类型: | 以上都不是 都不是 以上均不是 其他
-不相关: 无关 没有关联 无关联 毫无关联 没有关系 | 不是 否 不能 没有 no false
+不相关: 无关 没有关联 无关联 毫无关联 没有关系 毫不相干 | 不是 否 不能 没有 no false
 患有该症状: 阳性 有该症状 | 有 是 存在 患有 yes true positive
 没有患有该症状: 阴性 未患有该症状 没有该症状 无该症状 不患有该症状 | 无 没有 否 不存在 未患有 no false negative
 无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
@@ -119,8 +119,8 @@ _NO_PART = re.compile(
 )
 _SAYS_NOTHING = re.compile(
     r"(?s)(?!.*(?:抱歉|对不起|无法|不能)).*?"
-    r"(?:没有|不(?:包?含|存在|属于)|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"
-    r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符|合适|选项|一类)"
+    r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"
+    r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
 _REMARK = re.compile(r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需)")
 #: What stands before an answer that comes after something else, and before one that replaces another.
@@ -128,7 +128,7 @@ _MARK = re.compile(
     r"(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
 )
 #: The same within a text: 其他意图: names no answer.
-_ANSWER = re.compile(rf"(?<!次要|其他|备选)(?:{_MARK.pattern})")
+_ANSWER = re.compile(rf"(?<!次要|其他|备选|第二)(?:{_MARK.pattern})")
 _CORRECTS = re.compile(r"(?m)(?:^[^：:\n]{0,40}?)?(?:[更修纠改订訂]正|勘误|重新核对|correction)[^：:\n]{0,6}[：:]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
@@ -678,24 +678,29 @@ class ReportSections(Reader[Report]):
 
 
 ASKED, DENIED, WEAK, PLAIN, SAID = range(-2, 3)
-_CONCLUDES = re.compile("因此|所以|最终|综上|故|答案[是为]|结论|不应[选归]|[更最][合贴符恰接准][^,.\n]{1,6}是")
-_OFFERED = re.compile("选项|类[型别]|[以上][上述]|所[给列]")
-_TURNS = re.compile("但|其实|不过|然而|应该")
+_SUITS = "[更最][合贴符恰接准]"
+_CONCLUDES = re.compile(rf"因此|所以|最终|综上|故|答案[是为]|结论|不应[选归]|改[选为判]|{_SUITS}[^,.\n]{{1,6}}是")
+#: That none of what is offered fits.
+_NONE_FITS = re.compile(
+    "(?:选项|类[型别]|以上|上述|[所可]选|[所给][给列定])[^,.\n]{0,12}(?:没有|[均都](?:与[之此])?[不无未没])(?!能?确)"
+    "|(?:不属于|没有|无)[^,.\n]{0,4}(?:合适|对应|任何|可选|[以上][上述])[^,.\n]{0,6}(?:选项|类)"
+)
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
 _VERDICT = re.compile(
-    rf"[\"'\s\]]{{0,3}}(?:性|与否)?(?:[(:—]{{1,2}}\s{{0,3}}(?:([01]\.\d)\d{{0,9}}|([^\s,.()]{{1,6}}))|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
+    rf"[\"'\s\]]{{0,3}}(?:性|与否|吗)?(?:[(:—?]{{1,2}}\s{{0,3}}(?:([01]\.\d)\d{{0,9}}|([^\s,.()]{{1,6}}))|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
 )
-_CHECKED = re.compile(rf"({_SIGN})\s{{0,3}}$")
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _DENIES_BEFORE = re.compile(r"[不非未无没否勿难]|与其|排除|除了|(?:[候备]选|原(?!因)|输入|query|input|unmatch)\w{0,6}:")
 _DENIES_AFTER = re.compile("[不没未无非]|(?<!是)否|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
-_ASKS = re.compile("(?:还是|是否)$|(?:不是|并非|没有)不|难(?!说)|不好说|不确定|(?:无法|不能|不好)(?:确定|判断)")
+_ASKS = re.compile(
+    "(?<!最终)(?:还是|是否)$|虽|尽管|(?:不是|并非|没有)不|难(?!说)|不好说|不确定|(?:无法|不[能好])(?:确定|判断)"
+)
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
-    "虽然|尽管|看起来|看似|乍|似乎|一开始|[起最]初|也许|或许|可能|其次|次[要选]|容易|误|介于"
+    "看起来|看似|表面|乍|似乎|一开始|[起最]初|也许|或许|可能|其次|次[要选]|第二选|容易|误|介于"
     "|(?:仅|只[是有]|标点|措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
@@ -705,7 +710,7 @@ _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 def _weight(before: str, after: str, rest: str) -> int:
     """How firmly a word between two others is said to be it; ``rest`` goes on beyond the next one."""
-    verdict = _VERDICT.match(rest) or _CHECKED.search(before[-6:])
+    verdict = _VERDICT.match(rest) or re.search(rf"({_SIGN})\s{{0,3}}$", before[-6:])
     if verdict and (word := _VERDICTS.exact(verdict[verdict.lastindex or 0])):
         return SAID if word == "yes" else DENIED
     left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
@@ -716,7 +721,8 @@ def _weight(before: str, after: str, rest: str) -> int:
         return DENIED
     if _HEDGES.search(left):
         return WEAK
-    return SAID if not (left + right).strip("\"'[] ") or _LEADS.search(before[-8:]) else PLAIN
+    firm = _LEADS.search(before[-8:]) or re.match(_SUITS, right)
+    return SAID if firm or not (left + right).strip("\"'[] ") else PLAIN
 
 
 def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
@@ -756,11 +762,12 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
         self.coming.append(self.known)
         self.between = "[\n，,、；;]" if self.apart else "(?!)"
-        self.none: str | None = getattr(self.format, "none_of_these", None)
         self.labels: set[str] = set()
         labels = list(dict.fromkeys(label for choice in self.choices if (label := self.known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not self.apart else {}
+        of_two = r"[，,]|[(（](?![01否不无没])|因此|所以|回答|" * bool(self.opposite)
+        self._clause = re.compile(of_two + "[。！!；;]|(?<=[？?])|(?:[，,]|因此|所以)(?:而|就|应)?(?:是|选(?!项))")
         self._word = re.compile(self.known.pattern)
         self._lists = re.compile(f"(?:{self.known.pattern})(?:{_LISTED_WITH}(?:{self.known.pattern}))*")
 
@@ -798,24 +805,22 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
 
     def _statements(self, text: str) -> Iterator[tuple[str, int]]:
         """What ``text`` says of the labels it names, each with its weight; pieces of longer words are left out."""
-        # A verdict of its own stands unless what follows may take it back.
-        alone = PLAIN if self.opposite and _TURNS.search(folded(text)) else SAID
+        # A verdict of its own stands unless something may take it back.
+        alone = PLAIN if self.opposite and re.search("但|其实|不过|然而|应该", folded(text)) else SAID
         for line in re.split("[\n；;]" if self.apart else "\n", text):
-            clauses = re.split(r"[。！!；;]|(?<=[？?])" + "|[,，]|[(（](?![01否不无没])" * bool(self.opposite), line)
-            for clause in clauses if not self.apart and not re.search(_SIGN, line) else ():
+            for clause in () if self.apart or re.search(_SIGN, line) else self._clause.split(line):
                 if (label := self._whole(clause)) is not None:
                     yield label, alone
-                elif self.none and _OFFERED.search(folded(clause)) and _says_nothing(clause):
-                    yield self.none, PLAIN
+                elif (none := self.known.exact("都不是")) and _NONE_FITS.search(folded(clause)):
+                    yield none, PLAIN
             flat, end = folded(line), 0
             # Words that are listed share what is said of them.
             for listed in self._lists.finditer(flat):
                 before, end = flat[max(end, listed.start() - 40) : listed.start()], listed.end()
                 rest = flat[end : end + 60]
                 weight = _weight(before, self._word.split(rest, maxsplit=1)[0][:40], rest)
-                # What is said in a remark is said in passing, and of two labels what is no clause of its own.
-                weight = min(weight, PLAIN) if self.opposite or _REMARK.match(line) else weight
-                weight = min(weight, WEAK) if re.search(r"\([^()]+$", before) else weight
+                # What is said in parentheses is said in passing; so is, of two labels, what is no clause of its own.
+                weight = min(weight, WEAK if re.search(r"\([^()]+$", before) else PLAIN if self.opposite else SAID)
                 for word in self._word.finditer(flat, listed.start(), end):
                     if self._stands_apart(line, *word.span()):
                         yield self.known.found[word.group()], weight
@@ -879,12 +884,10 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         """Read what ``text`` says; whether that is an answer."""
         self.labels = self.said(text)
         # Of a list of labels none is the answer, though not all of them were offered; of a list of terms, any may be.
-        tail = bare(re.split("[:：]", text)[-1])
-        pieces = [piece for piece in re.split("[，,、；;\n]" if self.apart else "[、/和及]", tail) if bare(piece)]
-        named = list(map(self.known.exact, pieces))
-        mixed = any(named) and not all(named) and max(map(len, pieces)) < 8
-        self.labels |= {""} if mixed and not self.apart else set()
-        self.understood = len(self.labels) == 1 or (self.apart and bool(self.labels))
+        between = "[，,、；;\n]" if self.apart else "[、/和及]"
+        pieces = list(filter(bare, re.split(between, bare(re.split("[:：]", text)[-1]))))
+        mixed = len(set(map(bool, map(self.known.exact, pieces)))) == 2 and max(map(len, pieces)) < 8
+        self.understood = bool(self.labels) if self.apart else len(self.labels) == 1 and not mixed
         self.problems += [Problem("unknown term", 1)] * (mixed and self.apart and self.understood)
         self.note(self.repair, self.understood)
         if not self.understood and any(self.known.hits(folded(text))):
