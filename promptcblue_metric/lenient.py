@@ -101,7 +101,7 @@ _OTHER_LABELS = """
 无法根据上下文确定病人是否患有该症状: 无法确定 不确定 无法判断 不明确
 已有症状疾病或者假设未来可能发生的疾病等: 阳性 已有症状疾病 已有症状疾病或者假设未来可能发生的疾病 | 有 是 存在 yes true
 未患有症状疾病: 阴性 未患有的症状疾病 未患有 | 无 没有 否 不存在 no false
-没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 其他
+没有回答、不知道、回答不明确或者模棱两可不好推断: 没有回答 不知道 回答不明确 模棱两可 无法确定 不确定 | 不明确 其他
 无实际意义的不标注或者和病人当前的状态独立不标注: 不标注 无实际意义的不标注 无实际意义
 否定: 阴性 否认 未发生 没有发生 不存在 未出现 | 否 no false; : 肯定 确定 发生 存在 阳性 | 有 是
 不确定: 疑似 可疑 可能 无法确定 不能确定 不肯定 待定 待查 不明确
@@ -122,7 +122,9 @@ _SAYS_NOTHING = re.compile(
     r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"
     r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
-_REMARK = re.compile(r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需)")
+_REMARK = re.compile(
+    r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需|本报告)"
+)
 #: What stands before an answer that comes after something else, and before one that replaces another.
 _MARK = re.compile(
     r"(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
@@ -440,9 +442,9 @@ class Entities(Reader[EntityLines]):
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self._typed = re.compile(
-            r"(?:^|(?<=[,.]))\s{0,3}(?P<open>\()?(?P<said>[^\n]{1,300}?)\s{0,3}"
-            r"(?:[:(→=/\t]|->|[-—]{1,2}|属于|[是为]|(?(open),|(?!)))\s{0,3}"
-            rf"(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?\)?(?=[,.]|$)"
+            r"(?:^|(?<=[\s,.:]))\s{0,3}(?P<open>\()?(?P<said>[^\n]{1,300}?)\s{0,3}"
+            r"(?:[:(→=/\t]|->|[-—]{1,2}|属于|[是为](?:一[种个])?|(?(open),|(?!)))\s{0,3}"
+            rf"(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?\)?(?=[\s,.]|$)"
         )
 
     def polished(self, answer: Answer) -> Answer:
@@ -552,7 +554,7 @@ class Triples(Reader[TripleLines | CausalLines]):
 
     def _stripped(self, text: str) -> str:
         """``text`` without what joins it to a relation."""
-        return re.sub(r"^(?:包括|包含|主要|是|为|有)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
+        return re.sub(r"^(?:包括|包含|主要|是|为|有|用)\s?[:：]?|的$", "", text.strip(self._edges)).strip(self._edges)
 
     def _add(self, relation: str, *ends: Json, dialect: bool = False) -> bool:
         """Enter the triples of all that each end names; whether each names something."""
@@ -615,7 +617,7 @@ class Events(Reader[EventLines]):
 
     def line(self, line: Line) -> bool:
         if head := self.heads.search(folded(line.text)):
-            self.free(line._replace(text=line.text[: head.start()]))
+            self.free(line._replace(text=line.text[: head.start()].rstrip("（(")))
         return super().line(line)
 
     def free(self, line: Line) -> bool:
@@ -999,12 +1001,13 @@ class Reply(Dialect[FreeText]):
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _turn = re.compile(
         r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}:\s{0,5}(?=\n)"
+        r"|^[^\n,.!?:]{0,15}(?:回复|回答|下一句话?|会说)[是为]?:\s{0,5}"
         r"|(?:^|\n)\s{0,5}\[?(?:(?P<asker>患者|病人|用户|patient|user)|doctor|assistant|医生的回复|回复内容|"
         rf"{'|'.join(FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
     )
     _after = re.compile(
-        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}(?:[(*]{0,2}(?:注:|注意:|备注|说明:|以上(?:为|回复|建议|内容)|本回复|希望(?:对|以上)|免责"
-        r"|温馨提示)[^\n]{0,200}|[(*]{1,2}[^()*\n]{0,100}(?:回复|回答|仅供参考)[^()*\n]{0,100}[)*]{1,2})\s{0,9}$"
+        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
+        r"|[^\n]{0,12}(?:以上|[本此该]|这[样个条])回[复答])[^\n]{0,200}\s{0,9}$"
     )
 
     def polished(self, answer: Answer) -> Answer:
