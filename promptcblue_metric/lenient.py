@@ -86,7 +86,7 @@ _OTHER_HEADS = _names("""
 #: Other names of labels and statuses: the paper's spellings, those of the corpora, and what models write for them. The
 #: names after the stroke say so only where nothing else is said.
 _OTHER_LABELS = """
-语义无直接关联: 语义毫无关联 毫无关联 无关联 没有关联 无直接关联 没有直接关联 没有直接的语义关联 语义无关 | 无关
+语义无直接关联: 没有直接语义关联 毫无关联 无关联 没有关联 无直接关联 没有直接关联 没有直接的语义关联 语义无关 | 无关
 后者是前者的语义子集: 前者是后者的语义父集 后者是前者的子集 | 语义子集 子集
 后者是前者的语义父集: 前者是后者的语义子集 后者是前者的父集 | 语义父集 父集
 完全不匹配或者没有参考价值: 完全不匹配 不匹配 没有参考价值 无参考价值; 很少匹配有一些参考价值: 很少匹配 有一些参考价值
@@ -681,11 +681,11 @@ class ReportSections(Reader[Report]):
 
 ASKED, DENIED, WEAK, PLAIN, SAID = range(-2, 3)
 _SUITS = "[更最][合贴符恰接准]"
-_CONCLUDES = re.compile(rf"因此|所以|最终|综上|故|答案[是为]|结论|不应[选归]|改[选为判]|{_SUITS}[^,.\n]{{1,6}}是")
+_CONCLUDES = re.compile(f"因此|所以|最终|综上|严格来|故|答案[是为]|不应[选归]|改[选为]|{_SUITS}[^,.\n]{{1,6}}是")
 #: That none of what is offered fits.
 _NONE_FITS = re.compile(
     "(?:选项|类[型别]|以上|上述|[所可]选|[所给][给列定])[^,.\n]{0,12}(?:没有|[均都](?:与[之此])?[不无未没])(?!能?确)"
-    "|(?:不属于|没有|无)[^,.\n]{0,4}(?:合适|对应|任何|可选|[以上][上述])[^,.\n]{0,6}(?:选项|类)"
+    "|(?:不属于|没有|无)[^,.\n]{0,4}(?:合适|对应|匹配|任何|可选|[以上][上述])[^,.\n]{0,6}(?:选项|类|意图)"
 )
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
@@ -697,15 +697,13 @@ _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「�
 _NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _DENIES_BEFORE = re.compile(r"[不非未无没否勿难]|与其|排除|除了|(?:[候备]选|原(?!因)|输入|query|input|unmatch)\w{0,6}:")
 _DENIES_AFTER = re.compile("[不没未无非]|(?<!是)否|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
-_ASKS = re.compile(
-    "(?<!最终)(?:还是|是否)$|虽|尽管|(?:不是|并非|没有)不|难(?!说)|不好说|不确定|(?:无法|不[能好])(?:确定|判断)"
-)
+_ASKS = re.compile("(?<!终)(?:还是|是否)$|虽|尽管|(?:不是|非|没有|能说)不|难[^说]|(?:无法|不[能好]?)(?:确定|判断|好说)")
 _ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
     "看起来|看似|表面|乍|似乎|一开始|[起最]初|也许|或许|可能|其次|次[要选]|第二选|容易|误|介于"
     "|(?:仅|只[是有]|标点|措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
-_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|选取|答案|是|为|即|:|\[)[\W_]{0,3}$")
+_LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "匹符的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
@@ -768,8 +766,8 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         labels = list(dict.fromkeys(label for choice in self.choices if (label := self.known.exact(choice))))
         #: Of two labels, the other one: to deny one is to say the other.
         self.opposite = dict(zip(labels, reversed(labels), strict=True)) if len(labels) == 2 and not self.apart else {}
-        of_two = r"[，,]|[(（](?![01否不无没])|因此|所以|回答|" * bool(self.opposite)
-        self._clause = re.compile(of_two + "[。！!；;]|(?<=[？?])|(?:[，,]|因此|所以)(?:而|就|应)?(?:是|选(?!项))")
+        two = r"[，,]|[(（](?![01否不无没])|因此|所以|回答|" * bool(self.opposite)
+        self._clause = re.compile(two + "[。！!；;]|(?<=[？?])|(?<!不)属于|(?:[，,]|所以|而)(?:是|选(?!项))")
         self._word = re.compile(self.known.pattern)
         self._lists = re.compile(f"(?:{self.known.pattern})(?:{_LISTED_WITH}(?:{self.known.pattern}))*")
 
