@@ -21,24 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 from unicodedata import normalize
 
-from .answers import (
-    EMPTY_MARKERS,
-    Answer,
-    AnswerFormat,
-    CausalLines,
-    EntityLines,
-    EventLines,
-    FreeText,
-    Label,
-    Parsed,
-    Problem,
-    ProblemKind,
-    Report,
-    StatusLines,
-    TermList,
-    TreeLines,
-    TripleLines,
-)
+from . import answers
+from .answers import EMPTY_MARKERS, Answer, AnswerFormat, Parsed, Problem, ProblemKind
 from .unwrap import Json, Line, Words, bare, clean, folded, json_values, leaves, lines_in, unquoted, unwrapped
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
@@ -432,7 +416,7 @@ class Reader(ABC, Generic[F]):
         """The answer, when something was understood."""
 
 
-class Entities(Reader[EntityLines]):
+class Entities(Reader[answers.EntityLines]):
     """Mentions under their types, or followed by them."""
 
     roles = frozenset({"entity", "type"})
@@ -489,7 +473,7 @@ class Entities(Reader[EntityLines]):
         ]
 
 
-class Triples(Reader[TripleLines | CausalLines]):
+class Triples(Reader[answers.TripleLines | answers.CausalLines]):
     """Entity pairs under their relations, and triples that name their own; under one, a triple's object is a pair."""
 
     roles = frozenset({"subject", "predicate", "object"})
@@ -511,7 +495,7 @@ class Triples(Reader[TripleLines | CausalLines]):
         self.relation = ""
 
     def polished(self, answer: Answer) -> Answer:
-        if not isinstance(self.format, TripleLines):
+        if not isinstance(self.format, answers.TripleLines):
             return answer
         for item in answer:
             self._add(item["predicate"], item["subject"], item["object"], dialect=True)
@@ -594,13 +578,13 @@ class Triples(Reader[TripleLines | CausalLines]):
         found: list[dict[str, Any]] = []
         for relation, head, *tail in sorted(self.triples, key=lambda triple: order.get(triple[0], len(order))):
             found.append({"predicate": relation, "subject": head, "object": tail[0]})
-            if isinstance(self.format, CausalLines) and len(tail) > 1:
+            if isinstance(self.format, answers.CausalLines) and len(tail) > 1:
                 inner = {"predicate": self.format.inner, "subject": tail[0], "object": tail[1]}
                 found[-1] |= {"subject": head + self.format.marker, "object": inner}
         return found
 
 
-class Events(Reader[EventLines]):
+class Events(Reader[answers.EventLines]):
     """Events whose fields stand on one line or on several."""
 
     # 主体词 does not stand in the text in a fifth of the gold events: 体重变化 of 体重无明显变化.
@@ -656,7 +640,7 @@ class Events(Reader[EventLines]):
         return "" if none else labels.pop() if len(labels) == 1 else text
 
 
-class ReportSections(Reader[Report]):
+class ReportSections(Reader[answers.Report]):
     """Sections headed by their names."""
 
     def set_up(self) -> None:
@@ -750,14 +734,14 @@ _OPTION = re.compile(
 )
 
 
-class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
+class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | answers.EventLines]):
     """Reads which of the choices an output says it is: a label or status, or any number of terms.
 
     Each choice is said to be it, named in passing, or denied. Terms stand apart from other words.
     """
 
     def set_up(self) -> None:
-        self.apart = isinstance(self.format, TermList)
+        self.apart = isinstance(self.format, answers.TermList)
         terms = {choice: choice for choice in self.choices}
         self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
         self.coming.append(self.known)
@@ -899,7 +883,7 @@ class Choosing(Reader[Label | TermList | StatusLines | EventLines]):
         return [{"entity": term, "type": kind} for term in sorted(self.labels)] if self.apart else self.labels.pop()
 
 
-class Statuses(Reader[StatusLines]):
+class Statuses(Reader[answers.StatusLines]):
     """A line per finding, in any order of finding and status."""
 
     roles = frozenset({"entity", "attr"})
@@ -993,7 +977,7 @@ class Dialect(Reader[F]):
         return self.parsed.answer
 
 
-class Reply(Dialect[FreeText]):
+class Reply(Dialect[answers.FreeText]):
     """The doctor's words, without what announces them or goes on after them."""
 
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
@@ -1001,7 +985,7 @@ class Reply(Dialect[FreeText]):
         r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}:\s{0,5}(?=\n)"
         r"|^[^\n,.!?:]{0,15}(?:回复|回答|下一句话?|会说)[是为]?:\s{0,5}"
         r"|(?:^|\n)\s{0,5}\[?(?:(?P<asker>患者|病人|用户|patient|user)|doctor|assistant|医生的回复|回复内容|"
-        rf"{'|'.join(FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
+        rf"{'|'.join(answers.FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
     )
     _after = re.compile(
         r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
@@ -1025,7 +1009,6 @@ class Reply(Dialect[FreeText]):
         kept = text[: next((match.start() for match in self._after.finditer(folded(text))), None)].strip()
         self.note("closing remark", kept != text)
         quoted = re.sub("(?m)^> ?", "", kept) if all(line[:1] in ("", ">") for line in kept.split("\n")) else kept
-        self.note("label case/quotes", unquoted(quoted) != kept)
         return unquoted(quoted)
 
     def _understand(self, text: str) -> bool:
@@ -1052,7 +1035,7 @@ _PART = rf"""(?:["']?(?:{ROLES.pattern})["']?\s{{0,3}}:\s{{0,3}})?"""
 _PART += r"""(?:"([^"\n]{1,80})"|([^\s()（）\[\]{},，、;；|:"][^()（）\[\]{},，、;；|\n"]{0,60}))\s{0,40}"""
 
 
-class Trees(Dialect[TreeLines]):
+class Trees(Dialect[answers.TreeLines]):
     """Decision trees in which every node is said by triples: in the dialect, JSON, a table, an outline or rules.
 
     All of these say the nodes in preorder, so that one scan reads them: a node begins at its role, or at the branch
@@ -1107,16 +1090,16 @@ class Trees(Dialect[TreeLines]):
 
 
 READERS: Mapping[type[AnswerFormat], type[Reader[Any]]] = {
-    EntityLines: Entities,
-    TripleLines: Triples,
-    CausalLines: Triples,
-    EventLines: Events,
-    TermList: Choosing,
-    Label: Choosing,
-    StatusLines: Statuses,
-    Report: ReportSections,
-    FreeText: Reply,
-    TreeLines: Trees,
+    answers.EntityLines: Entities,
+    answers.TripleLines: Triples,
+    answers.CausalLines: Triples,
+    answers.EventLines: Events,
+    answers.TermList: Choosing,
+    answers.Label: Choosing,
+    answers.StatusLines: Statuses,
+    answers.Report: ReportSections,
+    answers.FreeText: Reply,
+    answers.TreeLines: Trees,
 }
 
 
