@@ -107,14 +107,12 @@ _SAYS_NOTHING = re.compile(
     r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
 _REMARK = re.compile(
-    r"[(（【*]{0,2}(?:备?注|说明|解[释析]|分析|理由|原因|依据|以上|希望|祝|请注意|温馨|综上|如需|本报告)"
+    r"[(（【*]{0,2}(?:[备请]?注|说明|解释|[解分]析|[理原][由因]|依据|以上|希望|祝|温馨|综上|如需|本报告)"
 )
-#: What stands before an answer that comes after something else, and before one that replaces another.
+#: What stands before an answer that comes after something else, as 其他意图: does not.
 _MARK = re.compile(
-    r"(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
+    r"(?<!次要|其他|备选|第二)(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
 )
-#: The same within a text: 其他意图: names no answer.
-_ANSWER = re.compile(rf"(?<!次要|其他|备选|第二)(?:{_MARK.pattern})")
 _CORRECTS = re.compile(r"(?m)(?:^[^：:\n]{0,40}?)?(?:[更修纠改订訂]正|勘误|重新核对|correction)[^：:\n]{0,6}[：:]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
@@ -349,8 +347,7 @@ class Reader(ABC, Generic[F]):
             return self.free(line)
         said = [(self.names.found[head["name"]], value) for head, value in _headed(line.text, heads)]
         for found, value in said or [(str(name), "")]:
-            value = value.strip().rstrip("【[")
-            self.open = "" if value else found
+            self.open = "" if value.strip() else found
             self.member(found, value)
         return True
 
@@ -859,7 +856,7 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
 
     def _decide(self, text: str) -> bool:
         """Read an answer from the last place where one begins; whether there is one."""
-        marks = [match.end() for match in _ANSWER.finditer(folded(text))]
+        marks = [match.end() for match in _MARK.finditer(folded(text))]
         marked = bool(marks) and self._hear(text[marks[-1] :].strip())
         self.note("answer marker", marked)
         return marked or self._hear(text)
@@ -1031,7 +1028,7 @@ and: and 且 与 并且; or: or 或 或者; null: null none
 -: role 角色 node_type logical_rel logical_relation logic 逻辑关系 逻辑 triples triple 三元组 relation
 -: children child nodes node tree root 子节点 节点 决策树 诊疗决策树 根节点 branches id
 """)
-_PART = rf"""(?:["']?(?:{ROLES.pattern})["']?\s{{0,3}}:\s{{0,3}})?"""
+_PART = rf"""\s{{0,40}}(?:["']?(?:{ROLES.pattern})["']?\s{{0,3}}:\s{{0,3}})?"""
 _PART += r"""(?:"([^"\n]{1,80})"|([^\s()（）\[\]{},，、;；|:"][^()（）\[\]{},，、;；|\n"]{0,60}))\s{0,40}"""
 
 
@@ -1042,9 +1039,7 @@ class Trees(Dialect[answers.TreeLines]):
     that it stands on, and holds the triples up to the next one.
     """
 
-    _triple = re.compile(
-        rf"[(（\[{{]\s{{0,40}}{_PART}[，,、;；|]\s{{0,40}}{_PART}[，,、;；|]\s{{0,40}}{_PART}[)）\]}}]"
-    )
+    _triple = re.compile(rf"[(（\[{{]{_PART}[，,、;；|]{_PART}[，,、;；|]{_PART}[)）\]}}]")
     _token = re.compile(
         rf"(?P<triple>{_triple.pattern})"
         # A branch can be said to hold nothing.
