@@ -106,14 +106,12 @@ _SAYS_NOTHING = re.compile(
     r"(?:没有|不包?含|不存在|未(?:提[及到]|发现|涉及|找到|出现)|无|[均都][不未])[^,.:\n]{0,14}"
     r"(?:实体|关系|三元组|事件|症状|临床发现|标准|术语|匹配|对应|符合|合适)"
 )
-_REMARK = re.compile(
-    r"[(（【*]{0,2}(?:[备请]?注|说明|解释|[解分]析|[理原][由因]|依据|以上|希望|祝|温馨|综上|如需|本报告)"
-)
+_REMARK = re.compile(r"[(（【*]{,2}(?:[备请]?注|说明|解释|[解分]析|[理原][由因]|依据|以上|希望|祝|温馨|综上|如需|本报)")
 #: What stands before an answer that comes after something else, as 其他意图: does not.
 _MARK = re.compile(
     r"(?<!次要|其他|备选|第二)(?:答案?|结论|结果|意图|类[型别]|标签|判断|关系|程度|标准词|选择|输出|终判|answer|intent)[是应为]{0,2}\s{0,3}[:\]]"
 )
-_CORRECTS = re.compile(r"(?m)(?:^[^：:\n]{0,40}?)?(?:[更修纠改订訂]正|勘误|重新核对|correction)[^：:\n]{0,6}[：:]")
+_CORRECTS = re.compile(r"(?m)(?:^[^：:\n]{0,40}?)?(?:[更修纠改订訂][正订]|勘误|重新核对|correction)[^：:\n]{0,6}[：:]")
 #: What separates parts: the dialect's comma; marks that do in other styles; and what only may.
 _COMMA = re.compile(r"，|\n|,(?=\s)|(?<![0-9A-Za-z]),|,(?![0-9A-Za-z])")
 _MARKS = re.compile(r"[、；;|]|\s(?:\+|以及|[和与及])\s|##|(?<=[”」』])(?=[“「『])")
@@ -183,7 +181,7 @@ class Reader(ABC, Generic[F]):
     #: The roles that make a record of this format.
     roles: ClassVar[frozenset[str]] = frozenset()
     #: What can stand between a name and what is said under it.
-    joint = r"(?:包[括含]|[有为是]|如下)?\s{0,3}[:=]|(?<=\])|->|→|\t|\||(?<=\s)[-–](?=\s)|(?<=实体)包?[是为有括含]"
+    joint = r"包?[括含有为是如]?下?\s{,3}[:=]|(?<=\])|->|[→\t|]|(?<=\s)[-–](?=\s)|(?<=实体)(?:有\d个,)?包?[是为有括含]"
     #: No answer has a tenth as many characters; what an output holds beyond these is not read.
     longest: ClassVar[int] = 50_000
     #: Whether parts are spans of the prompt's text, and not put together from its words.
@@ -891,6 +889,9 @@ class Statuses(Reader[answers.StatusLines]):
         r"|应该?[改判]?[为是]|(?<!应)改为|的只?有)[—>\s：:]{0,3}"
     )
 
+    #: A remark in parentheses on a status, or its other name.
+    _aside = re.compile(r"([：:为是|→][^（(：:，,；;。]{1,40}|[阴阳]性(?=.{1,30}[)）]的))[（(][^()（）]{1,200}[)）]")
+
     def set_up(self) -> None:
         self.judge = Choosing(self.format, self.choices, self.source)
         self.statuses = self.judge.known
@@ -898,9 +899,6 @@ class Statuses(Reader[answers.StatusLines]):
         self.findings: dict[str, str] = {}
         #: The findings that the prompt lists.
         self.asked = list(filter(None, _LISTED.split("".join(re.findall("临床发现(?:实体)?[：:](.+)", self.source)))))
-        word = f"(?:{self.statuses.pattern})"
-        #: A remark in parentheses on a status, or its other name.
-        self._aside = re.compile(rf"(?:[:为是|→]\s{{0,3}}{word}\s{{0,3}}|{word}(?=\({word}\)))(\([^()]{{1,200}}\))")
 
     def polished(self, answer: Answer) -> Answer:
         mark = "^(?:[-*•·]" + r"|\d{1,2}[.、)）](?!\d)" * bool(self.source) + r")\s{0,3}(?=\w)"
@@ -924,8 +922,7 @@ class Statuses(Reader[answers.StatusLines]):
 
     def line(self, line: Line) -> bool:
         text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        for aside in reversed(list(self._aside.finditer(folded(text)))):
-            text = text[: aside.start(1)] + text[aside.end() :]
+        text = self._aside.sub(r"\1", text)
         heads = [] if self.understood and _REMARK.match(text) else list(self._head.finditer(text))
         said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, heads)]
         if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):

@@ -23,14 +23,14 @@ _SAID = re.compile(
     r"(?m)</think(?:ing)?>|<answer>|<\|begin_of_box\|>|final<\|message\|>|assistant\s?final(?![a-z])"
     r"|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$"
     r"|最终的?回[复答][:：]|\n[^\n：:，。]{0,4}[回答]复[:：]"
-    r"|(?:最终|完整)的?(?:结果|答案|输出)(?:如下)?\*{0,2}[:：](?=\**[ \t]*\n\s*\S)"
+    r"|(?:最终|完整|正确)的?(?:结果|答案|输出)(?:如下)?\*{0,2}[:：](?=\**[ \t]*\n\s*\S)"
 )
 _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
 _TOKENS = re.compile(r"(?:<[|｜][^<>|｜\n]{1,30}[|｜]>|</?s>|<(?:start|end)_of_turn>)(?:(?:assistant|model)\s)?")
 _FENCE = re.compile(r"```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?")
 #: The text where one fence is all that is marked so; what stands around the fence says nothing.
 _FENCED = re.compile(r"[^`]*```(?:[A-Za-z]{0,12}[ \t]{0,4}\n)?(?![A-Za-z]{0,12}\s*(?:```|$))([^`]*)(?:```[^`]*)?")
-_MARKDOWN = re.compile(r"^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t]*$)|\*\*|`|~~", re.MULTILINE)
+_MARKDOWN = re.compile(r"^[ \t]{0,9}(?:[#>][#> \t]{0,9}|[-*_=]{3,}[ \t]*$)|\*\*|`|~~[^~\n]{1,200}~~|~~", re.MULTILINE)
 _BOXED = re.compile(r"\${0,2}\\boxed\{(?:\\text\{)?([^{}\n]{0,200})\}{1,2}\${0,2}")
 #: In the order they are applied.
 _NORMALISERS: Mapping[str, Callable[[str], str]] = {
