@@ -92,7 +92,7 @@ _OTHER_LABELS = """
 """
 _VERDICTS = _words("""
 yes: 是 对 正确 匹配 符合 相符 一致 选 有 yes true 高 是的 1 1.0 0.5 0.6 0.7 0.8 0.9 ✓ ✔ √ ✅ ☑ [x] [√]
-no: 否 不是 不 不匹配 不符合 不相符 不一致 不选 无 没有 no false 低 无关 不相关 错误 0 0.0 0.1 0.2 0.3 0.4 ✗ ✘ × ❌ [_]
+no: 否 不是 不 不匹配 不符合 不符 不一致 不选 无 没有 no false 低 无关 不相关 错误 0 0.0 0.1 0.2 0.3 0.4 ✗ ✘ × ❌ [_]
 """)
 _NONE = _words(f"none: {' '.join(EMPTY_MARKERS)} none null n/a nil 空 未见 未发现 str string 不详 未涉及 未出现")
 _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason explanation note evidence analysis 置信度 confidence")
@@ -660,16 +660,16 @@ class ReportSections(Reader[answers.Report]):
 
 ASKED, DENIED, WEAK, PLAIN, SAID = range(-2, 3)
 _SUITS = "[更最][合贴符恰接准]"
-_CONCLUDES = re.compile(f"因此|所以|最终|综上|严格来|故|答案[是为]|不应[选归]|改[选为]|{_SUITS}[^,.\n]{{1,6}}是")
+_CONCLUDES = re.compile(f"因此|所以|最终|综上|严格来|[.,]不对|故|答案[是为]|不应选|改[选为]|{_SUITS}[^,.\n]{{1,6}}是")
 #: That none of what is offered fits.
 _NONE_FITS = re.compile(
-    "(?:选项|类[型别]|以上|上述|[所可]选|[所给][给列定])[^,.\n]{0,12}(?:没有|[均都](?:与[之此])?[不无未没])(?!能?确)"
-    "|(?:不属于|没有|无)[^,.\n]{0,4}(?:合适|对应|匹配|任何|可选|[以上][上述])[^,.\n]{0,6}(?:选项|类|意图)"
+    "(?:选项|类[型别]|以上|上述|[所可]选|[所给][给列定])[^,.\n]{0,12}(?:没有|[均都](?:与[之此])?[不无未没])(?!能?确|完全|更|其)"
+    "|(?:不属于|没有|无)(?!完全|更|其)[^,.\n]{0,4}(?:合适|对应|匹配|任何|可选|[以上][上述])[^,.\n]{0,6}(?:选项|类|意图)"
 )
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
 _VERDICT = re.compile(
-    rf"[\"'\s\]]{{0,3}}(?:性|与否|吗)?(?:[(:—?]{{1,2}}\s{{0,3}}(?:([01]\.\d)\d{{0,9}}|([^\s,.()]{{1,6}}))|:?\s{{0,3}}({_SIGN}))(?=\s{{0,3}}(?:[,.()\n]|$))"
+    rf"[\"'\s\]]{{0,3}}(?:性|与否|吗)?(?:[(:—?]{{1,2}}(?:[^.\n]{{0,40}},)??[\s\"']{{0,3}}(?:([01]\.\d)\d{{0,9}}|({_VERDICTS.pattern}))|:?\s{{0,3}}({_SIGN}))(?=[\s\"']{{0,3}}(?:[,.()}}\n]|$))"
 )
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
@@ -682,6 +682,8 @@ _HEDGES = re.compile(
     "看起来|看似|表面|乍|似乎|一开始|[起最]初|也许|或许|可能|其次|次[要选]|第二选|容易|误|介于"
     "|(?:仅|只[是有]|标点|措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
+#: What is said in parentheses, or of another case.
+_ASIDE = re.compile(r"\([^()]+$|(?:如果|若)(?![必只干])[^.\n]*$")
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "匹符的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
 _QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
@@ -698,7 +700,7 @@ def _weight(before: str, after: str, rest: str) -> int:
         return ASKED
     if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(re.split("[:而—]", right)[0]):
         return DENIED
-    if _HEDGES.search(left):
+    if _HEDGES.search(left) or _ASIDE.search(before):
         return WEAK
     firm = _LEADS.search(before[-8:]) or re.match(_SUITS, right)
     return SAID if firm or not (left + right).strip("\"'[] ") else PLAIN
@@ -798,8 +800,8 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
                 before, end = flat[max(end, listed.start() - 40) : listed.start()], listed.end()
                 rest = flat[end : end + 60]
                 weight = _weight(before, self._word.split(rest, maxsplit=1)[0][:40], rest)
-                # What is said in parentheses is said in passing; so is, of two labels, what is no clause of its own.
-                weight = min(weight, WEAK if re.search(r"\([^()]+$", before) else PLAIN if self.opposite else SAID)
+                # Of two labels, what is no clause of its own is said in passing.
+                weight = min(weight, PLAIN if self.opposite else SAID)
                 for word in self._word.finditer(flat, listed.start(), end):
                     if self._stands_apart(line, *word.span()):
                         yield self.known.found[word.group()], weight
