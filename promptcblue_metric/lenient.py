@@ -243,12 +243,12 @@ class Reader(ABC, Generic[F]):
         return Parsed(answer, tuple(self.problems), tuple(self.repairs))
 
     def _corrected(self, draft: Answer) -> Answer:
-        """What was read last, and what a draft before it says of others; of what says an item again, none is left."""
+        """What was read last, and what a draft before it says of others; of events, one said again means all anew."""
         later = self.answer()
         if not isinstance(later, list):
             return {**draft, **later} if isinstance(later, dict) else later
         heard = {name for name, _ in getattr(self, "found", ())}.union(*map(leaves, later))
-        again = any(item in later and "type" not in item for item in draft)
+        again = any(item in later and "主体词" in item for item in draft)
         names = ("type", "entity", "predicate", "主体词", "role")
         return [item for item in draft if not (again or heard.intersection(map(item.get, names)))] + later
 
@@ -518,7 +518,7 @@ class Triples(Reader[answers.TripleLines | answers.CausalLines]):
 
     def _triple(self, text: str) -> bool:
         """Read a triple or pair in whatever order its parts stand."""
-        hits = [] if _REMARK.match(text) else list(self.names.hits(folded(text)))
+        hits = [] if _REMARK.match(text) or "之间" in text else list(self.names.hits(folded(text)))
         labels = [self.names.found[hit[0]] for hit in hits]
         between = [text[: hits[0].start()] if hits else text, *(said for _, said in _headed(text, hits))]
         first, *others = map(self._stripped, between)
@@ -979,12 +979,12 @@ class Reply(Dialect[answers.FreeText]):
     _names = _words("yes: 回复 回答 答复 医生 医生回复 答案 response reply answer content text doctor")
     _turn = re.compile(
         r"^[^\n]{0,30}(?:回复|回答|答复|如下|会说)[^\n]{0,10}:\s{0,5}(?=\n)"
-        r"|^[^\n,.!?:]{0,15}(?:回复|回答|下一句话?|会说)[是为]?:\s{0,5}"
+        r"|^[^\n,.!?:]{0,15}(?:回复|回答|下一句话?|[会生]说)(?:[是为]|如下)?:\s{0,5}"
         r"|(?:^|\n)\s{0,5}\[?(?:(?P<asker>患者|病人|用户|patient|user)|doctor|assistant|医生的回复|回复内容|"
         rf"{'|'.join(answers.FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
     )
     _after = re.compile(
-        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
+        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|[解理][释由]:|note:|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
         r"|[^\n]{0,12}(?:以上|[本此该]|这[样个条])回[复答])[^\n]{0,200}\s{0,9}$"
     )
 
