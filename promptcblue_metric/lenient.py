@@ -786,12 +786,12 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
 
     def _statements(self, text: str) -> Iterator[tuple[str, int]]:
         """What ``text`` says of the labels it names, each with its weight; pieces of longer words are left out."""
-        # A verdict of its own stands unless something may take it back.
-        alone = PLAIN if self.opposite and re.search("但|其实|不过|然而|应该", folded(text)) else SAID
+        # A verdict of its own stands; what follows a turn may take back a yes, but to a no it concedes.
+        turns = self.opposite and re.search("但|其实|不过|然而|应该", folded(text))
         for line in re.split("[\n；;]" if self.apart else "\n", text):
             for clause in () if self.apart or re.search(_SIGN, line) else self._clause.split(line):
                 if (label := self._whole(clause)) is not None:
-                    yield label, alone
+                    yield label, PLAIN if turns and label[:1] != "不" else SAID
                 elif (none := self.known.exact("都不是")) and _NONE_FITS.search(folded(clause)):
                     yield none, PLAIN
             flat, end = folded(line), 0
