@@ -50,10 +50,9 @@ def _words(table: str) -> Words:
 #: Names of the fields of a structured answer, in JSON, in a table's head or in a line.
 ROLES = _words("""
 entity: entity entities 实体 实体名称 名称 mention mentions name text 症状 symptom 临床发现 临床发现实体
-type: type 类型 实体类型 类别 实体类别 entity_type category label
+type: type 类型 实体类型 类别 实体类别 entity_type category label; predicate: predicate relation 关系 关系类型
 attr: attr status 状态 阴阳性 判断 阴阳性判断 阴阳性判别 判别 判断结果 是否患有 是否存在 结果 结论 情况
-predicate: predicate relation 关系 关系类型; subject: subject head 头实体 主语 主体 cause 条件 上位词
-object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
+subject: subject head 头实体 主语 主体 cause 条件 上位词; object: object tail 尾实体 宾语 客体 尾三元组 effect 下位词
 """)
 _ROLE_HEAD = re.compile(rf"(?:^|(?<=[\s,(|\[]))[\"']?({ROLES.pattern})[\d\"'\s]{{0,4}}(?::|(?<=[状性])[为是])")
 #: Other names of types, fields and sections, English ones above all, where more than one task may use a name.
@@ -232,8 +231,7 @@ class Reader(ABC, Generic[F]):
         else:
             answer = self.nothing
             for piece in _CORRECTS.split(text, 3):
-                if answer:
-                    self.set_up()
+                self.set_up()
                 cut |= self._understand(piece)
                 answer = self._corrected(answer) if self.understood else answer
             self.problems += [Problem(self.unread, 1)] * (not self.understood and not answer)
@@ -1019,8 +1017,7 @@ class Reply(Dialect[answers.FreeText]):
 
 #: Names of what a tree's nodes hold and of the branches below them.
 _NODE_NAMES = _words("""
-C: c condition conditions 条件 判断条件 判断 if 如果 若
-D: d decision decisions action 决策 决定 处理 治疗 结果 结论
+C: c condition conditions 条件 判断条件 判断 if 如果 若; D: d decision decisions action 决策 决定 处理 治疗 结果 结论
 left: left left_child yes true then 是 是的 满足 符合 则 那么 左 左子树 左子节点 true_branch yes_branch
 right: right right_child no false else 否 不是 不满足 不符合 否则 右 右子树 右子节点 false_branch no_branch
 and: and 且 与 并且; or: or 或 或者; null: null none
