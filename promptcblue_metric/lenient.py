@@ -358,11 +358,7 @@ class Reader(ABC, Generic[F]):
         return self.record(self.fields, self.fields) or len(heads) == 1
 
     def parts(self, value: Json, *, dialect: bool = False) -> list[str]:
-        """The parts that a list names, each as the prompt writes it.
-
-        A part that does not stand in the prompt is dropped, and counted; in an answer that is in the ``dialect``, which
-        leaves no doubt what its parts are, it is kept, and counted.
-        """
+        """The parts that a list names, as the prompt writes them; others are counted, and kept in the ``dialect``."""
         if not isinstance(value, str):
             known = (self.parts(text) if self.source else [self.part(text)] for text in leaves(value))
             return list(dict.fromkeys(part for parts in known for part in parts if part))
@@ -419,7 +415,7 @@ class Entities(Reader[answers.EntityLines]):
         #: Mentions, or lists of them not yet cut up, by type.
         self.found: list[tuple[str, Json]] = []
         self._typed = re.compile(
-            r"(?:^|(?<=[\s,.:]))\s{0,3}(?P<open>\()?(?P<said>[^\n]{1,300}?)\s{0,3}"
+            r"(?:^|(?<=[\s,.:]))\s{0,3}(?P<open>\()?(?P<said>[^\n:]{1,300}?)\s{0,3}"
             r"(?:[:(→=/\t]|->|[-—]{1,2}|属于|[是为](?:一[种个])?|(?(open),|(?!)))\s{0,3}"
             rf"(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?\)?(?=[\s,.]|$)"
         )
@@ -894,8 +890,7 @@ class Statuses(Reader[answers.StatusLines]):
 
     def set_up(self) -> None:
         self.judge = Choosing(self.format, self.choices, self.source)
-        self.statuses = self.judge.known
-        self.coming.append(self.statuses)
+        self.coming.append(self.judge.known)
         self.findings: dict[str, str] = {}
         #: The findings that the prompt lists.
         self.asked = list(filter(None, _LISTED.split("".join(re.findall("临床发现(?:实体)?[：:](.+)", self.source)))))
@@ -925,15 +920,15 @@ class Statuses(Reader[answers.StatusLines]):
         text = self._aside.sub(r"\1", text)
         heads = [] if self.understood and _REMARK.match(text) else list(self._head.finditer(text))
         said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, heads)]
-        if self.open and line.mark and not (said or _REMARK.match(text) or self.statuses.exact(text)):
+        if self.open and line.mark and not (said or _REMARK.match(text) or self.judge.known.exact(text)):
             return self.add(self.open, text)
         return sum(itertools.starmap(self._finding, said or [(text, "")])) > 0
 
     def _finding(self, name: str, text: str) -> bool:
         """Read a finding and what is said of it, or a status and the findings that have it; whether it is one."""
         head = re.sub("的(?:症状|疾病|临床发现)?只?(?:有|包括|是)?$", "", name)
-        status = self.statuses.exact(head) or self.statuses.exact(f"{head}该症状")
-        if status and (self.statuses.exact(text) is None or _is_none(text)):
+        status = self.judge.known.exact(head) or self.judge.known.exact(f"{head}该症状")
+        if status and (self.judge.known.exact(text) is None or _is_none(text)):
             self.open, self.understood = status, True
             return self.add(status, text) or not text
         # A name can end in what it says of the findings: 两者的状态均为 judges those that were listed before.
