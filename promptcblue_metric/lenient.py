@@ -98,7 +98,7 @@ _REASON = _words("yes: 解释 理由 说明 原因 依据 分析 备注 reason e
 #: What a part says that is no part: that there is none, or where one would stand.
 _NO_PART = re.compile(
     r"(?:文中|原文|句中)?[暂均并都]?(?:无|没有|未|不)(?:提[及到]|涉及|发现|出现|见|包?含|存在|相关|明确|任何|指定|对应)[^,.]{0,10}$"
-    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|[^\w]+$"
+    r"|(?:实体|头实体|尾实体|mention|entity)\s?\d{0,2}$|\.{2,}$|x{2,}$|(?:什么|哪[些个种])?\W*$"
 )
 _SAYS_NOTHING = re.compile(
     r"(?s)(?!.*(?:抱歉|对不起|无法|不能)).*?"
@@ -266,7 +266,7 @@ class Reader(ABC, Generic[F]):
             self.note("json")
             return cut
         # A last piece that begins a word which can come there and does not end it is cut off, as is a status to come.
-        last = re.split(self.between, text)[-1]
+        last = re.split(rf"{self.between}(?:\s{{0,9}}(?:\d{{1,2}}[.、]|[-*•])\s{{0,3}})?", text)[-1]
         begun = any(known.begun(last) for known in self.coming) or (not last and text.endswith(("：", ":")))
         lines = lines_in(text.removesuffix(last) if begun else text)
         rows = [line.cells for line in lines if line.cells]
@@ -416,7 +416,7 @@ class Entities(Reader[answers.EntityLines]):
         self.found: list[tuple[str, Json]] = []
         self._typed = re.compile(
             r"(?:^|(?<=[\s,.:]))\s{0,3}(?P<open>\()?(?P<said>[^\n:]{1,300}?)\s{0,3}"
-            r"(?:[:(→=/\t]|->|[-—]{1,2}|属于|[是为](?:一[种个])?|(?(open),|(?!)))\s{0,3}"
+            r"(?:[:(→=/\t]|->|[-—]{1,2}|(?<![不非])(?:属于|[是为](?:一[种个])?)|(?(open),|(?!)))\s{0,3}"
             rf"(?:属于)?[\"']?(?P<name>{self.names.pattern})[\"']?\)?(?=[\s,.]|$)"
         )
 
