@@ -477,8 +477,8 @@ class Triples(Reader[answers.TripleLines | answers.CausalLines]):
     def set_up(self) -> None:
         self.nested = getattr(self.format, "nested", "")
         self.choices = [relation for _, relation in getattr(self.format, "openings", ())] or self.choices
-        heads = [start + "{}" + end for start in ("", "具有") for end in self._endings]
-        self.name({head.format(choice): choice for head in heads for choice in self.choices})
+        heads = itertools.product(("", "具有"), self.choices, self._endings)
+        self.name({"".join(head): head[1] for head in heads})
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
@@ -667,20 +667,15 @@ _VERDICT = re.compile(
 )
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
-_NO_DENIAL = re.compile("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨")
 _DENIES_BEFORE = re.compile(r"[不非未无没否勿难]|与其|排除|除了|(?:[候备]选|原(?!因)|输入|query|input|unmatch)\w{0,6}:")
 _DENIES_AFTER = re.compile("[不没未无非]|(?<!是)否|难以|排除|剔除|除外|错误|[性较很][低弱小]|[为是]0")
 _ASKS = re.compile("(?<!终)(?:还是|是否)$|虽|尽管|(?:不是|非|没有|能说)不|难[^说]|(?:无法|不[能好]?)(?:确定|判断|好说)")
-_ASKED = re.compile(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?")
 _HEDGES = re.compile(
     "看起来|看似|表面|乍|似乎|一开始|[起最]初|也许|或许|可能|其次|次[要选]|第二选|容易|误|介于"
     "|(?:仅|只[是有]|标点|措辞|[说问写叫]法|表述|表达|用词|字面|句式|文字|语序)[^含意语,]{0,8}$"
 )
-#: What is said in parentheses, or of another case.
-_ASIDE = re.compile(r"\([^()]+$|(?:如果|若)(?![必只干])[^.\n]*$")
 _LEADS = re.compile(r"(?:属于|归[为入类]|属|判定?为|应[该为]|对应|选择?|取|答案|是|为|即|:|\[)[\W_]{0,3}$")
 _MAY_FOLLOW = "匹符的类这那等吗呢吧么哦啊呀和与或及是为而并还也就更比都均不无较一最因所但之故以用有即到两性度"
-_QUOTE_OPENS, _QUOTE_ENDS = "“「『‘", "”」』’"
 
 
 def _weight(before: str, after: str, rest: str) -> int:
@@ -688,13 +683,14 @@ def _weight(before: str, after: str, rest: str) -> int:
     verdict = _VERDICT.match(rest) or re.search(rf"({_SIGN})\s{{0,3}}$", before[-6:])
     if verdict and (word := _VERDICTS.exact(verdict[verdict.lastindex or 0])):
         return SAID if word == "yes" else DENIED
-    left = _NO_DENIAL.sub("", _CLAUSE_END.split(before)[-1])
+    left = re.sub("无疑|不如|不仅|不难|毋庸|不过|无论|非常|不得不|不妨", "", _CLAUSE_END.split(before)[-1])
     right = _CLAUSE_END.split(after.lstrip("\"'] "))[0]
-    if _ASKS.search(left) or _ASKED.match(rest):
+    if _ASKS.search(left) or re.match(r"[\"'\s]{0,3}(?:吗|呢|么|还是)|[^.!?\n]*\?", rest):
         return ASKED
     if _DENIES_BEFORE.search(left) or _DENIES_AFTER.search(re.split("[:而—]", right)[0]):
         return DENIED
-    if _HEDGES.search(left) or _ASIDE.search(before):
+    # What is said in parentheses, or of another case, is an aside.
+    if _HEDGES.search(left) or re.search(r"\([^()]+$|(?:如果|若)(?![必只干])[^.\n]*$", before):
         return WEAK
     firm = _LEADS.search(before[-8:]) or re.match(_SUITS, right)
     return SAID if firm or not (left + right).strip("\"'[] ") else PLAIN
@@ -705,17 +701,13 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
     synonyms: Mapping[str, str] = getattr(answer_format, "synonyms", {})
     known = [*choices, *filter(None, [getattr(answer_format, "none_of_these", None)])]
     spellings = {name: synonyms.get(name, name) for name in known}
-    labels = set(spellings.values())
     # What stands before the parentheses of a label is its name; the two below are other words within a sentence.
     short = {re.split("[(（]", name)[0]: label for name, label in spellings.items()}
-    spellings = {name: label for name, label in spellings.items() if name not in ("是的", "不是")}
-    for entry in re.split("; |\n", _OTHER_LABELS.strip()):
-        label, _, names = entry.partition(": ")
-        often, _, seldom = names.partition("|")
-        if label in labels:
+    for label, often, seldom in re.findall(r"([^:;\s]*):([^|;\n]*)\|?([^;\n]*)", _OTHER_LABELS):
+        if label in spellings.values():
             spellings = dict.fromkeys(often.split(), label) | spellings
             short |= dict.fromkeys(seldom.split(), label)
-    return Words(spellings, short)
+    return Words({name: label for name, label in spellings.items() if name not in ("是的", "不是")}, short)
 
 
 _OPTION = re.compile(
@@ -770,12 +762,11 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
             self.repair = "label case/quotes" if bare(text) == label else "near-miss label"
             return label
         match = _OPTION.match(folded(text.strip())) if len(text) < 200 and not self.apart else None
-        label = self.known.exact(self.source.option(match["sign"], self.choices) or "") if match else None
-        said = match["label"] or "" if match else ""
-        spoken = {self.known.found[hit[0]] for hit in self.known.hits(said)}
-        if label and {label} == {label, self.known.exact(said) or label, *spoken}:
-            self.repair = "option letter"
-            return label
+        if match and (label := self.known.exact(self.source.option(match["sign"], self.choices) or "")):
+            said = match["label"] or ""
+            if {self.known.exact(said), *(self.known.found[hit[0]] for hit in self.known.hits(said))} <= {label, None}:
+                self.repair = "option letter"
+                return label
         return None
 
     def _statements(self, text: str) -> Iterator[tuple[str, int]]:
@@ -803,8 +794,8 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
     def _stands_apart(self, text: str, start: int, end: int) -> bool:
         """Whether a word is no piece of a longer one, and not quoted with more than itself."""
         before, after = text[max(0, start - 30) : start], text[end : end + 8]
-        opened, closed = (max(before.rfind(sign) for sign in signs) for signs in (_QUOTE_OPENS, _QUOTE_ENDS))
-        quoted = opened > closed and (opened < len(before) - 1 or (after and after[0] not in _QUOTE_ENDS))
+        opened, closed = (max(map(before.rfind, signs)) for signs in ("“「『‘", "”」』’"))
+        quoted = opened > closed and (opened < len(before) - 1 or (after and after[0] not in "”」』’"))
         if quoted or (after[:1].isalnum() and after[0] not in _MAY_FOLLOW):
             return False
         within = re.match(r"[-+/·%]\w", after) or re.search(r"[\w+/·%-]$", before)
