@@ -477,8 +477,7 @@ class Triples(Reader[answers.TripleLines | answers.CausalLines]):
     def set_up(self) -> None:
         self.nested = getattr(self.format, "nested", "")
         self.choices = [relation for _, relation in getattr(self.format, "openings", ())] or self.choices
-        heads = itertools.product(("", "具有"), self.choices, self._endings)
-        self.name({"".join(head): head[1] for head in heads})
+        self.name({"".join(head): head[1] for head in itertools.product(("", "具有"), self.choices, self._endings)})
         #: Relation, head and tail, or relation, head, and the head and tail of the pair that is the object.
         self.triples: dict[tuple[str, ...], None] = {}
         self.relation = ""
@@ -532,8 +531,7 @@ class Triples(Reader[answers.TripleLines | answers.CausalLines]):
     def _add(self, relation: str, *ends: Json, dialect: bool = False) -> bool:
         """Enter the triples of all that each end names; whether each names something."""
         # A comma can be part of an entity.
-        whole = dialect or not self.source
-        known = (self.part(end) if whole and isinstance(end, str) else None for end in ends)
+        known = (self.part(end) if isinstance(end, str) and (dialect or not self.source) else None for end in ends)
         found = [[part] if part else self.parts(end, dialect=dialect) for part, end in zip(known, ends, strict=True)]
         all_ = all(found) and len(found) == 2 + (relation == self.nested)
         self.triples |= dict.fromkeys((relation, *parts) for parts in itertools.product(*found) if all_)
@@ -563,9 +561,8 @@ class Triples(Reader[answers.TripleLines | answers.CausalLines]):
             self.problems.append(Problem("unreadable line", 1))
 
     def answer(self) -> Answer:
-        order = {choice: place for place, choice in enumerate(self.choices)}
         found: list[dict[str, Any]] = []
-        for relation, head, *tail in sorted(self.triples, key=lambda triple: order.get(triple[0], len(order))):
+        for relation, head, *tail in sorted(self.triples, key=lambda item: [item[0] != one for one in self.choices]):
             found.append({"predicate": relation, "subject": head, "object": tail[0]})
             if isinstance(self.format, answers.CausalLines) and len(tail) > 1:
                 inner = {"predicate": self.format.inner, "subject": tail[0], "object": tail[1]}
@@ -711,9 +708,8 @@ def label_words(answer_format: AnswerFormat, choices: Sequence[str]) -> Words:
 
 
 _OPTION = re.compile(
-    r"(?:[^\W\da-z不非排]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
-    r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$",
-    re.DOTALL,
+    r"(?s)(?:[^\W\da-z不非排]{0,8}(?:选项|选择|选|答案|答)[是为]?|option|answer|the answer is)?[\s:\"'(\[]{0,4}第?"
+    r"(?P<sign>[a-z]|\d{1,2}|[①-⑳])[项个]?(?P<rest>[\s)\].,:\"'](?P<label>.*))?$"
 )
 
 
@@ -1023,16 +1019,14 @@ class Trees(Dialect[answers.TreeLines]):
 
     _triple = re.compile(rf"[(（\[{{]{_PART}[，,、;；|]{_PART}[，,、;；|]{_PART}[)）\]}}]")
     _token = re.compile(
-        rf"(?P<triple>{_triple.pattern})"
+        rf"(?i)(?P<triple>{_triple.pattern})"
         # A branch can be said to hold nothing.
         rf"|[\"']?(?:{_NODE_NAMES.pattern})[\"']?\s{{0,3}}:\s{{0,3}}(?:null|None|\{{\s{{0,9}}\}}|\"\")"
-        rf"|(?P<name>(?<![a-z])(?:{_NODE_NAMES.pattern})(?![a-z]))|(?P<words>[^\W\d])|\W|[\d_]",
-        re.IGNORECASE,
+        rf"|(?P<name>(?<![a-z])(?:{_NODE_NAMES.pattern})(?![a-z]))|(?P<words>[^\W\d])|\W|[\d_]"
     )
 
     def _understand(self, text: str) -> bool:
-        lines = itertools.dropwhile(lambda line: not re.search(r"[(（\[{|]", line), text.split("\n"))
-        nodes = self._nodes("\n".join(lines))
+        nodes = self._nodes("".join(re.findall(r"(?ms)^[^\n(（\[{|]*[(（\[{|].*", text)))
         self.parsed = self.format.parse(self.format.render(nodes, strict=False))
         # A tree whose nodes name their roles may be broken; of any other that is a sign of a misreading.
         self.understood = any(node["triples"] for node in nodes) and ("role" in text or not self.parsed.problems)
