@@ -23,7 +23,7 @@ from unicodedata import normalize
 
 from . import answers
 from .answers import EMPTY_MARKERS, Answer, AnswerFormat, Parsed, Problem, ProblemKind
-from .unwrap import Json, Line, Words, bare, clean, folded, json_values, leaves, lines_in, unquoted, unwrapped
+from .unwrap import LINE, Json, Line, Words, bare, clean, folded, json_values, leaves, unquoted, unwrapped
 
 __all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
@@ -268,7 +268,8 @@ class Reader(ABC, Generic[F]):
         # A last piece that begins a word which can come there and does not end it is cut off, as is a status to come.
         last = re.split(rf"{self.between}(?:\s{{0,9}}(?:\d{{1,2}}[.、]|[-*•])\s{{0,3}})?", text)[-1]
         begun = any(known.begun(last) for known in self.coming) or (not last and text.endswith(("：", ":")))
-        lines = lines_in(text.removesuffix(last) if begun else text)
+        kept = (text.removesuffix(last) if begun else text).rstrip()
+        lines = [Line(number, mark, said) for number, (mark, said) in enumerate(LINE.findall(kept), 1)]
         rows = [line.cells for line in lines if line.cells]
         self.note("table" if rows else "bullets", any(line.mark or line.cells for line in lines))
         if len(rows) > 1 and not "".join(rows[1]).strip("-: "):
@@ -803,8 +804,8 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
         marked = [text for name, text in fields if _MARK.match(folded(f"{name}:"))]
         named = dict.fromkeys(marked or (text for _, text in fields if known.exact(text) and not self.apart))
         others = [f"{name}：{text}".lstrip("：") for name, text in fields if text not in named]
-        lines = [*others, "答案：", *named] if named else others
-        return self._decide("\n".join(lines)) or (self.apart and super().structure(value))
+        text = "\n".join([*others, "答案：" * bool(named), *named])
+        return self._decide(text) or (self.apart and super().structure(value))
 
     def _fields(self, name: str, value: Json) -> Iterator[tuple[str, str]]:
         """What a JSON value says, each text with its name, a choice and the verdict on it as one."""
@@ -871,7 +872,6 @@ class Statuses(Reader[answers.StatusLines]):
         r"(?:[：:]|\s[-–]\s|[—→=\t|]|[（(](?![^()（）]{0,40}[)）]\s{0,3}[：:])|-{1,2}>|\s(?=\S{1,60}$)"
         r"|应该?[改判]?[为是]|(?<!应)改为|的只?有)[—>\s：:]{0,3}"
     )
-
     #: A remark in parentheses on a status, or its other name.
     _aside = re.compile(r"([：:为是|→][^（(：:，,；;。]{1,40}|[阴阳]性(?=.{1,30}[)）]的))[（(][^()（）]{1,200}[)）]")
 

@@ -21,8 +21,7 @@ _VISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060")), 0xA0: "
 #: What stands between thoughts, or a draft, and what is said in the end, and between the turns of a chat.
 _SAID = re.compile(
     r"(?m)</think(?:ing)?>|<answer>|<\|begin_of_box\|>|final<\|message\|>|assistant\s?final(?![a-z])"
-    r"|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$"
-    r"|最终的?回[复答][:：]|\n[^\n：:，。]{0,4}[回答]复[:：]"
+    r"|^#{1,4} {0,3}Final (?:Response|Answer)[*: ]{0,4}$|最终的?回[复答][:：]|\n[^\n：:，。]{0,4}[回答]复[:：]"
     r"|(?:最终|完整|正确)的?(?:结果|答案|输出)(?:如下)?\*{0,2}[:：](?=\**[ \t]*\n\s*\S)"
 )
 _THOUGHT = re.compile(r"<think(?:ing)?>|</answer>")
@@ -68,16 +67,11 @@ class Line(NamedTuple):
         return [cell.strip() for cell in self.text.strip("|").split("|")] if self.text.startswith("|") else []
 
 
-_LINE = re.compile(
-    r"^((?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
-    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|[问答][:：])?)[ \t]*(.*)$",
-    re.MULTILINE,
+#: A line's bullet or number, and what follows that.
+LINE = re.compile(
+    r"(?m)^((?:[-*+](?=[ \t]|[^\x00-\x7f])|[•·●○▪◦■□➢►]|\d{1,2}[.．](?!\d)|\d{1,2}[、)）]"
+    r"|[（(](?:\d{1,2}|[一二三四五六七八九十]{1,2})[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、|[问答][:：])?)[ \t]*(.*)$"
 )
-
-
-def lines_in(text: str) -> list[Line]:
-    """The lines of ``text``."""
-    return [Line(number, mark, said) for number, (mark, said) in enumerate(_LINE.findall(text.rstrip()), 1)]
 
 
 # Width, case and kind of punctuation make no difference to what a word is, nor does the script. One character stays
@@ -151,9 +145,8 @@ class Words:
 
 _OPENING = re.compile(r"[{\[](?=\s{0,20}[\"'“{}\[\]])")
 _TOKEN = re.compile(
-    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”)|(?P<open>[{\[])|(?P<close>[}\]])|(?P<colon>[:：])"""
-    r"""|(?P<comma>[,，])|(?P<word>-?\d[\d.eE+-]*|[A-Za-z]+)|(?P<cut>["'“])|\S""",
-    re.DOTALL,
+    r"""(?s)(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”)|(?P<open>[{\[])|(?P<close>[}\]])|(?P<colon>[:：])"""
+    r"""|(?P<comma>[,，])|(?P<word>-?\d[\d.eE+-]*|[A-Za-z]+)|(?P<cut>["'“])|\S"""
 )
 
 
