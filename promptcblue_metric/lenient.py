@@ -130,8 +130,7 @@ def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
 
 def _is_none(text: str) -> bool:
     """Whether ``text`` is a word for none, with or without the reason in parentheses."""
-    outer = re.split("[(（]", text, maxsplit=1)[0]
-    return any(map(_NONE.exact, (text, outer))) or bool(_NO_PART.match(folded(text.strip())))
+    return any(map(_NONE.exact, (text, re.split("[(（]", text)[0]))) or bool(_NO_PART.match(folded(text.strip())))
 
 
 def _says_nothing(text: str) -> bool:
@@ -458,9 +457,8 @@ class Entities(Reader[answers.EntityLines]):
     def answer(self, *, dialect: bool = False) -> Answer:
         said = [item for choice in self.choices for item in self.found if item[0] == choice]
         found = dict.fromkeys((kind, part) for kind, text in said for part in self.parts(text, dialect=dialect))
-        return [
-            {"entity": one, "type": kind} for kind, one in found if dialect or self.names.exact(one) in (None, kind)
-        ]
+        kept = [(kind, one) for kind, one in found if dialect or self.names.exact(one) in (None, kind)]
+        return [{"entity": one, "type": kind} for kind, one in kept]
 
 
 class Triples(Reader[answers.TripleLines | answers.CausalLines]):
@@ -661,7 +659,8 @@ _NONE_FITS = re.compile(
 #: A verdict on a choice, and what ticks or crosses it, before it too.
 _SIGN = r"[✓✔√✅☑✗✘×❌]|\[[x√\s]\]"
 _VERDICT = re.compile(
-    rf"[\"'\s\]]{{0,3}}(?:性|与否|吗)?(?:[(:—?]{{1,2}}(?:[^.\n]{{0,40}},)??[\s\"']{{0,3}}(?:([01]\.\d)\d{{0,9}}|({_VERDICTS.pattern}))|:?\s{{0,3}}({_SIGN}))(?=[\s\"']{{0,3}}(?:[,.()}}\n]|$))"
+    rf"[\"'\s\]]{{0,3}}(?:性|与否|吗)?(?:[(:—?]{{1,2}}(?:[^.\n]{{0,40}},)??"
+    rf"[\s\"']{{0,3}}(?:([01]\.\d)\d{{0,9}}|({_VERDICTS.pattern}))|:?\s{{0,3}}({_SIGN}))(?=[\s\"']{{0,3}}(?:[,.()}}\n]|$))"
 )
 _CLAUSE_END = re.compile(r"[,!?\n()]|\.(?!\d)|而(?!非|不)|但|其实|因此|所以")
 _LISTED_WITH = r"[\"'」』\]\s]{0,3}(?:[,/+\"\s]|##|[和与及]|以及)[\"'「『\[\s]{0,3}"
@@ -722,8 +721,7 @@ class Choosing(Reader[answers.Label | answers.TermList | answers.StatusLines | a
 
     def set_up(self) -> None:
         self.apart = isinstance(self.format, answers.TermList)
-        terms = {choice: choice for choice in self.choices}
-        self.known = Words(terms) if self.apart else label_words(self.format, self.choices)
+        self.known = Words({one: one for one in self.choices}) if self.apart else label_words(self.format, self.choices)
         self.coming.append(self.known)
         self.between = "[\n，,、；;]" if self.apart else "(?!)"
         self.labels: set[str] = set()
@@ -903,8 +901,7 @@ class Statuses(Reader[answers.StatusLines]):
         return bool(text)
 
     def line(self, line: Line) -> bool:
-        text = re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。"))
-        text = self._aside.sub(r"\1", text)
+        text = self._aside.sub(r"\1", re.sub(r"^【([^】]{1,40})】[：:]?", r"\1：", line.text.rstrip("。")))
         heads = [] if self.understood and _REMARK.match(text) else list(self._head.finditer(text))
         said = [(head["name"], said.strip(" ）)、")) for head, said in _headed(text, heads)]
         if self.open and line.mark and not (said or _REMARK.match(text) or self.judge.known.exact(text)):
@@ -964,7 +961,8 @@ class Reply(Dialect[answers.FreeText]):
         rf"{'|'.join(answers.FreeText.captions)})(?:\([^()\n]{{1,8}}\))?[是为]?\s{{0,3}}[:\]]{{1,2}}\s{{0,5}}"
     )
     _after = re.compile(
-        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|[解理][释由]:|note:|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
+        r"(?:\n\s{0,9}[-*_]{3,})?\n\s{0,9}[(*]{0,2}(?:备?注:|注意:|备注|说明:|[解理][释由]:|note:"
+        r"|以上(?:为|建议|内容)|希望(?:对|以上)|免责|温馨提示|仅供参考"
         r"|[^\n]{0,12}(?:以上|[本此该]|这[样个条])回[复答])[^\n]{0,200}\s{0,9}$"
     )
 
