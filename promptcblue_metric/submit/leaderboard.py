@@ -258,6 +258,10 @@ def _collect(path: Path, modules: dict[str, str], imports: dict[str, set[str]]) 
         match statement:
             case ast.ImportFrom(module=str(name), level=level) if level:
                 _collect(path.parents[level - 1].joinpath(*name.split(".")).with_suffix(".py"), modules, imports)
+            case ast.ImportFrom(names=[ast.alias(name=name)], level=1):  # a module of ours, which the program itself is
+                _collect(path.with_stem(name), modules, imports)
+                lines[statement.lineno - 1] = f"{name} = sys.modules[__name__]\n"
+                continue
             case ast.ImportFrom(module=str(name), names=names):
                 if name != "__future__":
                     imports.setdefault(name, set()).update(alias.name for alias in names)
