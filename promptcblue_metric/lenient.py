@@ -18,14 +18,13 @@ import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 from unicodedata import normalize
 
 from . import answers
 from .answers import EMPTY_MARKERS, Answer, AnswerFormat, Parsed, Problem, ProblemKind
 from .unwrap import LINE, Json, Line, Words, bare, clean, folded, json_values, leaves, unquoted, unwrapped
-
-__all__ = ["WellFormedness", "parse_lenient", "well_formedness"]
 
 #: What became of an output.
 WellFormedness: TypeAlias = Literal["well-formed", "repaired", "unreadable", "empty", "truncated"]
@@ -121,6 +120,7 @@ _LIST_END = " \t　。；;，,、|"
 _PARENTHESES = re.compile(r"\s{0,3}[(（][^()（）]{1,200}[)）]\s{0,3}$")
 
 F = TypeVar("F", bound=AnswerFormat)
+_folded_prompt = lru_cache(maxsize=1)(folded)  # it is looked through for part after part
 
 
 def _roles_of(record: Mapping[str, Json]) -> dict[str, Json]:
@@ -159,7 +159,7 @@ class Source(str):
         if not self or part in self:
             return part
         # Width, case and script may differ, but not the kind of punctuation, which separates parts.
-        at = -1 if re.search("[，,、；;]", part) else folded(self).find(folded(part))
+        at = -1 if re.search("[，,、；;]", part) else _folded_prompt(self).find(folded(part))
         return self[at : at + len(part)] if at >= 0 else None
 
     def option(self, sign: str, choices: Sequence[str]) -> str | None:
@@ -229,8 +229,9 @@ class Reader(ABC, Generic[F]):
             answer = self.polished(strict.answer)
         else:
             answer = self.nothing
-            for piece in _CORRECTS.split(text, 3):
-                self.set_up()
+            for number, piece in enumerate(_CORRECTS.split(text, 3)):
+                if number:
+                    self.set_up()
                 cut |= self._understand(piece)
                 answer = self._corrected(answer) if self.understood else answer
             self.problems += [Problem(self.unread, 1)] * (not self.understood and not answer)

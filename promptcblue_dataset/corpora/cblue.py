@@ -493,9 +493,11 @@ def _relevant(file: RawFile, notes: FileNotes) -> Iterator[tuple[int, str, str]]
 
 @contextmanager
 def _lines(file: RawFile) -> Iterator[BinaryIO]:
-    """The lines of the documents, of which there may be a million."""
+    """The lines of the documents, of which there may be a million, behind a byte order mark if there is one."""
     try:
         with file.path.open("rb", buffering=1 << 20) as stream:
+            if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                stream.seek(0)
             yield stream
     except OSError as error:
         raise RawError(f"{file.name}: cannot be read: {error.strerror or error}") from error
@@ -504,7 +506,7 @@ def _lines(file: RawFile) -> Iterator[BinaryIO]:
 def _document(line: bytes) -> tuple[str, str]:
     """The id and the text of a document, "" where they are not in UTF-8."""
     with suppress(UnicodeDecodeError):
-        name, _, text = line.decode().removeprefix("\ufeff").partition("\t")
+        name, _, text = line.decode().partition("\t")
         return name.strip(), text.strip()
     return line.partition(b"\t")[0].strip().decode(errors="replace"), ""
 
@@ -514,8 +516,6 @@ def _wanted(file: RawFile, documents: Collection[str]) -> dict[str, str]:
     sought = {document.encode() for document in documents}
     texts: dict[str, str] = {}
     with _lines(file) as lines:
-        if lines.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            lines.seek(0)
         for line in lines:
             if line.partition(b"\t")[0].strip() in sought:
                 name, text = _document(line)
@@ -529,8 +529,8 @@ def _nearest(file: RawFile, queries: Sequence[str]) -> Iterator[list[tuple[str, 
     places = array("q")
 
     def texts() -> Iterator[str]:
-        place = 0
         with _lines(file) as lines:
+            place = lines.tell()
             for line in lines:
                 name, text = _document(line)
                 if name and text:

@@ -55,9 +55,9 @@ class Consultation(Record):
         return [utterance(turn, "speaker", "sentence") for turn in self.turns]
 
     @cached_property
-    def names(self) -> list[str]:
-        """What the id of its sample says of each."""
-        return [f"{self.place.id}_{turn.value.get('sentence_id')}" for turn in self.turns]
+    def ids(self) -> list[object]:
+        """What the file calls each."""
+        return [turn.value.get("sentence_id") for turn in self.turns]
 
     @cached_property
     def mentions(self) -> dict[int, list[dict[str, str]]]:
@@ -74,10 +74,10 @@ class Consultation(Record):
             except RawError as error:
                 self.place.bad(error)
 
-        lines, names = self.lines, self.names
+        name, lines, ids = self.place.id, self.lines, self.ids  # and not the record, which is large
 
         def compose(place: int) -> Content:
-            return Content({"INPUT_TEXT": text(lines, place)}, good[place], names[place])
+            return Content({"INPUT_TEXT": text(lines, place)}, good[place], f"{name}_{ids[place]}")
 
         return (Group(self.place.name, Composed(list(good), compose)),)
 
@@ -285,13 +285,13 @@ def _findings(record: Record) -> Iterable[Group]:
             statuses[mention] = status
             said.append((place, mention, status))
     lines = [utterance(turn, "sender", "text") for turn in turns]
-    names = [f"{record.place.id}#{turn.value.get('sentence_id')}" for turn in turns]
+    name, ids = record.place.id, [turn.value.get("sentence_id") for turn in turns]
 
     def compose(place: int) -> Content:
         last = {mention: status for at, mention, status in said if at <= place}
         answer = [{"entity": mention, "attr": status} for mention, status in last.items()]
         fields = {"INPUT_TEXT": "\n".join(lines[: place + 1]), "LIST_MENTIONS": "，".join(last)}
-        return Content(fields, answer, names[place])
+        return Content(fields, answer, f"{name}#{ids[place]}")
 
     first = said[0][0] if said else len(lines)
     return (Group(record.place.name, Composed(range(first, len(lines)), compose)),)
